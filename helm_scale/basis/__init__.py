@@ -1,0 +1,1 @@
+"""Elements, shells, AO layout and AO conventions."""

@@ -1,0 +1,144 @@
+"""Which irreps an on-site block or an element pair really has, and where each of them lies.
+
+Shells of every element are aligned in common slots: its n-th shell of degree l takes slot n of that degree. A packed
+vector lists the irreps of a block by degree L, then M, then row; a row is one (slot, slot) pair. Only rows that the
+elements have exist: nothing is padded.
+
+Axes: p = 2*l1+1, q = 2*l2+1, M = 2*L+1, rows of degree L are numbered through all slot pairs that couple to L.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from helm_scale.basis.shells import nao, shell_counts, slot_counts
+from helm_scale.irreps.coupling import coupled_degrees
+
+PARITIES = ("semilocal", "full")
+
+
+@dataclass(frozen=True)
+class ShellGroup:
+    """All shell pairs of degrees (l1, l2) of one block.
+
+    Attributes:
+        first, second: shell number within its degree, [G] each.
+        degrees: irreps kept.
+        weight: factor of the packed irreps: sqrt(2) where the transposed block is not stored.
+    """
+
+    l1: int
+    l2: int
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    degrees: tuple[int, ...]
+    weight: float
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """Layout of one kind of block (an element's on-site block, or an ordered element pair).
+
+    Attributes:
+        shape: AOs of the first and second atom.
+        groups: shell groups, in the order in which they are coupled.
+        rows: for every degree L the head rows that exist, ascending; degrees without rows are absent.
+        order: place, in the group-major list of irreps, of every packed component, [size] int64.
+        size: number of packed components.
+    """
+
+    shape: tuple[int, int]
+    groups: tuple[ShellGroup, ...]
+    rows: dict[int, np.ndarray]
+    order: np.ndarray
+    size: int
+
+
+def _slot_pair_rows(basis: str, onsite: bool) -> dict[tuple[int, int, int, int, int], int]:
+    """Head row of (L, l1, n1, l2, n2); on-site only slot pairs with (l1, n1) <= (l2, n2)."""
+    counts = slot_counts(basis)
+    slots = [(degree, n) for degree, count in enumerate(counts) for n in range(count)]
+    rows: dict[tuple[int, int, int, int, int], int] = {}
+    used: dict[int, int] = {}
+    for first in slots:
+        for second in slots:
+            if onsite and first > second:
+                continue
+            for degree in coupled_degrees(first[0], second[0]):
+                rows[degree, *first, *second] = used.get(degree, 0)
+                used[degree] = used.get(degree, 0) + 1
+    return rows
+
+
+_rows_cached = lru_cache(maxsize=None)(_slot_pair_rows)
+
+
+def head_multiplicities(basis: str, onsite: bool) -> dict[int, int]:
+    """Number of head rows of every degree L, over all elements of the basis."""
+    found: dict[int, int] = {}
+    for key in _rows_cached(basis, onsite):
+        found[key[0]] = found.get(key[0], 0) + 1
+    return found
+
+
+def _build(basis: str, shape: tuple[int, int], groups: list[ShellGroup], onsite: bool) -> BlockLayout:
+    """Sort the group-major irreps by degree, M and head row."""
+    table = _rows_cached(basis, onsite)
+    keys: list[tuple[int, int, int]] = []
+    for group in groups:
+        for n1, n2 in zip(group.first, group.second, strict=True):
+            for degree in group.degrees:
+                row = table[degree, group.l1, n1, group.l2, n2]
+                keys += [(degree, m, row) for m in range(2 * degree + 1)]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    rows: dict[int, np.ndarray] = {}
+    for degree in sorted({key[0] for key in keys}):
+        rows[degree] = np.array(sorted({row for found, _, row in keys if found == degree}), dtype=np.int64)
+    return BlockLayout(shape, tuple(groups), rows, np.array(order, dtype=np.int64), len(keys))
+
+
+@lru_cache(maxsize=None)
+def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
+    """Layout of the blocks between two different atoms of elements (first, second): all shell pairs, all degrees."""
+    counts = shell_counts(basis, first), shell_counts(basis, second)
+    groups = []
+    for l1, n1 in enumerate(counts[0]):
+        for l2, n2 in enumerate(counts[1]):
+            a, b = np.divmod(np.arange(n1 * n2), max(n2, 1))
+            if n1 * n2:
+                groups.append(ShellGroup(l1, l2, tuple(a), tuple(b), coupled_degrees(l1, l2), 2**0.5))
+    return _build(basis, (nao(basis, first), nao(basis, second)), groups, onsite=False)
+
+
+@lru_cache(maxsize=None)
+def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
+    """Layout of an element's symmetric on-site block: shell pairs a <= b, even L for a = b.
+
+    Args:
+        parity: "semilocal" keeps even l1+l2+L only, exact for semilocal functionals; "full" keeps all, which exact
+            exchange needs.
+    Raises:
+        ValueError: unknown parity.
+    """
+    if parity not in PARITIES:
+        raise ValueError(f"parity: got '{parity}', wanted one of {', '.join(PARITIES)}")
+    counts = shell_counts(basis, atomic_number)
+    groups = []
+    for l1, n1 in enumerate(counts):
+        for l2, n2 in list(enumerate(counts))[l1:]:
+            kept = tuple(L for L in coupled_degrees(l1, l2) if parity == "full" or (l1 + l2 + L) % 2 == 0)
+            if l1 == l2 and n1:
+                equal = tuple(range(n1))
+                groups.append(ShellGroup(l1, l2, equal, equal, tuple(range(0, 2 * l1 + 1, 2)), 1.0))
+                a, b = np.triu_indices(n1, k=1)
+            else:
+                a, b = np.divmod(np.arange(n1 * n2), max(n2, 1))
+            if len(a):
+                groups.append(ShellGroup(l1, l2, tuple(a), tuple(b), kept, 2**0.5))
+    return _build(basis, (nao(basis, atomic_number),) * 2, groups, onsite=True)
+
+
+def ao_offsets(basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
+    """First AO of every atom and, last, the number of AOs: [N+1] int64."""
+    return np.concatenate([[0], np.cumsum([nao(basis, int(z)) for z in atomic_numbers])]).astype(np.int64)

@@ -1,0 +1,88 @@
+"""Blocks <-> packed irreps. Packing is an isometry: the squared norm over all packed vectors of a molecule is ||H||^2.
+
+An off-site block counts for itself and its transpose, so its irreps carry sqrt(2), as do those of on-site shell pairs
+a < b. A mean of squares over packed components divided by nao^2 therefore is the mean of squares over matrix elements.
+
+Axes: B blocks of one layout, S = layout.size packed components.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from helm_scale.basis.layout import BlockLayout, ShellGroup
+from helm_scale.irreps.coupling import coupled_degrees, coupling_matrix
+
+
+@lru_cache(maxsize=None)
+def _kept_columns(l1: int, l2: int, degrees: tuple[int, ...]) -> Tensor:
+    """Coupling matrix [p*q, kept]: columns of the kept degrees only."""
+    start, columns = 0, []
+    for degree in coupled_degrees(l1, l2):
+        columns += list(range(start, start + 2 * degree + 1)) if degree in degrees else []
+        start += 2 * degree + 1
+    return coupling_matrix(l1, l2)[:, columns]
+
+
+def _group_index(layout: BlockLayout, group: ShellGroup) -> tuple[np.ndarray, np.ndarray]:
+    """AO rows [G, p, 1] and columns [G, 1, q] of a group's blocks."""
+    starts = _degree_starts(layout)
+    row = starts[0][group.l1] + np.array(group.first)[:, None] * (2 * group.l1 + 1) + np.arange(2 * group.l1 + 1)
+    column = starts[1][group.l2] + np.array(group.second)[:, None] * (2 * group.l2 + 1) + np.arange(2 * group.l2 + 1)
+    return row[:, :, None], column[:, None, :]
+
+
+def _degree_starts(layout: BlockLayout) -> tuple[dict[int, int], dict[int, int]]:
+    """First AO of the shells of every degree, for the first and the second atom."""
+    starts: tuple[dict[int, int], dict[int, int]] = ({}, {})
+    for side in (0, 1):
+        counts: dict[int, int] = {}
+        for group in layout.groups:
+            degree, shells = (group.l1, group.first) if side == 0 else (group.l2, group.second)
+            counts[degree] = max(counts.get(degree, 0), max(shells) + 1)
+        position = 0
+        for degree in sorted(counts):
+            starts[side][degree] = position
+            position += counts[degree] * (2 * degree + 1)
+    return starts
+
+
+def pack(blocks_Bab: Tensor, layout: BlockLayout) -> Tensor:
+    """Couple blocks [B, *layout.shape] (Hartree, canonical order) into packed irreps [B, S]."""
+    parts = []
+    for group in layout.groups:
+        row, column = _group_index(layout, group)
+        picked = blocks_Bab[:, row, column].flatten(2)
+        matrix = group.weight * _kept_columns(group.l1, group.l2, group.degrees).to(picked)
+        parts.append((picked @ matrix).flatten(1))
+    return torch.cat(parts, dim=1)[:, layout.order]
+
+
+def unpack(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
+    """Rebuild blocks [B, *layout.shape] from packed irreps; on-site blocks come out symmetric to the last bit."""
+    listed = torch.empty_like(packed_BS)
+    listed[:, layout.order] = packed_BS
+    blocks = packed_BS.new_zeros(len(packed_BS), *layout.shape)
+    symmetric = any(group.weight == 1.0 for group in layout.groups)
+    start = 0
+    for group in layout.groups:
+        matrix = _kept_columns(group.l1, group.l2, group.degrees).to(packed_BS)
+        count = len(group.first) * matrix.shape[1]
+        irreps = listed[:, start : start + count].unflatten(1, (len(group.first), -1))
+        values = (irreps @ matrix.T).unflatten(2, (2 * group.l1 + 1, 2 * group.l2 + 1)) / group.weight
+        row, column = _group_index(layout, group)
+        if group.weight == 1.0:
+            values = (values + values.mT) / 2
+        blocks[:, row, column] = values
+        if symmetric and group.weight != 1.0:
+            blocks[:, column, row] = values
+        start += count
+    return blocks
+
+
+def dropped_norm(blocks_Bab: Tensor, layout: BlockLayout) -> float:
+    """Largest element (Hartree) that the layout's parity rule drops from symmetric on-site blocks."""
+    difference = blocks_Bab - unpack(pack(blocks_Bab, layout), layout)
+    return float(difference.abs().max()) if difference.numel() else 0.0

@@ -1,0 +1,112 @@
+"""The types that travel along the data flow: Method, Molecule (numpy), GraphBatch (torch).
+
+Axes: N atoms of all molecules of a batch, B molecules, E directed message edges, P unordered pairs.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a label was made; labels of two methods never mix.
+
+    Attributes:
+        xc, basis: names as PySCF spells them; ecp: "def2" where heavy atoms carry the basis' ECP.
+        grid_level: PySCF's grid level. auxbasis: density-fitting basis, or None for exact Coulomb integrals.
+        conv_tol: SCF threshold in Hartree. baseline: "none" or "minao", the H0 stored beside H.
+        program: name and version.
+    """
+
+    xc: str
+    basis: str
+    ecp: str
+    grid_level: int
+    auxbasis: str | None
+    conv_tol: float
+    baseline: str
+    program: str
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """One molecule and the labels it has.
+
+    Attributes:
+        key: unique name within a dataset, without dots.
+        atomic_numbers: [N] int64. positions: [N, 3] float64, Angstrom.
+        charge: total charge. spin_multiplicity: 2S+1.
+        hamiltonian, baseline_hamiltonian, overlap: [nao, nao] float64, Hartree (overlap: none), canonical AO order.
+        energy: Hartree. forces: [N, 3] Hartree/Angstrom. method: how the labels were made.
+    """
+
+    key: str
+    atomic_numbers: np.ndarray
+    positions: np.ndarray
+    charge: int = 0
+    spin_multiplicity: int = 1
+    hamiltonian: np.ndarray | None = None
+    baseline_hamiltonian: np.ndarray | None = None
+    overlap: np.ndarray | None = None
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    method: Method | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive atoms (second = 0) or pairs of one element or element pair in a batch."""
+
+    first: int
+    second: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class GraphBatch:
+    """Several molecules as one graph.
+
+    Attributes:
+        keys: names of the molecules.
+        atomic_numbers: [N]. positions: [N, 3] float64, Angstrom. molecule: [N] index of an atom's molecule.
+        charge, spin_multiplicity: [B].
+        edge_index: [2, E] source and target atom of the messages, both directions.
+        pair_index: [2, P] atoms of each unordered pair, lower atomic number first, sorted by element pair.
+        pair_segments: runs of one element pair in pair_index.
+        atom_order: [N] atoms sorted by element. atom_segments: runs of one element in atom_order.
+        onsite_target: packed irreps of H - H0 of the on-site blocks, run after run, row-major, float64 Hartree, or None.
+        offsite_target: the same for the pairs within the Hamiltonian cutoff.
+        matrix_elements: [B] matrix elements (both triangles) that the targets stand for.
+        energy: [B] float64 Hartree or None. forces: [N, 3] float64 Hartree/Angstrom or None.
+    """
+
+    keys: tuple[str, ...]
+    atomic_numbers: Tensor
+    positions: Tensor
+    molecule: Tensor
+    charge: Tensor
+    spin_multiplicity: Tensor
+    edge_index: Tensor
+    pair_index: Tensor
+    pair_segments: tuple[Segment, ...]
+    atom_order: Tensor
+    atom_segments: tuple[Segment, ...]
+    onsite_target: Tensor | None = None
+    offsite_target: Tensor | None = None
+    matrix_elements: Tensor | None = None
+    energy: Tensor | None = None
+    forces: Tensor | None = None
+
+    @property
+    def num_molecules(self) -> int:
+        """Number of molecules B."""
+        return len(self.keys)
+
+    def to(self, device: torch.device | str) -> "GraphBatch":
+        """Copy with every tensor on the device."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        return replace(self, **moved)

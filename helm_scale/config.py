@@ -1,0 +1,294 @@
+"""Every setting, its meaning and its unit; YAML files and dotted overrides into frozen, strict models.
+
+ModelConfig changes the numbers and travels with every checkpoint. ExecutionConfig must not change them and may differ
+at every start.
+"""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, protected_namespaces=())
+
+
+class ModelConfig(_Strict):
+    """The network. Reference (OMol setting): lmax 6, 128 channels, 3 node layers, 12 Angstrom."""
+
+    basis: Literal["def2-tzvpd", "def2-svp"] = Field("def2-tzvpd", description="orbital basis of the Hamiltonians")
+    parity: Literal["semilocal", "full"] = Field(
+        "semilocal", description="on-site irreps: 'semilocal' (even l1+l2+L; LDA, GGA, meta-GGA) or 'full' (hybrids)"
+    )
+    baseline: Literal["none", "minao"] = Field(
+        "none", description="H0 that is subtracted from H: none, or one Fock build from the minao density"
+    )
+    lmax: int = Field(6, ge=1, le=8, description="highest degree of the features")
+    mmax: int = Field(6, ge=0, le=8, description="highest order m in the SO(2) convolutions, at most lmax")
+    channels: int = Field(128, ge=2, description="channels per coefficient")
+    hidden_channels: int = Field(128, ge=2, description="channels inside the edgewise operator and the feed-forward blocks")
+    edge_channels: int = Field(128, ge=2, description="width of the radial networks")
+    num_layers: int = Field(3, ge=1, description="node layers")
+    pair_layers: int = Field(1, ge=1, description="pair layers, which read the last node states")
+    radial_functions: int = Field(128, ge=4, description="Gaussians of the distance basis")
+    trunk_cutoff: float = Field(6.0, gt=0, description="range of messages, Angstrom")
+    pair_cutoff: float = Field(15.0, gt=0, description="range of Hamiltonian pairs, Angstrom; farther blocks are zero")
+    max_charge: int = Field(6, ge=0, description="charges from -max_charge to +max_charge are embedded")
+    max_multiplicity: int = Field(8, ge=1, description="spin multiplicities from 1 to this are embedded")
+    dtype: Literal["float32", "float64"] = Field("float32", description="dtype of weights and features")
+
+
+class DataConfig(_Strict):
+    """Where the molecules come from."""
+
+    path: str = Field("data_shards/quickstart", description="folder of shards with a manifest.json")
+    train_split: str = Field("train", description="split to train on")
+    validation_split: str = Field("validation", description="split to validate on")
+
+
+class TrainingConfig(_Strict):
+    """What is optimised, in which order, for how long."""
+
+    steps: int = Field(1000, ge=1, description="optimiser steps")
+    batch_molecules: int = Field(8, ge=1, description="molecules per global step")
+    bins: int = Field(1, ge=1, description="parts of a global step, balanced by cost; the number of ranks divides it")
+    optimizer: Literal["adamw", "muon"] = Field("muon", description="adamw, or muon for hidden matrices and adamw for the rest")
+    learning_rate: float = Field(5e-3, gt=0, description="peak rate of AdamW")
+    muon_learning_rate: float = Field(1e-2, gt=0, description="peak rate of Muon, RMS-matched to AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up; cosine decay to zero follows")
+    clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 turns clipping off")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay per step of the average of the weights; 0 turns it off")
+    reference_molecules: int = Field(1000, ge=1, description="training molecules from which references and scale are fitted")
+    seed: int = Field(0, ge=0, description="seed of weights and of sample order")
+
+
+class ExecutionConfig(_Strict):
+    """How it runs; changes memory and time, never the numbers."""
+
+    engine: Literal["single", "ddp", "fsdp2"] = Field("single", description="single process, DDP or FSDP2")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
+    threads: int = Field(0, ge=0, description="CPU threads per process; 0 leaves torch's choice")
+    workers: int = Field(0, ge=0, description="data-loading processes per rank")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    validate_every: int = Field(500, ge=1, description="steps between validations")
+    keep_checkpoints: int = Field(2, ge=2, description="checkpoints kept beside the last one known to be finite")
+    timeout_seconds: float = Field(600.0, gt=0, description="collective timeout of the process group")
+    progress: bool = Field(True, description="show a progress bar on rank 0")
+
+
+class PretrainConfig(_Strict):
+    """launch/pretrain.py: learn Hamiltonians."""
+
+    run: str = Field("runs/pretrain", description="folder of checkpoints, metrics and TensorBoard files")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    dry_run: bool = Field(False, description="print the resolved config, parameters, memory and data, then stop")
+
+
+class EvaluateConfig(_Strict):
+    """launch/evaluate.py: predicted Hamiltonians against the labels, through PySCF."""
+
+    source: str = Field("runs/pretrain", description="run folder or bundle folder")
+    data: str = Field("data_shards/quickstart", description="folder of shards with a manifest.json")
+    split: str = Field("test", description="split to evaluate")
+    out: str = Field("runs/evaluation", description="folder of report.json, table and pictures")
+    max_molecules: int = Field(0, ge=0, description="evaluate at most so many molecules; 0 means all")
+    orbital_molecules: int = Field(0, ge=0, description="compute orbitals and energies of at most so many; 0 means all")
+    overlap_threshold: float = Field(1e-4, gt=0, description="canonical orthogonalisation drops overlap eigenvalues below this")
+    processes: int = Field(2, ge=1, description="PySCF processes")
+
+
+class PredictConfig(_Strict):
+    """launch/predict.py: Hamiltonians of molecules without labels."""
+
+    source: str = Field("runs/pretrain", description="run folder or bundle folder")
+    xyz: str = Field("molecules.xyz", description="extended XYZ; charge and multiplicity from info")
+    out: str = Field("runs/prediction", description="folder of npz files")
+    overlap_threshold: float = Field(1e-4, gt=0, description="canonical orthogonalisation drops overlap eigenvalues below this")
+
+
+class ExportConfig(_Strict):
+    """launch/export.py: a run's backbone as a folder that torch and safetensors load alone."""
+
+    source: str = Field("runs/pretrain", description="run folder")
+    out: str = Field("runs/bundle", description="bundle folder")
+    verify: bool = Field(False, description="only verify the bundle at `out`")
+
+
+class FinetuneConfig(_Strict):
+    """launch/finetune.py: energies from few labels."""
+
+    source: str = Field("runs/bundle", description="bundle folder; gives the architecture, and the weights unless direct")
+    data: str = Field("data_shards/quickstart", description="folder of shards with energies")
+    train_split: str = Field("train", description="split to train on")
+    test_split: str = Field("test", description="split to test on")
+    modes: tuple[Literal["direct", "frozen", "finetuned"], ...] = Field(
+        ("direct", "frozen", "finetuned"), description="which of direct, frozen, finetuned to run"
+    )
+    steps: int = Field(300, ge=1, description="optimiser steps per mode")
+    batch_molecules: int = Field(8, ge=1, description="molecules per step")
+    learning_rate: float = Field(2e-3, gt=0, description="peak rate of AdamW for the head and a random backbone")
+    backbone_learning_rate: float = Field(2e-4, gt=0, description="peak rate of AdamW for a pretrained backbone")
+    seed: int = Field(0, ge=0, description="seed of weights and of sample order")
+    out: str = Field("runs/finetune", description="folder of the table, the weights and the metrics")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
+
+
+class GenerateConfig(_Strict):
+    """launch/shards.py generate: label molecules with PySCF and write shards."""
+
+    xyz: str = Field("molecules.xyz", description="extended XYZ; charge, multiplicity, key and split from info")
+    out: str = Field("data_shards/new", description="folder of shards and manifest.json")
+    xc: str = Field("pbe", description="exchange-correlation functional, PySCF's name")
+    basis: Literal["def2-tzvpd", "def2-svp"] = Field("def2-tzvpd", description="orbital basis; its ECP is always applied")
+    grid_level: int = Field(3, ge=0, le=9, description="PySCF grid level")
+    auxbasis: str | None = Field(None, description="density-fitting basis, e.g. def2-universal-jkfit; none: exact integrals")
+    conv_tol: float = Field(1e-10, gt=0, description="SCF threshold, Hartree")
+    max_cycle: int = Field(100, ge=1, description="SCF cycles before a molecule is rejected")
+    baseline: Literal["none", "minao"] = Field("none", description="store H0 of this kind")
+    forces: bool = Field(True, description="store forces")
+    overlap: bool = Field(False, description="store the overlap")
+    licence: str = Field("CC0-1.0", description="licence of the dataset, SPDX name")
+    molecules_per_shard: int = Field(64, ge=1, description="molecules per tar file")
+    processes: int = Field(2, ge=1, description="PySCF processes")
+
+
+ConfigT = TypeVar("ConfigT", bound=_Strict)
+
+
+def load(kind: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
+    """Build a config from `--config file.yaml` and dotted overrides (`--model.lmax 4`), the later the stronger.
+
+    `--help` prints every key with type, default and meaning. A flag without value means true.
+
+    Raises:
+        SystemExit: after --help, or with one clear line per mistake (unknown key with a suggestion, wrong type).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text(kind))
+        raise SystemExit(0)
+    where, values = "command line", {}
+    try:
+        overrides = _overrides(arguments)
+        if "config" in overrides:
+            where = str(overrides.pop("config"))
+            values = _read_yaml(Path(where))
+        for key, value in overrides.items():
+            _put(values, key, value)
+        return parse(kind, values, where)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+
+
+def parse(kind: type[ConfigT], values: dict[str, Any], where: str) -> ConfigT:
+    """Check values against a config model.
+
+    Raises:
+        ValueError: names the file, the key, what it got and what it wanted.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(_explain(kind, item, where) for item in error.errors())) from None
+
+
+def dump(config: BaseModel) -> str:
+    """The resolved config as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def help_text(kind: type[BaseModel]) -> str:
+    """Every key of a config model, one line each: type, default, meaning."""
+    lines = [(kind.__doc__ or "").strip(), "", "  --config FILE  YAML file; the keys below override it", ""]
+    return "\n".join(lines + [f"  --{key} ({kind_}; {default})  {text}" for key, kind_, default, text in _flatten(kind)])
+
+
+def _flatten(kind: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            rows += _flatten(field.annotation, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, _type_name(field.annotation), str(field.default), field.description or ""))
+    return rows
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType, tuple):
+        return "|".join(_type_name(part) for part in get_args(annotation) if part is not Ellipsis)
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _overrides(arguments: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    position = 0
+    while position < len(arguments):
+        flag = arguments[position]
+        if not flag.startswith("--"):
+            raise ValueError(f"command line: got '{flag}', wanted --key value (see --help)")
+        key, separator, text = flag[2:].partition("=")
+        position += 1
+        if not separator:
+            has_value = position < len(arguments) and not arguments[position].startswith("--")
+            text = arguments[position] if has_value else "true"
+            position += int(has_value)
+        found[key.replace("-", "_")] = _scalar(text)
+    return found
+
+
+def _scalar(text: str) -> Any:
+    """Parse a value as YAML, and 1e-3 as the number it is."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: config file not found")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: got {type(values).__name__}, wanted keys and values")
+    return values
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"command line: {dotted}: '{parent}' is a value, not a section")
+    values[last] = value
+
+
+def _explain(kind: type[BaseModel], item: Any, where: str) -> str:
+    *parents, last = item["loc"] or ("",)
+    dotted = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        return f"{where}: {dotted}: got {item.get('input')!r}, {item['msg']}"
+    section: Any = kind
+    for parent in parents:
+        section = section.model_fields[parent].annotation
+    known = sorted(section.model_fields)
+    close = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else ";"
+    return f"{where}: {dotted}: unknown key{hint} known: {', '.join(known)}"

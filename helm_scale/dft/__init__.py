@@ -1,0 +1,1 @@
+"""Everything that runs PySCF: labels, baselines, energies."""

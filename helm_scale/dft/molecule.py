@@ -1,0 +1,71 @@
+"""Molecules and Kohn-Sham solvers in PySCF, exactly as a method record says.
+
+The ECP is always given: without `ecp=` PySCF keeps all electrons of a heavy atom in a valence basis, in silence.
+"""
+
+import contextlib
+import io
+
+import numpy as np
+from pyscf import dft, gto
+
+from helm_scale.basis import conventions, elements
+from helm_scale.basis.shells import ecp_core_electrons, shells_of
+from helm_scale.batch import Method, Molecule
+
+
+def check_electrons(molecule: Molecule, basis: str, where: str) -> None:
+    """Raise ValueError naming `where` if charge and multiplicity do not fit the number of electrons."""
+    elements.check_supported(basis, molecule.atomic_numbers, where)
+    electrons = int(molecule.atomic_numbers.sum()) - molecule.charge
+    unpaired = molecule.spin_multiplicity - 1
+    valence = electrons - sum(ecp_core_electrons(basis, int(z)) for z in molecule.atomic_numbers)
+    if unpaired < 0 or valence < max(unpaired, 1) or (electrons - unpaired) % 2:
+        raise ValueError(
+            f"{where}: {electrons} electrons (charge {molecule.charge:+d}) cannot have multiplicity"
+            f" {molecule.spin_multiplicity}; wanted an {'odd' if electrons % 2 == 0 else 'even'} multiplicity"
+        )
+
+
+def build_mol(molecule: Molecule, basis: str) -> gto.Mole:
+    """Build the PySCF molecule with its ECP.
+
+    Raises:
+        ValueError: element not covered, or charge and multiplicity do not fit.
+    """
+    check_electrons(molecule, basis, molecule.key)
+    atoms = [(elements.symbol(z), xyz) for z, xyz in zip(molecule.atomic_numbers, molecule.positions, strict=True)]
+    with contextlib.redirect_stderr(io.StringIO()):  # PySCF repeats a note on the ECP for every molecule
+        return gto.M(
+            atom=atoms, unit="Angstrom", basis=basis, ecp=elements.pyscf_ecp(basis, molecule.atomic_numbers),
+            charge=molecule.charge, spin=molecule.spin_multiplicity - 1, verbose=0,
+        )  # fmt: skip
+
+
+def kohn_sham(mol: gto.Mole, method: Method) -> dft.rks.RKS:
+    """Build the restricted Kohn-Sham solver that a method record describes; it has not run yet.
+
+    Raises:
+        ValueError: open shell: two Hamiltonians, which the model does not describe.
+    """
+    if mol.spin != 0:
+        raise ValueError(f"multiplicity {mol.spin + 1}: only closed shells (multiplicity 1) have one Hamiltonian")
+    solver = dft.RKS(mol, xc=method.xc)
+    solver.grids.level = method.grid_level
+    solver.conv_tol = method.conv_tol
+    return solver.density_fit(auxbasis=method.auxbasis) if method.auxbasis else solver
+
+
+def minao_hamiltonian(solver: dft.rks.RKS) -> np.ndarray:
+    """One Fock build from the minao density in the label's own method: [nao, nao] Hartree, PySCF order."""
+    return np.asarray(solver.get_fock(dm=solver.get_init_guess(key="minao")))
+
+
+def to_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
+    """PySCF order -> canonical order, [..., nao, nao]."""
+    return conventions.to_canonical(matrix, "pyscf", [shells_of(basis, int(z)) for z in atomic_numbers])
+
+
+def from_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
+    """Canonical order -> PySCF order, [..., nao, nao]."""
+    return conventions.from_canonical(matrix, "pyscf", [shells_of(basis, int(z)) for z in atomic_numbers])

@@ -1,0 +1,1 @@
+"""From predicted Hamiltonians to errors of matrices, orbitals and energies."""

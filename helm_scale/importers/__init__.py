@@ -1,0 +1,1 @@
+"""Public Hamiltonian datasets into shards."""

@@ -1,0 +1,119 @@
+"""Wigner matrices that turn an edge onto the polar axis, smooth at the poles.
+
+The shortest rotation of a unit vector n onto +z has the quaternion (1+n_z, n_y, -n_x, 0)/sqrt(2(1+n_z)). A Wigner
+matrix is a homogeneous polynomial of degree 2l in the quaternion, so one product of monomials with a constant float64
+table gives all its entries, with exact derivatives and without angles. For n_z < 0 the edge is first turned by half a
+turn about x, which only changes signs: neither pole is singular. The jump of the frame at n_z = 0 is a rotation about
+the edge, to which SO(2)-equivariant layers are blind.
+
+Axes: E edges, K = (lmax+1)^2 degree-major coefficients, R rows in the edge frame (m-major, see so2.py).
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from helm_scale.irreps.coupling import clebsch_gordan
+from helm_scale.irreps.so2 import so2_layout
+
+_AXES = (1, 2, 0)  # m = -1, 0, +1 of degree 1 are y, z, x
+
+
+def _rotation_polynomials() -> Tensor:
+    """Rotation matrix of the quaternion (w, x, y, 0) in the order y, z, x; coefficients [3, 3, i, j] of w^(2-i-j) x^i y^j."""
+    poly = torch.zeros(3, 3, 3, 3, dtype=torch.float64)
+    ww, xx, yy, wx, wy, xy = (0, 0), (2, 0), (0, 2), (1, 0), (0, 1), (1, 1)
+    entries = {
+        (0, 0): {ww: 1, xx: 1, yy: -1}, (0, 1): {xy: 2}, (0, 2): {wy: 2},
+        (1, 0): {xy: 2}, (1, 1): {ww: 1, xx: -1, yy: 1}, (1, 2): {wx: -2},
+        (2, 0): {wy: -2}, (2, 1): {wx: 2}, (2, 2): {ww: 1, xx: -1, yy: -1},
+    }  # fmt: skip
+    for (row, column), terms in entries.items():
+        for (i, j), value in terms.items():
+            poly[row, column, i, j] = value
+    return poly[list(_AXES)][:, list(_AXES)]
+
+
+def _multiply(first: Tensor, second: Tensor) -> Tensor:
+    """Kronecker product of two polynomial matrices: [a, b, ...] x [c, d, ...] -> [a*c, b*d, ...]."""
+    degree = first.shape[-1] + second.shape[-1] - 1
+    a, b, c, d = *first.shape[:2], *second.shape[:2]
+    product = torch.zeros(a, c, b, d, degree, degree, dtype=torch.float64)
+    size = second.shape[-1]
+    for i in range(first.shape[-1]):
+        for j in range(first.shape[-1] - i):
+            term = torch.einsum("ab,cdxy->acbdxy", first[..., i, j], second)
+            product[..., i : i + size, j : j + size] += term
+    return product.flatten(2, 3).flatten(0, 1)
+
+
+@lru_cache(maxsize=None)
+def _wigner_polynomials(degree: int) -> Tensor:
+    """Coefficients [2l+1, 2l+1, 2l+1, 2l+1] of D^l: the part of D^1 x D^(l-1) that couples to degree l."""
+    if degree == 0:
+        return torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    if degree == 1:
+        return _rotation_polynomials()
+    isometry = clebsch_gordan(1, degree - 1, degree).flatten(0, 1)
+    product = _multiply(_rotation_polynomials(), _wigner_polynomials(degree - 1))
+    return torch.einsum("am,abxy,bn->mnxy", isometry, product, isometry)
+
+
+@lru_cache(maxsize=None)
+def wigner_table(degree: int) -> tuple[Tensor, Tensor]:
+    """Monomial exponents [T, 3] of (w, x, y) and their coefficients [T, (2l+1)^2], float64, for D^l."""
+    exponents = [(2 * degree - i - j, i, j) for i in range(2 * degree + 1) for j in range(2 * degree + 1 - i)]
+    poly = _wigner_polynomials(degree)
+    table = torch.stack([poly[..., i, j].flatten() for _, i, j in exponents])
+    return torch.tensor(exponents), table
+
+
+@lru_cache(maxsize=None)
+def _half_turn_signs(lmax: int) -> Tensor:
+    """Signs [K] of the coefficients under the half turn (x, -y, -z)."""
+    signs = [(-1.0) ** (degree + abs(m)) * (-1.0 if m < 0 else 1.0) for degree in range(lmax + 1) for m in range(-degree, degree + 1)]
+    return torch.tensor(signs, dtype=torch.float64)
+
+
+@lru_cache(maxsize=None)
+def _dense_map(lmax: int, mmax: int) -> Tensor:
+    """For every entry of the [R, K] edge matrix its place among the concatenated blocks; the last place is zero."""
+    layout = so2_layout(lmax, mmax)
+    size, count = (lmax + 1) ** 2, sum((2 * degree + 1) ** 2 for degree in range(lmax + 1))
+    place = torch.full((size, size), count)
+    start = 0
+    for degree in range(lmax + 1):
+        width = 2 * degree + 1
+        block = slice(degree * degree, (degree + 1) ** 2)
+        place[block, block] = start + torch.arange(width * width).view(width, width)
+        start += width * width
+    return place[layout.rows].flatten()
+
+
+def edge_wigner(edge_vector: Tensor, lmax: int, mmax: int) -> Tensor:
+    """Return the matrices that turn coefficients into the frame in which each edge points along +z.
+
+    Args:
+        edge_vector: [E, 3], any length unit, none of them zero; float64 keeps the error near 1e-14.
+    Returns:
+        [E, R, K]: rows m-major with |m| <= mmax, columns degree-major. D D^T = 1 where mmax = lmax; turning the
+        harmonics of the edge itself leaves m = 0 only.
+    """
+    unit = edge_vector / edge_vector.norm(dim=-1, keepdim=True)
+    lower = unit[:, 2] < 0
+    x, y, z = unit[:, 0], torch.where(lower, -unit[:, 1], unit[:, 1]), unit[:, 2].abs()
+    norm = torch.sqrt(2 * (1 + z))
+    quaternion = torch.stack([(1 + z) / norm, y / norm, -x / norm], dim=-1)
+    powers = quaternion.unsqueeze(-1) ** torch.arange(2 * lmax + 1, device=unit.device)
+    blocks = []
+    for degree in range(lmax + 1):
+        exponents, table = wigner_table(degree)
+        exponents, table = exponents.to(unit.device), table.to(unit)
+        monomials = powers[:, 0, exponents[:, 0]] * powers[:, 1, exponents[:, 1]] * powers[:, 2, exponents[:, 2]]
+        blocks.append(monomials @ table)
+    flat = torch.cat([*blocks, unit.new_zeros(len(unit), 1)], dim=1)
+    size = (lmax + 1) ** 2
+    dense = flat.index_select(1, _dense_map(lmax, mmax).to(unit.device)).unflatten(1, (-1, size))
+    signs = _half_turn_signs(lmax).to(unit)
+    return dense * torch.where(lower[:, None], signs, torch.ones_like(signs)).unsqueeze(1)

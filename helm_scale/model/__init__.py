@@ -1,0 +1,1 @@
+"""The network: node trunk, pair tower, heads."""

@@ -1,0 +1,1 @@
+"""Losses, metrics and per-element references."""

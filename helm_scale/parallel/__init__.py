@@ -1,0 +1,1 @@
+"""Ranks, meshes and engines: the one place that knows torch.distributed."""

@@ -1,0 +1,1 @@
+"""Steps, optimisers, checkpoints and the loop."""
