@@ -8,7 +8,7 @@ Axes: p = 2*l1+1, q = 2*l2+1, M = 2*L+1, rows of degree L are numbered through a
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def _build(basis: str, shape: tuple[int, int], groups: list[ShellGroup], onsite:
     return BlockLayout(shape, tuple(groups), rows, np.array(order, dtype=np.int64), len(keys))
 
 
-@lru_cache(maxsize=None)
+@cache
 def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
     """Layout of the blocks between two different atoms of elements (first, second): all shell pairs, all degrees."""
     counts = shell_counts(basis, first), shell_counts(basis, second)
@@ -111,7 +111,7 @@ def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
     return _build(basis, (nao(basis, first), nao(basis, second)), groups, onsite=False)
 
 
-@lru_cache(maxsize=None)
+@cache
 def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
     """Layout of an element's symmetric on-site block: shell pairs a <= b, even L for a = b.
 

@@ -6,7 +6,7 @@ a < b. A mean of squares over packed components divided by nao^2 therefore is th
 Axes: B blocks of one layout, S = layout.size packed components.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from helm_scale.basis.layout import BlockLayout, ShellGroup
 from helm_scale.irreps.coupling import coupled_degrees, coupling_matrix
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kept_columns(l1: int, l2: int, degrees: tuple[int, ...]) -> Tensor:
     """Coupling matrix [p*q, kept]: columns of the kept degrees only."""
     start, columns = 0, []

@@ -1,13 +1,13 @@
 """Shells of every element in every basis, from the committed tables."""
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from helm_scale.basis import elements
 
 
-@lru_cache(maxsize=None)
+@cache
 def _table(basis: str) -> dict[str, dict]:
     elements.supported(basis)
     return json.loads((Path(__file__).parent / "data" / f"{basis}.json").read_text())
@@ -40,7 +40,7 @@ def ecp_core_electrons(basis: str, atomic_number: int) -> int:
     return int(_table(basis)[elements.symbol(atomic_number)]["ecp_core_electrons"])
 
 
-@lru_cache(maxsize=None)
+@cache
 def slot_counts(basis: str) -> tuple[int, ...]:
     """Slots per degree common to all elements: the most shells of that degree (7s 6p 5d 2f for def2-TZVPD)."""
     counts = [shell_counts(basis, z) for z in elements.supported(basis)]

@@ -6,7 +6,7 @@ e3nn's harmonics at (y, z, x) are ours at (x, y, z), m = -l..l in both.
 Axes: B blocks, p = 2*l1+1, q = 2*l2+1, M = 2*L+1.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def coupled_degrees(l1: int, l2: int) -> tuple[int, ...]:
     return tuple(range(abs(l1 - l2), l1 + l2 + 1))
 
 
-@lru_cache(maxsize=None)
+@cache
 def clebsch_gordan(l1: int, l2: int, degree: int) -> Tensor:
     """Return sqrt(2L+1) * w3j(l1, l2, L) as a float64 tensor [p, q, M], an isometry from M into p x q."""
     from e3nn import o3  # slow to import, needed for tables only
@@ -25,7 +25,7 @@ def clebsch_gordan(l1: int, l2: int, degree: int) -> Tensor:
     return (2 * degree + 1) ** 0.5 * o3.wigner_3j(l1, l2, degree, dtype=torch.float64)
 
 
-@lru_cache(maxsize=None)
+@cache
 def coupling_matrix(l1: int, l2: int) -> Tensor:
     """Return the orthogonal matrix [p*q, p*q] whose columns are the irreps (L ascending, then M) of a shell pair."""
     size = (2 * l1 + 1) * (2 * l2 + 1)

@@ -8,7 +8,7 @@ Axes: K = (lmax+1)^2 degree-major coefficients, k = l*l + l + m; R = rows kept i
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class So2Layout:
     sizes: tuple[int, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def so2_layout(lmax: int, mmax: int) -> So2Layout:
     """Build the edge-frame order for degrees up to lmax and orders up to mmax.
 

@@ -9,7 +9,7 @@ the edge, to which SO(2)-equivariant layers are blind.
 Axes: E edges, K = (lmax+1)^2 degree-major coefficients, R rows in the edge frame (m-major, see so2.py).
 """
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ def _multiply(first: Tensor, second: Tensor) -> Tensor:
     return product.flatten(2, 3).flatten(0, 1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _wigner_polynomials(degree: int) -> Tensor:
     """Coefficients [2l+1, 2l+1, 2l+1, 2l+1] of D^l: the part of D^1 x D^(l-1) that couples to degree l."""
     if degree == 0:
@@ -60,7 +60,7 @@ def _wigner_polynomials(degree: int) -> Tensor:
     return torch.einsum("am,abxy,bn->mnxy", isometry, product, isometry)
 
 
-@lru_cache(maxsize=None)
+@cache
 def wigner_table(degree: int) -> tuple[Tensor, Tensor]:
     """Monomial exponents [T, 3] of (w, x, y) and their coefficients [T, (2l+1)^2], float64, for D^l."""
     exponents = [(2 * degree - i - j, i, j) for i in range(2 * degree + 1) for j in range(2 * degree + 1 - i)]
@@ -69,14 +69,14 @@ def wigner_table(degree: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(exponents), table
 
 
-@lru_cache(maxsize=None)
+@cache
 def _half_turn_signs(lmax: int) -> Tensor:
     """Signs [K] of the coefficients under the half turn (x, -y, -z)."""
     signs = [(-1.0) ** (degree + abs(m)) * (-1.0 if m < 0 else 1.0) for degree in range(lmax + 1) for m in range(-degree, degree + 1)]
     return torch.tensor(signs, dtype=torch.float64)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _dense_map(lmax: int, mmax: int) -> Tensor:
     """For every entry of the [R, K] edge matrix its place among the concatenated blocks; the last place is zero."""
     layout = so2_layout(lmax, mmax)
