@@ -36,7 +36,7 @@ class ShellGroup:
     weight: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BlockLayout:
     """Layout of one kind of block (an element's on-site block, or an ordered element pair).
 
@@ -85,12 +85,13 @@ def head_multiplicities(basis: str, onsite: bool) -> dict[int, int]:
 def _build(basis: str, shape: tuple[int, int], groups: list[ShellGroup], onsite: bool) -> BlockLayout:
     """Sort the group-major irreps by degree, M and head row."""
     table = _rows_cached(basis, onsite)
-    keys: list[tuple[int, int, int]] = []
-    for group in groups:
-        for n1, n2 in zip(group.first, group.second, strict=True):
-            for degree in group.degrees:
-                row = table[degree, group.l1, n1, group.l2, n2]
-                keys += [(degree, m, row) for m in range(2 * degree + 1)]
+    keys = [
+        (degree, m, table[degree, group.l1, n1, group.l2, n2])
+        for group in groups
+        for n1, n2 in zip(group.first, group.second, strict=True)
+        for degree in group.degrees
+        for m in range(2 * degree + 1)
+    ]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     rows: dict[int, np.ndarray] = {}
     for degree in sorted({key[0] for key in keys}):
@@ -109,6 +110,26 @@ def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
             if n1 * n2:
                 groups.append(ShellGroup(l1, l2, tuple(a), tuple(b), coupled_degrees(l1, l2), 2**0.5))
     return _build(basis, (nao(basis, first), nao(basis, second)), groups, onsite=False)
+
+
+@cache
+def transposition(basis: str, atomic_number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (index, sign): packed irreps of the transposed block between two atoms of one element.
+
+    h(l2, l1; L) = (-1)^(l1+l2+L) h(l1, l2; L), so transposed = sign * packed[index].
+    """
+    layout, table = offsite_layout(basis, atomic_number, atomic_number), _rows_cached(basis, False)
+    mirrored: list[tuple[int, int, int]] = []
+    sign: list[float] = []
+    for group in layout.groups:
+        for n1, n2 in zip(group.first, group.second, strict=True):
+            for degree in group.degrees:
+                row = table[degree, group.l2, n2, group.l1, n1]
+                mirrored += [(degree, m, row) for m in range(2 * degree + 1)]
+                sign += [(-1.0) ** (group.l1 + group.l2 + degree)] * (2 * degree + 1)
+    place_of_key = {key: place for place, key in enumerate(sorted(mirrored))}
+    places = np.array([place_of_key[key] for key in mirrored], dtype=np.int64)
+    return places[layout.order], np.array(sign)[layout.order]
 
 
 @cache

@@ -6,6 +6,7 @@ a < b. A mean of squares over packed components divided by nao^2 therefore is th
 Axes: B blocks of one layout, S = layout.size packed components.
 """
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -26,6 +27,13 @@ def _kept_columns(l1: int, l2: int, degrees: tuple[int, ...]) -> Tensor:
     return coupling_matrix(l1, l2)[:, columns]
 
 
+@cache
+def _listed_place(layout: BlockLayout) -> Tensor:
+    """Place in the packed vector of every group-major component."""
+    return torch.from_numpy(np.argsort(layout.order))
+
+
+@cache
 def _group_index(layout: BlockLayout, group: ShellGroup) -> tuple[np.ndarray, np.ndarray]:
     """AO rows [G, p, 1] and columns [G, 1, q] of a group's blocks."""
     starts = _degree_starts(layout)
@@ -62,24 +70,32 @@ def pack(blocks_Bab: Tensor, layout: BlockLayout) -> Tensor:
 
 def unpack(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
     """Rebuild blocks [B, *layout.shape] from packed irreps; on-site blocks come out symmetric to the last bit."""
-    listed = torch.empty_like(packed_BS)
-    listed[:, layout.order] = packed_BS
     blocks = packed_BS.new_zeros(len(packed_BS), *layout.shape)
     symmetric = any(group.weight == 1.0 for group in layout.groups)
-    start = 0
-    for group in layout.groups:
-        matrix = _kept_columns(group.l1, group.l2, group.degrees).to(packed_BS)
-        count = len(group.first) * matrix.shape[1]
-        irreps = listed[:, start : start + count].unflatten(1, (len(group.first), -1))
-        values = (irreps @ matrix.T).unflatten(2, (2 * group.l1 + 1, 2 * group.l2 + 1)) / group.weight
+    for group, values in _group_values(packed_BS, layout):
         row, column = _group_index(layout, group)
         if group.weight == 1.0:
             values = (values + values.mT) / 2
         blocks[:, row, column] = values
         if symmetric and group.weight != 1.0:
             blocks[:, column, row] = values
-        start += count
     return blocks
+
+
+def _group_values(packed_BS: Tensor, layout: BlockLayout) -> Iterator[tuple[ShellGroup, Tensor]]:
+    """Matrix elements [B, G, p, q] of every shell group."""
+    sizes = [len(group.first) * _kept_columns(group.l1, group.l2, group.degrees).shape[1] for group in layout.groups]
+    listed = packed_BS.index_select(1, _listed_place(layout).to(packed_BS.device)).split(sizes, dim=1)
+    for group, irreps in zip(layout.groups, listed, strict=True):
+        matrix = _kept_columns(group.l1, group.l2, group.degrees).to(packed_BS) / group.weight
+        values = irreps.unflatten(1, (len(group.first), -1)) @ matrix.T
+        yield group, values.unflatten(2, (2 * group.l1 + 1, 2 * group.l2 + 1))
+
+
+def absolute_sum(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
+    """Sum of |H| over all matrix elements that the packed irreps stand for, transposed blocks included (scalar)."""
+    sums = [values.abs().sum() * (1 if group.weight == 1.0 else 2) for group, values in _group_values(packed_BS, layout)]
+    return torch.stack(sums).sum()
 
 
 def dropped_norm(blocks_Bab: Tensor, layout: BlockLayout) -> float:
