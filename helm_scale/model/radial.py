@@ -1,0 +1,54 @@
+"""Scalars of an edge: Gaussians of its length, element embeddings, a smooth cutoff.
+
+Axes: E edges, G Gaussians, C channels.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def envelope(distance: Tensor, cutoff: float) -> Tensor:
+    """Polynomial 1 - 28 x^6 + 48 x^7 - 21 x^8 of x = distance/cutoff; value and two derivatives vanish at the cutoff."""
+    x = (distance / cutoff).clamp(max=1.0)
+    return 1 - x**6 * (28 - 48 * x + 21 * x * x)
+
+
+class GaussianBasis(nn.Module):
+    """exp(-((r - c_g)/w)^2 / 2) with centres c_g from 0 to the cutoff and w twice their spacing (Angstrom)."""
+
+    def __init__(self, cutoff: float, count: int) -> None:
+        super().__init__()
+        self.spacing = cutoff / (count - 1)
+        self.count = count
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """[E] Angstrom -> [E, G]."""
+        centres = torch.arange(self.count, device=distance.device, dtype=distance.dtype) * self.spacing
+        return torch.exp(-0.5 * ((distance.unsqueeze(-1) - centres) / (2 * self.spacing)) ** 2)
+
+
+class EdgeScalars(nn.Module):
+    """s_ij: source-element embedding, Gaussians, target-element embedding, concatenated (HELM, arXiv:2510.00224)."""
+
+    def __init__(self, num_elements: int, channels: int, cutoff: float, count: int) -> None:
+        super().__init__()
+        self.source = nn.Embedding(num_elements, channels)
+        self.target = nn.Embedding(num_elements, channels)
+        self.basis = GaussianBasis(cutoff, count)
+        self.width = 2 * channels + count
+
+    def forward(self, source_number: Tensor, target_number: Tensor, distance: Tensor) -> Tensor:
+        """Atomic numbers [E] and distances [E] (Angstrom) -> [E, 2C+G]."""
+        gaussians = self.basis(distance).to(self.source.weight.dtype)
+        return torch.cat([self.source(source_number), gaussians, self.target(target_number)], dim=-1)
+
+
+class RadialMLP(nn.Sequential):
+    """Linear, LayerNorm, SiLU, Linear, LayerNorm, SiLU, Linear."""
+
+    def __init__(self, width_in: int, hidden: int, width_out: int) -> None:
+        super().__init__(
+            nn.Linear(width_in, hidden), nn.LayerNorm(hidden), nn.SiLU(),
+            nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU(),
+            nn.Linear(hidden, width_out),
+        )  # fmt: skip

@@ -1,0 +1,25 @@
+"""Weights on disk: safetensors, which cannot run code when loaded."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+def save_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors under their names; shared or strided storage is copied first."""
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path, metadata)
+
+
+def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Read tensors.
+
+    Raises:
+        ValueError: the file is missing or not safetensors.
+    """
+    try:
+        return load_file(path, device=str(device))
+    except (FileNotFoundError, SafetensorError) as error:
+        raise ValueError(f"{path}: cannot read weights: {error}") from None

@@ -1,0 +1,99 @@
+"""Losses as sums and counts; one place divides, by global counts.
+
+A loss L(S, N) depends on the global sum S and count N alone. Its gradient is that of S times dL/dS, a scalar that is
+known once S is summed over ranks and micro-batches.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from helm_scale.basis import layout, packing
+from helm_scale.batch import GraphBatch
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """What one micro-batch contributes.
+
+    Attributes:
+        total: scalar sum that carries the gradient. count: float64 scalar.
+        metrics: name -> (sum, count), float64 scalars without gradient.
+    """
+
+    total: Tensor
+    count: Tensor
+    metrics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HamiltonianObjective:
+    """sqrt(MSE) + MSE over matrix elements, in Hartree (HELM, arXiv:2510.00224, with the norm-preserving coupling).
+
+    Packed irreps carry the norm of H, so the sum over them, divided by the number of matrix elements, is the mean square
+    error of the matrix. Metrics are mean absolute errors of matrix elements in Hartree: h_mae, h_mae_onsite, h_mae_offsite.
+
+    Attributes:
+        basis, parity: layout of the blocks.
+        reference: batch -> flat on-site reference (float64 Hartree) that is taken off the labels before casting.
+    """
+
+    basis: str
+    parity: str
+    reference: Callable[[GraphBatch], Tensor]
+
+    def __call__(self, model: nn.Module, batch: GraphBatch) -> LossSums:
+        """Run the model on a batch with targets."""
+        prediction = model(batch)
+        assert batch.onsite_target is not None and batch.offsite_target is not None and batch.matrix_elements is not None
+        onsite = prediction.onsite - (batch.onsite_target - self.reference(batch)).to(prediction.onsite.dtype)
+        offsite = prediction.offsite - batch.offsite_target.to(prediction.offsite.dtype)
+        count = batch.matrix_elements.sum().double()
+        return LossSums(
+            onsite.square().sum() + offsite.square().sum(), count, self._metrics(batch, onsite.detach(), offsite.detach(), count)
+        )
+
+    @staticmethod
+    def loss(total: Tensor, count: Tensor) -> Tensor:
+        """sqrt(S/N) + S/N, Hartree (the second term Hartree squared)."""
+        mean = total / count
+        return torch.sqrt(mean) + mean
+
+    def _metrics(self, batch: GraphBatch, onsite: Tensor, offsite: Tensor, count: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        near = [(s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments]
+        far = [(s, layout.offsite_layout(self.basis, s.first, s.second)) for s in batch.pair_segments]
+        near_count = sum((s.stop - s.start) * kind.shape[0] ** 2 for s, kind in near)
+        near_sum, far_sum = _absolute(onsite, near), _absolute(offsite, far)
+        near_total = count.new_tensor(float(near_count))
+        return {
+            "h_mae": (near_sum + far_sum, count),
+            "h_mae_onsite": (near_sum, near_total),
+            "h_mae_offsite": (far_sum, count - near_total),
+        }
+
+
+def _absolute(flat: Tensor, kinds: list) -> Tensor:  # type: ignore[type-arg]
+    """Sum of |error| over matrix elements of consecutive segments of packed irreps, float64."""
+    parts = flat.split([(s.stop - s.start) * kind.size for s, kind in kinds])
+    sums = [packing.absolute_sum(part.unflatten(0, (-1, kind.size)), kind).double() for part, (_, kind) in zip(parts, kinds, strict=True)]
+    return torch.stack(sums).sum() if sums else flat.new_zeros((), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class EnergyObjective:
+    """sqrt(MSE) + MSE over molecules, energies in Hartree; metric energy_mae in Hartree."""
+
+    def __call__(self, model: nn.Module, batch: GraphBatch) -> LossSums:
+        """Run the model on a batch with energies."""
+        assert batch.energy is not None
+        error = model(batch) - batch.energy
+        count = error.new_tensor(float(len(error)))
+        return LossSums(error.square().sum(), count, {"energy_mae": (error.detach().abs().sum(), count)})
+
+    @staticmethod
+    def loss(total: Tensor, count: Tensor) -> Tensor:
+        """sqrt(S/N) + S/N."""
+        mean = total / count
+        return torch.sqrt(mean) + mean
