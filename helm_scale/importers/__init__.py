@@ -1,1 +1,0 @@
-"""Public Hamiltonian datasets into shards."""
