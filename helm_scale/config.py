@@ -6,13 +6,13 @@ at every start.
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class _Strict(BaseModel):
@@ -42,6 +42,12 @@ class ModelConfig(_Strict):
     max_charge: int = Field(6, ge=0, description="charges from -max_charge to +max_charge are embedded")
     max_multiplicity: int = Field(8, ge=1, description="spin multiplicities from 1 to this are embedded")
     dtype: Literal["float32", "float64"] = Field("float32", description="dtype of weights and features")
+
+    @model_validator(mode="after")
+    def _orders_fit_degrees(self) -> "ModelConfig":
+        if self.mmax > self.lmax:
+            raise ValueError(f"mmax: got {self.mmax}, wanted at most lmax = {self.lmax}; set mmax too")
+        return self
 
 
 class DataConfig(_Strict):
@@ -175,23 +181,21 @@ def load(kind: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
-        print(help_text(kind))
+        sys.stdout.write(help_text(kind) + "\n")
         raise SystemExit(0)
-    where, values = "command line", {}
     try:
         overrides = _overrides(arguments)
-        if "config" in overrides:
-            where = str(overrides.pop("config"))
-            values = _read_yaml(Path(where))
+        file = overrides.pop("config", None)
+        values = _read_yaml(Path(str(file))) if file is not None else {}
         for key, value in overrides.items():
             _put(values, key, value)
-        return parse(kind, values, where)
+        return parse(kind, values, str(file or "command line"), overrides)
     except ValueError as error:
         raise SystemExit(str(error)) from None
 
 
-def parse(kind: type[ConfigT], values: dict[str, Any], where: str) -> ConfigT:
-    """Check values against a config model.
+def parse(kind: type[ConfigT], values: dict[str, Any], where: str, overridden: Collection[str] = ()) -> ConfigT:
+    """Check values against a config model; `overridden` are the dotted keys that came from the command line, not `where`.
 
     Raises:
         ValueError: names the file, the key, what it got and what it wanted.
@@ -199,7 +203,7 @@ def parse(kind: type[ConfigT], values: dict[str, Any], where: str) -> ConfigT:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join(_explain(kind, item, where) for item in error.errors())) from None
+        raise ValueError("\n".join(_explain(kind, item, where, overridden) for item in error.errors())) from None
 
 
 def dump(config: BaseModel) -> str:
@@ -263,7 +267,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: config file not found")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
@@ -280,9 +284,13 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
     values[last] = value
 
 
-def _explain(kind: type[BaseModel], item: Any, where: str) -> str:
+def _explain(kind: type[BaseModel], item: Any, where: str, overridden: Collection[str]) -> str:
     *parents, last = item["loc"] or ("",)
     dotted = ".".join(str(part) for part in item["loc"])
+    if any(f"{dotted}.".startswith(f"{key}.") for key in overridden):
+        where = "command line"
+    if item["type"] == "value_error":
+        return f"{where}: " + ".".join([*map(str, item["loc"]), str(item["ctx"]["error"])])
     if item["type"] != "extra_forbidden":
         return f"{where}: {dotted}: got {item.get('input')!r}, {item['msg']}"
     section: Any = kind
