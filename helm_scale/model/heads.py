@@ -37,11 +37,11 @@ class BlockHead(nn.Module):
         scalars, *rest = x_NKC.split(degrees, dim=1)
         gated = [nn.functional.silu(gates[0]) + scalars]
         gated += [x * g for x, g in zip(rest, torch.sigmoid(gates[1]).split(1, dim=1), strict=True)]
-        by_degree = [x.split([s.stop - s.start for s in segments]) for x in gated]
         anchor = torch.stack([weight.sum() for weight in self.weights]).sum() * 0  # every weight takes part on every rank
-        return [self._segment([x[i] for x in by_degree], layout_of(segment)) + anchor for i, segment in enumerate(segments)] or [
-            anchor.reshape(1, 1)[:0]
-        ]
+        if not segments:
+            return [(anchor + torch.cat([x.flatten() for x in gated]).sum()).reshape(1, 1)[:0]]
+        by_degree = [x.split([s.stop - s.start for s in segments]) for x in gated]
+        return [self._segment([x[i] for x in by_degree], layout_of(segment)) + anchor for i, segment in enumerate(segments)]
 
     def _segment(self, by_degree: list[Tensor], layout: BlockLayout) -> Tensor:
         parts = []

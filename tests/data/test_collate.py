@@ -1,0 +1,66 @@
+"""Batches: exact targets, one orientation per pair, and clear refusals."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from helm_scale.basis.layout import ao_offsets
+from helm_scale.batch import Molecule
+from helm_scale.data.collate import collate
+from helm_scale.evaluation.assemble import assemble
+from tests.model.test_physics import NUMBERS, SMALL, build, hamiltonians, molecule, positions
+
+CONFIG = SMALL(dtype="float64")
+
+
+def labelled() -> Molecule:
+    (matrix,) = hamiltonians(build(CONFIG), [molecule(NUMBERS, positions())])
+    return dataclasses.replace(molecule(NUMBERS, positions()), hamiltonian=matrix)
+
+
+def test_targets_rebuild_the_hamiltonian() -> None:
+    label = labelled()
+    batch = collate([label, label], CONFIG)
+    for matrix in assemble(batch, batch.onsite_target, batch.offsite_target, CONFIG.basis, CONFIG.parity):
+        assert np.abs(matrix - label.hamiltonian).max() < 1e-12
+    assert batch.matrix_elements.tolist() == [label.hamiltonian.size] * 2
+
+
+def test_pairs_put_the_lower_atomic_number_first_and_are_sorted() -> None:
+    batch = collate([molecule(NUMBERS, positions()), molecule(NUMBERS[::-1].copy(), positions())], CONFIG)
+    first, second = batch.atomic_numbers[batch.pair_index]
+    assert (first <= second).all()
+    kinds = list(zip(first.tolist(), second.tolist(), strict=True))
+    assert kinds == sorted(kinds) and len(kinds) == 2 * 21
+    assert [(s.first, s.second) for s in batch.pair_segments] == sorted(set(kinds))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"atomic_numbers": np.array([6, 1, 26])}, "Z = 26 is not among the 58 elements"),
+        ({"positions": np.zeros((3, 3))}, "atoms 0 and 1 coincide"),
+        ({"positions": np.full((3, 3), np.nan)}, "NaN or infinity"),
+        ({"charge": 9}, r"charge \+9, wanted at most model.max_charge = 6"),
+        ({"spin_multiplicity": 0}, "multiplicity 0, wanted 1 to"),
+        ({"hamiltonian": np.zeros((7, 7))}, r"hamiltonian has shape \(7, 7\), wanted \(55, 55\)"),
+    ],
+)
+def test_bad_molecules_are_refused_by_name(change: dict, message: str) -> None:
+    good = Molecule("mol-17", np.array([6, 1, 1]), positions()[:3])
+    with pytest.raises(ValueError, match=f"(?s)mol-17.*{message}"):
+        collate([dataclasses.replace(good, **change)], CONFIG)
+
+
+def test_exact_exchange_under_the_semilocal_rule_is_refused() -> None:
+    label = labelled()
+    size = int(ao_offsets(CONFIG.basis, NUMBERS)[-1])
+    noise = np.random.default_rng(0).normal(size=(size, size)) * 1e-4
+    with pytest.raises(ValueError, match="model.parity: full"):
+        collate([dataclasses.replace(label, hamiltonian=label.hamiltonian + noise + noise.T)], CONFIG)
+
+
+def test_a_baseline_that_the_data_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="the data holds no H0"):
+        collate([labelled()], SMALL(baseline="minao"))
