@@ -57,7 +57,7 @@ def test_exact_exchange_under_the_semilocal_rule_is_refused() -> None:
     label = labelled()
     size = int(ao_offsets(CONFIG.basis, NUMBERS)[-1])
     noise = np.random.default_rng(0).normal(size=(size, size)) * 1e-4
-    with pytest.raises(ValueError, match="model.parity: full"):
+    with pytest.raises(ValueError, match=r"model\.parity: full"):
         collate([dataclasses.replace(label, hamiltonian=label.hamiltonian + noise + noise.T)], CONFIG)
 
 
