@@ -1,0 +1,56 @@
+"""PySCF in parallel: one single-threaded process per job, results as they come, a progress bar with an estimate."""
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import TypeVar
+
+from tqdm import tqdm
+
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@contextlib.contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Processes started inside read one thread from their environment; ours is put back afterwards."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def run_parallel(
+    function: Callable[[JobT], ResultT], jobs: Iterable[JobT], processes: int, total: int, label: str
+) -> Iterator[tuple[int, ResultT]]:
+    """Yield (number of the job, function(job)) in order of completion.
+
+    Jobs are drawn from the iterable only as processes come free (two per process), so that an endless stream of large
+    matrices is never held at once.
+
+    Raises:
+        Whatever the function raises; BrokenProcessPool if a process dies.
+    """
+    context = multiprocessing.get_context("spawn")
+    stream = enumerate(jobs)
+    with (
+        _single_threaded_children(),
+        ProcessPoolExecutor(processes, mp_context=context) as pool,
+        tqdm(total=total, desc=label, unit="molecule", dynamic_ncols=True) as bar,
+    ):
+        running: dict[Future[ResultT], int] = {}
+        while True:
+            while len(running) < 2 * processes and (following := next(stream, None)) is not None:
+                running[pool.submit(function, following[1])] = following[0]
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                bar.update()
+                yield running.pop(future), future.result()

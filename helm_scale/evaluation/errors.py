@@ -1,0 +1,90 @@
+"""Where the error of a Hamiltonian lies: on-site and off-site, element pairs, distances, irrep degrees.
+
+All nao^2 matrix elements count, both triangles. The parts of one kind add up to the whole.
+
+Axes: N atoms, D = 2l+1, S shells of one degree.
+"""
+
+from itertools import combinations_with_replacement
+
+import numpy as np
+import torch
+
+from helm_scale.basis import elements
+from helm_scale.basis.layout import ao_offsets
+from helm_scale.basis.shells import shells_of
+from helm_scale.batch import Molecule
+from helm_scale.evaluation.assemble import distances
+from helm_scale.evaluation.tally import Tally, tally
+from helm_scale.irreps.coupling import couple
+
+DISTANCE_EDGES = np.array([0.0, *np.arange(0.75, 3.0, 0.25), *np.arange(3.0, 8.0, 0.5), *np.arange(8.0, 20.0, 1.0), np.inf])
+
+
+def hamiltonian_errors(difference: np.ndarray, hamiltonian: np.ndarray, molecule: Molecule, basis: str) -> Tally:
+    """Sums of |dH| and counts of matrix elements, Hartree, by part of the matrix.
+
+    Names: `all`; `onsite`, `offsite`; `element/C` (on-site); `pair/C-H` (off-site); `distance/1.00` (off-site, lower edge
+    of the bin in Angstrom; `magnitude/1.00` holds |H| there); `degree/3` (|dh^L| of all coupled entries, which are as many
+    as the matrix elements; `degree_square/3` holds their squares, which add up to ||dH||^2).
+
+    Args:
+        difference: H_predicted - H [nao, nao]. hamiltonian: H [nao, nao]. Canonical order, Hartree.
+    """
+    sums = _atom_blocks(np.abs(difference), molecule, basis)
+    counts = _atom_blocks(np.ones_like(difference), molecule, basis)
+    onsite = np.eye(len(sums), dtype=bool)
+    found: Tally = {"all": tally(difference)}
+    for name, mask in (("onsite", onsite), ("offsite", ~onsite)):
+        found[name] = float(sums[mask].sum()), float(counts[mask].sum())
+    found |= _by_element(sums, counts, onsite, molecule.atomic_numbers)
+    magnitudes = _atom_blocks(np.abs(hamiltonian), molecule, basis)
+    found |= _by_distance(sums, magnitudes, counts, distances(molecule), ~onsite)
+    return found | _by_degree(difference, molecule, basis)
+
+
+def _atom_blocks(matrix: np.ndarray, molecule: Molecule, basis: str) -> np.ndarray:
+    """Sum of the elements of every atom block, [N, N]."""
+    starts = ao_offsets(basis, molecule.atomic_numbers)[:-1]
+    return np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
+
+
+def _by_element(sums: np.ndarray, counts: np.ndarray, onsite: np.ndarray, numbers: np.ndarray) -> Tally:
+    found: Tally = {}
+    present = sorted({int(z) for z in numbers})
+    for z in present:
+        mask = onsite & (numbers == z)
+        found[f"element/{elements.symbol(z)}"] = float(sums[mask].sum()), float(counts[mask].sum())
+    for low, high in combinations_with_replacement(present, 2):
+        ordered = (numbers[:, None] == low) & (numbers[None] == high)
+        mask = (ordered | ordered.T) & ~onsite
+        if mask.any():
+            found[f"pair/{elements.symbol(low)}-{elements.symbol(high)}"] = float(sums[mask].sum()), float(counts[mask].sum())
+    return found
+
+
+def _by_distance(sums: np.ndarray, magnitudes: np.ndarray, counts: np.ndarray, apart: np.ndarray, mask: np.ndarray) -> Tally:
+    number = np.histogram(apart[mask], DISTANCE_EDGES, weights=counts[mask])[0]
+    found: Tally = {}
+    for name, values in (("distance", sums), ("magnitude", magnitudes)):
+        total = np.histogram(apart[mask], DISTANCE_EDGES, weights=values[mask])[0]
+        for edge, value, count in zip(DISTANCE_EDGES, total, number, strict=False):
+            if count:
+                found[f"{name}/{edge:.2f}"] = float(value), float(count)
+    return found
+
+
+def _by_degree(difference: np.ndarray, molecule: Molecule, basis: str) -> Tally:
+    """Couple every shell pair of the molecule, both triangles, degree pair by degree pair."""
+    shells = [degree for z in molecule.atomic_numbers for degree in shells_of(basis, int(z))]
+    degree_of_ao = np.repeat(shells, [2 * degree + 1 for degree in shells])
+    rows = {degree: np.flatnonzero(degree_of_ao == degree) for degree in sorted(set(shells))}
+    found: Tally = {}
+    for l1, first in rows.items():
+        for l2, second in rows.items():
+            block_SDSD = torch.from_numpy(difference[np.ix_(first, second)]).unflatten(1, (-1, 2 * l2 + 1)).unflatten(0, (-1, 2 * l1 + 1))
+            for degree, h in couple(block_SDSD.transpose(1, 2).flatten(0, 1), l1, l2).items():
+                for name, value in (("degree", h.abs().sum()), ("degree_square", h.square().sum())):
+                    before = found.get(f"{name}/{degree}", (0.0, 0.0))
+                    found[f"{name}/{degree}"] = before[0] + float(value), before[1] + h.numel()
+    return found

@@ -1,0 +1,127 @@
+"""From Hamiltonian to orbitals and density, in float64, safe for nearly singular overlaps.
+
+def2-TZVPD overlaps have eigenvalues down to 1e-6. Noise on H is amplified by their inverse, and the lowest solutions
+of HC = SCe become ghosts: states of no physical content below the true ones. Canonical orthogonalisation (Loewdin, Adv.
+Quantum Chem. 5, 185 (1970)) drops the overlap eigenvectors below a threshold; reference and prediction go through the
+same projector, and ghosts are counted.
+
+Axes: nao atomic orbitals, nmo <= nao orbitals kept by the projector.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+from helm_scale.basis.shells import ecp_core_electrons
+from helm_scale.batch import Molecule
+
+
+@dataclass(frozen=True)
+class Projector:
+    """Orthonormal basis of the kept part of AO space.
+
+    Attributes:
+        vectors: X [nao, nmo] with X^T S X = 1. overlap: S [nao, nao].
+        threshold: overlap eigenvalues below it are dropped. dropped: how many were. smallest: the least eigenvalue of S.
+    """
+
+    vectors: np.ndarray
+    overlap: np.ndarray
+    threshold: float
+    dropped: int
+    smallest: float
+
+
+@dataclass(frozen=True)
+class Orbitals:
+    """Solutions of HC = SCe. energies: [nmo] Hartree, ascending. coefficients: [nao, nmo]. occupied: doubly filled orbitals."""
+
+    energies: np.ndarray
+    coefficients: np.ndarray
+    occupied: int
+
+    @property
+    def homo(self) -> float:
+        """Energy of the highest occupied orbital, Hartree."""
+        return float(self.energies[self.occupied - 1])
+
+    @property
+    def lumo(self) -> float:
+        """Energy of the lowest unoccupied orbital, Hartree."""
+        return float(self.energies[self.occupied])
+
+    @property
+    def gap(self) -> float:
+        """LUMO - HOMO, Hartree."""
+        return self.lumo - self.homo
+
+    def density_matrix(self) -> np.ndarray:
+        """Closed-shell density P = 2 C_occ C_occ^T, [nao, nao]."""
+        filled = self.coefficients[:, : self.occupied]
+        return 2 * filled @ filled.T
+
+
+def canonical_projectors(overlap: np.ndarray, thresholds: tuple[float, ...]) -> list[Projector]:
+    """Canonical orthogonalisation at several thresholds from one diagonalisation of S [nao, nao]."""
+    values, vectors = scipy.linalg.eigh(overlap)
+    projectors = []
+    for threshold in thresholds:
+        kept = values >= threshold
+        scaled = vectors[:, kept] / np.sqrt(values[kept])
+        projectors.append(Projector(scaled, overlap, threshold, int((~kept).sum()), float(values[0])))
+    return projectors
+
+
+def occupied_count(molecule: Molecule, basis: str) -> int:
+    """Doubly occupied orbitals: half of the electrons that the ECPs leave.
+
+    Raises:
+        ValueError: not a closed shell.
+    """
+    cores = sum(ecp_core_electrons(basis, int(z)) for z in molecule.atomic_numbers)
+    electrons = int(molecule.atomic_numbers.sum()) - molecule.charge - cores
+    if molecule.spin_multiplicity != 1 or electrons % 2 or electrons < 2:
+        raise ValueError(
+            f"{molecule.key}: {electrons} electrons, multiplicity {molecule.spin_multiplicity}: orbitals are filled in"
+            " pairs; wanted an even number of electrons and multiplicity 1"
+        )
+    return electrons // 2
+
+
+def solve(hamiltonian: np.ndarray, projector: Projector, occupied: int) -> Orbitals:
+    """Solve HC = SCe inside the projector's space.
+
+    Args:
+        hamiltonian: [nao, nao] float64, Hartree, in the AO order of the projector's overlap.
+    Raises:
+        ValueError: the matrix has another size than the overlap, or the projector keeps no more orbitals than are occupied.
+    """
+    if hamiltonian.shape != projector.overlap.shape:
+        raise ValueError(f"hamiltonian: got shape {hamiltonian.shape}, wanted {projector.overlap.shape} as the overlap has")
+    kept = projector.vectors.shape[1]
+    if kept <= occupied:
+        raise ValueError(f"overlap threshold {projector.threshold:g} keeps {kept} orbitals, wanted more than {occupied}; lower it")
+    energies, vectors = scipy.linalg.eigh(projector.vectors.T @ hamiltonian @ projector.vectors)
+    return Orbitals(energies, projector.vectors @ vectors, occupied)
+
+
+def occupied_weights(orbitals: Orbitals, reference: Orbitals, overlap: np.ndarray) -> np.ndarray:
+    """Weight, 0 to 1, of each occupied orbital inside the reference's occupied space: [occupied]."""
+    filled, target = orbitals.coefficients[:, : orbitals.occupied], reference.coefficients[:, : reference.occupied]
+    return np.square(filled.T @ overlap @ target).sum(axis=1)
+
+
+def subspace_overlap(weights: np.ndarray) -> float:
+    """Tr(P S P_ref S) / (4 N_occ): 1 when both fill the same space."""
+    return float(weights.mean())
+
+
+def lost_occupied(weights: np.ndarray) -> float:
+    """N_occ - Tr(P S P_ref S) / 4: how many occupied orbitals of the reference are missing, as a real number."""
+    return float(len(weights) - weights.sum())
+
+
+def ghost_count(weights: np.ndarray) -> int:
+    """Occupied orbitals that lie for less than half inside the reference's occupied space."""
+    return int((weights < 0.5).sum())

@@ -1,0 +1,104 @@
+"""Hamiltonians of molecules without labels: from the model to one npz file per molecule, ready for PySCF."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from helm_scale.basis import conventions
+from helm_scale.basis.shells import shells_of
+from helm_scale.batch import Method, Molecule
+from helm_scale.data.collate import collate
+from helm_scale.dft.energies import EnergyFunctional, overlap
+from helm_scale.dft.molecule import check_electrons, from_canonical
+from helm_scale.dft.processes import run_parallel
+from helm_scale.evaluation import orbitals
+from helm_scale.evaluation.assemble import assemble
+from helm_scale.model.helm import Helm
+
+ABOUT = (
+    "Units: Hartree, Angstrom. Closed shell. 'hamiltonian' is in canonical AO order: atoms in input order, shells by l, m = -l..l."
+    " Names that end in '_pyscf' are in PySCF's AO order (the same but for p: x, y, z):"
+    " hamiltonian = hamiltonian_pyscf[canonical_from_pyscf][:, canonical_from_pyscf]."
+    " Start an SCF with mf.kernel(dm0=density_matrix_pyscf); the mole needs the ECP of 'method' (JSON)."
+)
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """One molecule to write.
+
+    Attributes:
+        residual: predicted H - H0 [nao, nao], Hartree, canonical order. method: of the training labels.
+        baseline: H0 of the model, "none" or "minao". overlap_threshold: of the canonical orthogonalisation.
+        path: npz file to write.
+    """
+
+    molecule: Molecule
+    residual: np.ndarray
+    method: Method
+    baseline: str
+    overlap_threshold: float
+    path: Path
+
+
+def predict_residual(model: Helm, molecule: Molecule) -> np.ndarray:
+    """Predict H - H0 of one molecule: [nao, nao] float64, Hartree, canonical order, symmetric to the last bit.
+
+    Raises:
+        ValueError: element, charge or multiplicity outside the model's range, or coincident atoms.
+    """
+    unlabelled = replace(molecule, hamiltonian=None, baseline_hamiltonian=None)
+    batch = collate([unlabelled], model.config).to(model.reference.device)
+    with torch.no_grad():
+        onsite, offsite = model(batch)
+        complete = onsite.double() + model.reference_onsite(batch)
+    return assemble(batch, complete, offsite, model.config.basis, model.config.parity)[0]
+
+
+def check_molecules(molecules: Sequence[Molecule], basis: str) -> None:
+    """Raise ValueError naming the first molecule whose elements, charge or multiplicity rule a prediction out."""
+    for molecule in molecules:
+        check_electrons(molecule, basis, f"molecule '{molecule.key}'")
+        orbitals.occupied_count(molecule, basis)
+
+
+def write_predictions(jobs: Iterable[PredictJob], processes: int, total: int) -> Iterator[Path]:
+    """Complete, diagonalise and write predictions in parallel processes; yields files in order of completion."""
+    for _, path in run_parallel(write_prediction, jobs, processes, total, "predict"):
+        yield path
+
+
+def write_prediction(job: PredictJob) -> Path:
+    """Add H0, solve for the orbitals and write the npz file, which describes itself in its field `about`."""
+    molecule, basis, numbers = job.molecule, job.method.basis, job.molecule.atomic_numbers
+    hamiltonian = job.residual
+    if job.baseline != "none":
+        hamiltonian = hamiltonian + EnergyFunctional(molecule, job.method).baseline()
+    projector = orbitals.canonical_projectors(overlap(molecule, basis), (job.overlap_threshold,))[0]
+    found = orbitals.solve(hamiltonian, projector, orbitals.occupied_count(molecule, basis))
+    index, _ = conventions.ao_order("pyscf", [shells_of(basis, int(z)) for z in numbers])
+    fields = {
+        "about": np.array(ABOUT),
+        "method": np.array(json.dumps(asdict(job.method), sort_keys=True)),
+        "atomic_numbers": numbers,
+        "positions": molecule.positions,
+        "charge": np.array(molecule.charge),
+        "spin_multiplicity": np.array(molecule.spin_multiplicity),
+        "canonical_from_pyscf": index,
+        "hamiltonian": hamiltonian,
+        "hamiltonian_pyscf": from_canonical(hamiltonian, basis, numbers),
+        "density_matrix_pyscf": from_canonical(found.density_matrix(), basis, numbers),
+        "mo_energy": found.energies,
+        "mo_coeff_pyscf": found.coefficients[np.argsort(index)],
+        "mo_occ": 2.0 * (np.arange(len(found.energies)) < found.occupied),
+        "overlap_threshold": np.array(job.overlap_threshold),
+        "orbitals_dropped": np.array(projector.dropped),
+    }
+    job.path.parent.mkdir(parents=True, exist_ok=True)
+    with job.path.open("wb") as file:
+        np.savez(file, **fields)  # type: ignore[arg-type]
+    return job.path

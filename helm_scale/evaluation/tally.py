@@ -1,0 +1,28 @@
+"""Sums and counts of errors. `means` is the one place of the evaluation that divides."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+Tally = dict[str, tuple[float, float]]
+
+
+def tally(values: np.ndarray | float) -> tuple[float, float]:
+    """Sum of absolute values, and their number."""
+    array = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    return float(np.abs(array).sum()), float(array.size)
+
+
+def add(tallies: Iterable[Tally]) -> Tally:
+    """Add sums and counts name by name; a name that one tally lacks counts nothing there."""
+    total: Tally = {}
+    for one in tallies:
+        for name, (value, count) in one.items():
+            before = total.get(name, (0.0, 0.0))
+            total[name] = (before[0] + value, before[1] + count)
+    return total
+
+
+def means(one: Tally) -> dict[str, float]:
+    """Sum / count by name, sorted; names that counted nothing are left out."""
+    return {name: value / count for name, (value, count) in sorted(one.items()) if count}
