@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, protected_namespaces=())
 
 
 class ModelConfig(_Strict):
@@ -253,14 +253,11 @@ def _overrides(arguments: list[str]) -> dict[str, Any]:
 
 
 def _scalar(text: str) -> Any:
-    """Parse a value as YAML, and 1e-3 as the number it is."""
-    value = yaml.safe_load(text)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    """Parse a value as YAML (pydantic turns 1e-3, a string there, into a number); what is not YAML is a string."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

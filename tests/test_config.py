@@ -50,6 +50,11 @@ def test_powers_of_ten_are_numbers_on_the_command_line_and_in_files(tmp_path: Pa
     assert config.load(config.PretrainConfig, ["--config", file]).training.learning_rate == 1e-3
 
 
+@pytest.mark.parametrize("name", ["2026", "1e-3", "[draft"])
+def test_a_folder_may_have_any_name(name: str) -> None:
+    assert config.load(config.PretrainConfig, ["--run", name]).run == name
+
+
 def test_a_flag_without_value_means_true_and_dashes_are_underscores() -> None:
     assert config.load(config.PretrainConfig, ["--dry-run"]).dry_run
     assert config.load(config.PretrainConfig, ["--dry-run", "--run", "x"]).run == "x"
