@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class ModelConfig(_Strict):
@@ -253,11 +253,10 @@ def _overrides(arguments: list[str]) -> dict[str, Any]:
 
 
 def _scalar(text: str) -> Any:
-    """Parse a value as YAML (pydantic turns 1e-3, a string there, into a number); what is not YAML is a string."""
-    try:
+    """Keep text as it is, for pydantic to turn into numbers; only lists (`[a, b]`) and null are read as YAML."""
+    if text == "null" or (text.startswith("[") and text.endswith("]")):
         return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    return text
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

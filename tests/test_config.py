@@ -50,9 +50,15 @@ def test_powers_of_ten_are_numbers_on_the_command_line_and_in_files(tmp_path: Pa
     assert config.load(config.PretrainConfig, ["--config", file]).training.learning_rate == 1e-3
 
 
-@pytest.mark.parametrize("name", ["2026", "1e-3", "[draft"])
+@pytest.mark.parametrize("name", ["2026", "1.10", "1e-3", "true", "[draft"])
 def test_a_folder_may_have_any_name(name: str) -> None:
     assert config.load(config.PretrainConfig, ["--run", name]).run == name
+
+
+def test_lists_and_null_are_written_as_in_yaml() -> None:
+    modes = config.load(config.FinetuneConfig, ["--modes", "[direct, frozen]"]).modes
+    assert modes == ("direct", "frozen")
+    assert config.load(config.GenerateConfig, ["--auxbasis", "null"]).auxbasis is None
 
 
 def test_a_flag_without_value_means_true_and_dashes_are_underscores() -> None:
