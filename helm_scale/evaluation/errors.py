@@ -24,9 +24,10 @@ DISTANCE_EDGES = np.array([0.0, *np.arange(0.75, 3.0, 0.25), *np.arange(3.0, 8.0
 def hamiltonian_errors(difference: np.ndarray, hamiltonian: np.ndarray, molecule: Molecule, basis: str) -> Tally:
     """Sums of |dH| and counts of matrix elements, Hartree, by part of the matrix.
 
-    Names: `all`; `onsite`, `offsite`; `element/C` (on-site); `pair/C-H` (off-site); `distance/1.00` (off-site, lower edge
-    of the bin in Angstrom; `magnitude/1.00` holds |H| there); `degree/3` (|dh^L| of all coupled entries, which are as many
-    as the matrix elements; `degree_square/3` holds their squares, which add up to ||dH||^2).
+    Names: `all`; `onsite`, `offsite`; `element/C` (on-site); `pair/H-C` (off-site, lower atomic number first);
+    `distance/1.00` (off-site, by the lower edge of the bin in Angstrom; `magnitude/1.00` holds |H| and `apart/1.00` the
+    distances there); `degree/3` (|dh^L| of all coupled entries, which are as many as the matrix elements;
+    `degree_square/3` holds their squares, which add up to ||dH||^2).
 
     Args:
         difference: H_predicted - H [nao, nao]. hamiltonian: H [nao, nao]. Canonical order, Hartree.
@@ -66,7 +67,7 @@ def _by_element(sums: np.ndarray, counts: np.ndarray, onsite: np.ndarray, number
 def _by_distance(sums: np.ndarray, magnitudes: np.ndarray, counts: np.ndarray, apart: np.ndarray, mask: np.ndarray) -> Tally:
     number = np.histogram(apart[mask], DISTANCE_EDGES, weights=counts[mask])[0]
     found: Tally = {}
-    for name, values in (("distance", sums), ("magnitude", magnitudes)):
+    for name, values in (("distance", sums), ("magnitude", magnitudes), ("apart", apart * counts)):
         total = np.histogram(apart[mask], DISTANCE_EDGES, weights=values[mask])[0]
         for edge, value, count in zip(DISTANCE_EDGES, total, number, strict=False):
             if count:

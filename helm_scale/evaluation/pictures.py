@@ -107,11 +107,9 @@ def draw_distances(path: Path, distances: dict[str, Any]) -> None:
     """
     figure = _figure(7.2, 4.4)
     axis = figure.subplots()
-    lower = np.array([float(edge) for edge in distances])
-    upper = np.minimum([part["up_to_angstrom"] for part in distances.values()], lower + 1.0)
+    middle = [part["mean_distance_angstrom"] for part in distances.values()]
     for name, label, colour in (("mean_absolute_hamiltonian_uEh", "mean |H|", _SIZE), ("mae_uEh", "mean |dH|", _ERROR)):
-        values = np.array([part[name] for part in distances.values()])
-        axis.plot((lower + upper) / 2, values, "o-", color=colour, markersize=4, linewidth=1.4, label=label)
+        axis.plot(middle, [part[name] for part in distances.values()], "o-", color=colour, markersize=4, linewidth=1.4, label=label)
     axis.set_yscale("log")
     axis.set_xlabel("distance of the two atoms / Angstrom", color=_INK)
     axis.set_ylabel("microhartree (uEh)", color=_INK)

@@ -9,7 +9,6 @@ import numpy as np
 
 from helm_scale.basis import elements
 from helm_scale.evaluation import pictures
-from helm_scale.evaluation.errors import DISTANCE_EDGES
 from helm_scale.evaluation.protocol import ROWS, Record
 from helm_scale.evaluation.tally import Tally, add, means
 from helm_scale.units import HARTREE_IN_MEV, MICROHARTREE
@@ -97,8 +96,7 @@ def _part(prediction: Tally, part: str) -> dict[str, dict[str, float]]:
             continue
         found[name] = {"mae_uEh": mean / MICROHARTREE, "matrix_elements": prediction[key][1]}
         if part == "distance":
-            upper = DISTANCE_EDGES[np.searchsorted(DISTANCE_EDGES, float(name) + 1e-6)]
-            found[name]["up_to_angstrom"] = float(upper) if np.isfinite(upper) else float("1e3")
+            found[name]["mean_distance_angstrom"] = averaged[f"apart/{name}"]
             found[name]["mean_absolute_hamiltonian_uEh"] = averaged[f"magnitude/{name}"] / MICROHARTREE
         if part == "degree":
             found[name]["rms_uEh"] = averaged[f"degree_square/{name}"] ** 0.5 / MICROHARTREE
@@ -138,7 +136,9 @@ def _line(cells: Sequence[str]) -> str:
 
 def _number(value: float | None) -> str:
     """Three digits; an empty cell where nothing was measured."""
-    return "" if value is None else f"{value:#.3g}".rstrip(".") if value == 0 or abs(value) < 1e4 else f"{value:.2e}"
+    if value is None:
+        return ""
+    return f"{value:.2e}" if value and not 1e-3 <= abs(value) < 1e5 else f"{value:#.3g}".rstrip(".")
 
 
 def write_report(folder: Path, records: Sequence[Record], about: dict[str, Any]) -> str:

@@ -1,0 +1,65 @@
+"""The energy functional: PySCF's own energy, and F as its derivative."""
+
+import numpy as np
+import pytest
+
+from helm_scale.batch import Molecule
+from helm_scale.dft.energies import EnergyFunctional, overlap
+from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham, to_canonical
+from tests.evaluation.labels import SVP, TZVPD
+
+HYDROGEN_IODIDE = Molecule("hi", np.array([53, 1]), np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]]))
+
+
+@pytest.fixture(scope="module")
+def converged() -> tuple[EnergyFunctional, np.ndarray, float]:
+    """Functional, canonical density matrix and energy (Hartree) of HI."""
+    solver = kohn_sham(build_mol(HYDROGEN_IODIDE, TZVPD.basis), TZVPD)
+    energy = solver.kernel()
+    density = to_canonical(solver.make_rdm1(), TZVPD.basis, HYDROGEN_IODIDE.atomic_numbers)
+    return EnergyFunctional(HYDROGEN_IODIDE, TZVPD), density, energy
+
+
+def test_the_converged_density_has_the_scf_energy(converged: tuple[EnergyFunctional, np.ndarray, float]) -> None:
+    functional, density, energy = converged
+    assert abs(functional.energy_and_fock(density)[0] - energy) < 1e-9
+
+
+def test_fock_is_the_derivative_of_the_energy(converged: tuple[EnergyFunctional, np.ndarray, float]) -> None:
+    functional, density, _ = converged
+    fock = functional.energy_and_fock(density)[1]
+    assert np.array_equal(fock, fock.T)
+    step = np.random.default_rng(2).normal(scale=1e-5, size=density.shape)
+    step += step.T
+    difference = functional.energy_and_fock(density + step)[0] - functional.energy_and_fock(density - step)[0]
+    assert difference / 2 == pytest.approx(np.sum(fock * step), rel=1e-5)
+
+
+def test_the_baseline_is_one_fock_build_from_the_minao_density() -> None:
+    water = Molecule("water", np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.1], [0.76, 0.1, 0.68], [-0.74, 0.0, 0.58]]))
+    solver = kohn_sham(build_mol(water, SVP.basis), SVP)
+    expected = np.asarray(solver.get_fock(dm=solver.get_init_guess(key="minao")))
+    found = from_canonical(EnergyFunctional(water, SVP).baseline(), SVP.basis, water.atomic_numbers)
+    assert np.abs(found - expected).max() < 1e-10
+    assert np.array_equal(found, found.T)
+
+
+def test_the_overlap_counts_the_electrons(converged: tuple[EnergyFunctional, np.ndarray, float]) -> None:
+    _, density, _ = converged
+    matrix = overlap(HYDROGEN_IODIDE, TZVPD.basis)
+    assert np.trace(density @ matrix) == pytest.approx(26.0, abs=1e-9)  # 54 less 28 in the ECP
+    assert np.abs(np.diag(matrix) - 1).max() < 1e-12
+
+
+def test_a_converged_density_needs_fewer_cycles_than_the_default_guess(
+    converged: tuple[EnergyFunctional, np.ndarray, float],
+) -> None:
+    functional, density, _ = converged
+    assert functional.scf_cycles(density) < functional.scf_cycles(None)
+    with pytest.raises(RuntimeError, match=r"SCF did not converge in 1 cycles; raise max_cycle"):
+        functional.scf_cycles(None, max_cycle=1)
+
+
+def test_an_open_shell_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"multiplicity 3: only closed shells"):
+        EnergyFunctional(Molecule("o2", np.array([8, 8]), np.array([[0.0, 0, 0], [0, 0, 1.2]]), 0, 3), SVP)
