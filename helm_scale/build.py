@@ -6,9 +6,10 @@ PySCF and the import stays quick.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from helm_scale.batch import Method
-from helm_scale.config import ModelConfig, parse
+from helm_scale.config import ExportConfig, ModelConfig, parse
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import load_weights
 
@@ -19,19 +20,33 @@ def load_model(source: str | Path) -> tuple[Helm, Method]:
     Returns:
         (model in evaluation mode, method record of its labels).
     Raises:
-        ValueError: nothing to load there, or files that do not fit each other.
+        ValueError: nothing to load there, a changed bundle, or files that do not fit each other.
     """
-    from helm_scale.training.checkpoint import latest
+    folder, record = find_model(source)
+    model = Helm(parse(ModelConfig, record["model"], str(folder)))
+    load_state(model, load_weights(folder / "model.safetensors"), str(folder))
+    return model.eval(), Method(**record["method"])
 
+
+def find_model(source: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Folder with model.safetensors, and its record: config.json of a checked bundle or model.json of a checkpoint.
+
+    Raises:
+        ValueError: there is none, or a file of the bundle is missing or changed.
+    """
     folder = Path(source)
+    if (folder / "config.json").is_file():
+        from helm_scale.export.bundle import check_sums
+
+        check_sums(folder)
+        return folder, json.loads((folder / "config.json").read_text())
     if not (folder / "model.json").is_file():
+        from helm_scale.training.checkpoint import latest
+
         folder = latest(folder) or folder
     if not (folder / "model.json").is_file():
         raise ValueError(f"{source}: neither a run folder with a checkpoint nor a bundle; train with launch/pretrain.py first")
-    record = json.loads((folder / "model.json").read_text())
-    model = Helm(parse(ModelConfig, record["model"], str(folder / "model.json")))
-    load_state(model, load_weights(folder / "model.safetensors"), str(folder))
-    return model.eval(), Method(**record["method"])
+    return folder, json.loads((folder / "model.json").read_text())
 
 
 def load_state(model: Helm, state: dict, where: str) -> None:
@@ -44,3 +59,27 @@ def load_state(model: Helm, state: dict, where: str) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{where}: weights do not fit the model: {error}") from None
+
+
+def export(config: ExportConfig) -> str:
+    """Write a bundle from the newest checkpoint of a run, or only verify the one at `out`; either way it is verified.
+
+    Returns:
+        What was found, one line.
+    Raises:
+        ValueError: no checkpoint, a folder that is no bundle, or a bundle with a missing or changed file.
+    """
+    from helm_scale.export import bundle
+
+    out = Path(config.out)
+    if not config.verify:
+        folder, record = find_model(config.source)
+        model, method = load_model(folder)
+        extra = {key: value for key, value in record.items() if key not in ("model", "method")}
+        origin = {"run": Path(config.source).resolve().name, "checkpoint": folder.name, **extra}
+        bundle.write(model, method, out, record.get("provenance", origin))
+    found = bundle.verify(out)
+    return (
+        f"{out}: {found.files} checksums hold; features of {found.molecules} golden molecules are reproduced"
+        f" to {found.program_error:.1e} by model.pt2 and {found.model_error:.1e} by this package"
+    )

@@ -112,7 +112,7 @@ def edge_wigner(edge_vector: Tensor, lmax: int, mmax: int) -> Tensor:
         exponents, table = exponents.to(unit.device), table.to(unit)
         monomials = powers[:, 0, exponents[:, 0]] * powers[:, 1, exponents[:, 1]] * powers[:, 2, exponents[:, 2]]
         blocks.append(monomials @ table)
-    flat = torch.cat([*blocks, unit.new_zeros(len(unit), 1)], dim=1)
+    flat = torch.cat([*blocks, unit.new_zeros(unit.shape[0], 1)], dim=1)
     size = (lmax + 1) ** 2
     dense = flat.index_select(1, _dense_map(lmax, mmax).to(unit.device)).unflatten(1, (-1, size))
     signs = _half_turn_signs(lmax).to(unit)

@@ -1,6 +1,7 @@
 """The node trunk: atoms exchange messages and leave their spherical-harmonic states; energies need it alone.
 
-Takes plain tensors and names no batch type, so that it exports as it is.
+Takes plain tensors and names no batch type, so that it exports as it is; sizes come from .shape, which stays symbolic
+under torch.export where len() would not.
 
 Axes: N atoms, E directed edges, K = (lmax+1)^2 degree-major coefficients, R edge-frame rows, C channels.
 """
@@ -75,7 +76,7 @@ class Trunk(nn.Module):
         scalars = self.edge_scalars(atomic_numbers.index_select(0, source), atomic_numbers.index_select(0, target), distance)
         total = self.charge(charge + self.max_charge) + self.spin(spin_multiplicity)
         start = self.element(atomic_numbers) + total.index_select(0, molecule)
-        y = torch.cat([start.unsqueeze(1), start.new_zeros(len(start), turn.shape[2] - 1, self.channels)], dim=1)
+        y = torch.cat([start.unsqueeze(1), start.new_zeros(start.shape[0], turn.shape[2] - 1, self.channels)], dim=1)
         y = y.index_add(0, target, self._edge_degree(turn, scalars, smooth))
         for layer in self.layers:
             y = layer(y, edge_index, turn, scalars, smooth)

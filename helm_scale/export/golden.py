@@ -1,0 +1,74 @@
+"""Golden molecules: five small inputs whose features every copy of a bundle must reproduce.
+
+They span what may break: a molecule without symmetry, a charge, a heavy element, an open shell, an atom without edges.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from helm_scale.basis.elements import supported
+from helm_scale.batch import GraphBatch, Molecule
+from helm_scale.config import ModelConfig
+from helm_scale.data.collate import collate
+
+INPUTS = ("positions", "atomic_numbers", "edge_index", "molecule", "charge", "spin_multiplicity")
+TOLERANCE = 1e-5  # relative to the largest feature: float32 sums in another order
+
+
+def inputs(batch: GraphBatch) -> tuple[Tensor, ...]:
+    """Arguments of the trunk, in the order of INPUTS."""
+    return tuple(getattr(batch, name) for name in INPUTS)
+
+
+def molecules(config: ModelConfig) -> list[Molecule]:
+    """Five molecules (Angstrom) of elements that the basis covers, within the embedded charges and multiplicities."""
+    halogen = 53 if 53 in supported(config.basis) else 35
+    charge, triplet = min(1, config.max_charge), min(3, config.max_multiplicity)
+    rows: list[tuple[str, list[int], list[list[float]], int, int]] = [
+        ("methanol", [6, 8, 1, 1, 1, 1], [[-0.05, 0.66, 0.02], [0.04, -0.75, -0.03], [-1.06, 0.99, 0.11], [0.46, 1.05, 0.92],
+         [0.49, 1.03, -0.87], [0.87, -1.05, 0.35]], 0, 1),
+        ("ammonium", [7, 1, 1, 1, 1], [[0.0, 0.02, 0.01], [0.61, 0.58, 0.60], [-0.60, -0.57, 0.62], [-0.62, 0.61, -0.57],
+         [0.58, -0.63, -0.60]], charge, 1),
+        ("hypohalous_acid", [halogen, 8, 1], [[0.02, 0.0, -0.53], [0.05, 0.1, 1.46], [0.91, -0.2, 1.70]], 0, 1),
+        ("oxygen", [8, 8], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.21]], 0, triplet),
+        ("lithium_ion", [3], [[0.0, 0.0, 0.0]], charge, 1),
+    ]  # fmt: skip
+    return [Molecule(key, np.array(numbers), np.array(xyz), q, multiplicity) for key, numbers, xyz, q, multiplicity in rows]
+
+
+def joined(config: ModelConfig) -> GraphBatch:
+    """The golden molecules as one batch."""
+    return collate(molecules(config), config)
+
+
+def compute(trunk: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
+    """Inputs and features of the golden molecules as '<molecule>.<name>'."""
+    found: dict[str, Tensor] = {}
+    for molecule in molecules(config):
+        batch = collate([molecule], config)
+        with torch.no_grad():
+            features = trunk(*inputs(batch))
+        found |= {f"{molecule.key}.{name}": getattr(batch, name) for name in INPUTS}
+        found[f"{molecule.key}.features"] = features
+    return found
+
+
+def deviation(trunk: nn.Module, golden: dict[str, Tensor], where: str) -> float:
+    """Recompute the golden features and return the largest deviation, relative to the largest feature of the molecule.
+
+    Raises:
+        ValueError: a molecule deviates by more than TOLERANCE (names `where`, the molecule, got and wanted).
+    """
+    worst = 0.0
+    for key in sorted({name.partition(".")[0] for name in golden}):
+        wanted = golden[f"{key}.features"]
+        with torch.no_grad():
+            got = trunk(*(golden[f"{key}.{name}"] for name in INPUTS))
+        error = float((got - wanted).abs().max() / wanted.abs().max())
+        if not error <= TOLERANCE:
+            raise ValueError(
+                f"{where}: golden molecule '{key}': features deviate by {error:.1e}, wanted at most {TOLERANCE:.0e}; export again"
+            )
+        worst = max(worst, error)
+    return worst

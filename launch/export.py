@@ -1,0 +1,14 @@
+"""Write a run's backbone as a bundle that torch and safetensors load alone, or verify one.
+
+python launch/export.py --source runs/pretrain --out runs/bundle
+python launch/export.py --out runs/bundle --verify
+"""
+
+from helm_scale import build, config
+
+if __name__ == "__main__":
+    settings = config.load(config.ExportConfig)
+    try:
+        print(build.export(settings))
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
