@@ -8,7 +8,7 @@ Axes: p = 2*l1+1, q = 2*l2+1, M = 2*L+1, rows of degree L are numbered through a
 """
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -56,6 +56,7 @@ class BlockLayout:
     size: int
 
 
+@cache
 def _slot_pair_rows(basis: str, onsite: bool) -> dict[tuple[int, int, int, int, int], int]:
     """Head row of (L, l1, n1, l2, n2); on-site only slot pairs with (l1, n1) <= (l2, n2)."""
     counts = slot_counts(basis)
@@ -72,20 +73,17 @@ def _slot_pair_rows(basis: str, onsite: bool) -> dict[tuple[int, int, int, int, 
     return rows
 
 
-_rows_cached = lru_cache(maxsize=None)(_slot_pair_rows)
-
-
 def head_multiplicities(basis: str, onsite: bool) -> dict[int, int]:
     """Number of head rows of every degree L, over all elements of the basis."""
     found: dict[int, int] = {}
-    for key in _rows_cached(basis, onsite):
+    for key in _slot_pair_rows(basis, onsite):
         found[key[0]] = found.get(key[0], 0) + 1
     return found
 
 
 def _build(basis: str, shape: tuple[int, int], groups: list[ShellGroup], onsite: bool) -> BlockLayout:
     """Sort the group-major irreps by degree, M and head row."""
-    table = _rows_cached(basis, onsite)
+    table = _slot_pair_rows(basis, onsite)
     keys = [
         (degree, m, table[degree, group.l1, n1, group.l2, n2])
         for group in groups
@@ -119,7 +117,7 @@ def transposition(basis: str, atomic_number: int) -> tuple[np.ndarray, np.ndarra
 
     h(l2, l1; L) = (-1)^(l1+l2+L) h(l1, l2; L), so transposed = sign * packed[index].
     """
-    layout, table = offsite_layout(basis, atomic_number, atomic_number), _rows_cached(basis, False)
+    layout, table = offsite_layout(basis, atomic_number, atomic_number), _slot_pair_rows(basis, False)
     mirrored: list[tuple[int, int, int]] = []
     sign: list[float] = []
     for group in layout.groups:

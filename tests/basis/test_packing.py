@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from helm_scale.basis.elements import ELEMENTS, supported
-from helm_scale.basis.layout import BlockLayout, ao_offsets, head_multiplicities, offsite_layout, onsite_layout
-from helm_scale.basis.packing import pack, unpack
+from helm_scale.basis.layout import BlockLayout, ao_offsets, head_multiplicities, offsite_layout, onsite_layout, transposition
+from helm_scale.basis.packing import absolute_sum, pack, unpack
 from helm_scale.basis.shells import nao, shell_counts
 from tests.tolerances import ALGEBRA
 
@@ -67,6 +67,21 @@ def test_a_mean_over_packed_components_is_a_mean_over_matrix_elements() -> None:
             layout = onsite_layout("def2-tzvpd", first, "full") if i == j else offsite_layout("def2-tzvpd", first, second)
             total += (pack(matrix[None, starts[i] : starts[i + 1], starts[j] : starts[j + 1]], layout) ** 2).sum()
     assert abs(total / (matrix**2).sum() - 1) < EXACT
+
+
+@pytest.mark.parametrize("z", [1, 8, 53])
+def test_the_transposed_block_of_like_atoms_is_the_packed_vector_reordered(z: int) -> None:
+    layout = offsite_layout("def2-tzvpd", z, z)
+    blocks = random_blocks(2, *layout.shape)
+    index, sign = transposition("def2-tzvpd", z)
+    assert (pack(blocks.mT, layout) - pack(blocks, layout)[:, index] * torch.tensor(sign)).abs().max() < EXACT
+
+
+def test_absolute_values_count_both_triangles() -> None:
+    layout, blocks = offsite_layout("def2-tzvpd", 6, 53), random_blocks(2, 37, 59)
+    assert abs(absolute_sum(pack(blocks, layout), layout) / (2 * blocks.abs().sum()) - 1) < EXACT
+    layout, blocks = onsite_layout("def2-tzvpd", 53, "full"), symmetric_blocks(59)
+    assert abs(absolute_sum(pack(blocks, layout), layout) / blocks.abs().sum() - 1) < EXACT
 
 
 def _rows_of(layout: BlockLayout) -> dict[int, set[int]]:
