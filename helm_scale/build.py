@@ -5,11 +5,15 @@ PySCF and the import stays quick.
 """
 
 import json
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from helm_scale.batch import Method
-from helm_scale.config import ExportConfig, ModelConfig, parse
+from helm_scale.config import EvaluateConfig, ExportConfig, ModelConfig, PredictConfig, parse
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import load_weights
 
@@ -83,3 +87,63 @@ def export(config: ExportConfig) -> str:
         f"{out}: {found.files} checksums hold; features of {found.molecules} golden molecules are reproduced"
         f" to {found.program_error:.1e} by model.pt2 and {found.model_error:.1e} by this package"
     )
+
+
+def evaluate(config: EvaluateConfig) -> str:
+    """Judge a model on a split of a dataset; writes report.json, report.md and pictures to `out`.
+
+    Returns:
+        The tables, Markdown.
+    Raises:
+        ValueError: no model, no such split, labels of another method, or a molecule outside the model's range.
+    """
+    from helm_scale.data.manifest import Manifest
+    from helm_scale.data.shards import ShardReader
+    from helm_scale.evaluation import prediction, protocol, report
+
+    model, method = load_model(config.source)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    manifest = Manifest.load(config.data)
+    protocol.check_method(method, manifest.method, config.data)
+    indices = manifest.split(config.split)[: config.max_molecules or None]
+    reader, drawn = ShardReader(manifest), protocol.pictured(manifest.atoms[indices])
+
+    def jobs() -> Iterator[protocol.Job]:
+        for place, index in enumerate(indices):
+            molecule = reader.read(int(index))
+            yield protocol.Job(
+                molecule, prediction.predict_residual(model, molecule), manifest.method, model.config.baseline,
+                model.config.pair_cutoff, config.overlap_threshold,
+                with_orbitals=place < (config.orbital_molecules or len(indices)), keep_matrices=place == drawn,
+            )  # fmt: skip
+
+    records = list(protocol.evaluate_molecules(jobs(), config.processes, len(indices)))
+    settings = {name: getattr(config, name) for name in ("source", "data", "split", "overlap_threshold")}
+    about = settings | {"method": asdict(manifest.method), "model": model.config.model_dump(mode="json")}
+    return report.write_report(Path(config.out), records, about)
+
+
+def predict(config: PredictConfig) -> str:
+    """Write one npz file (its field `about` describes it) per molecule of an extended XYZ file.
+
+    Returns:
+        How many files were written, and where.
+    Raises:
+        ValueError: no model, an unreadable or empty XYZ file, or a molecule outside the model's range.
+    """
+    from helm_scale.data.xyz import read_xyz
+    from helm_scale.evaluation import prediction
+
+    model, method = load_model(config.source)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    (molecules, _), out = read_xyz(config.xyz), Path(config.out)
+    prediction.check_molecules(molecules, model.config.basis)
+    jobs = (
+        prediction.PredictJob(
+            molecule, prediction.predict_residual(model, molecule), method, model.config.baseline, config.overlap_threshold,
+            out / f"{molecule.key}.npz",
+        )
+        for molecule in molecules
+    )  # fmt: skip
+    written = list(prediction.write_predictions(jobs, config.processes, len(molecules)))
+    return f"{out}: {len(written)} molecules written; their field 'about' names units and AO orders"

@@ -120,6 +120,7 @@ class PredictConfig(_Strict):
     xyz: str = Field("molecules.xyz", description="extended XYZ; charge and multiplicity from info")
     out: str = Field("runs/prediction", description="folder of npz files")
     overlap_threshold: float = Field(1e-4, gt=0, description="canonical orthogonalisation drops overlap eigenvalues below this")
+    processes: int = Field(2, ge=1, description="PySCF processes")
 
 
 class ExportConfig(_Strict):

@@ -12,6 +12,7 @@ from helm_scale.basis import conventions
 from helm_scale.basis.shells import shells_of
 from helm_scale.batch import Method, Molecule
 from helm_scale.data.collate import collate
+from helm_scale.data.shards import check_key
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.molecule import check_electrons, from_canonical
 from helm_scale.dft.processes import run_parallel
@@ -60,8 +61,9 @@ def predict_residual(model: Helm, molecule: Molecule) -> np.ndarray:
 
 
 def check_molecules(molecules: Sequence[Molecule], basis: str) -> None:
-    """Raise ValueError naming the first molecule whose elements, charge or multiplicity rule a prediction out."""
+    """Raise ValueError naming the first molecule whose key, elements, charge or multiplicity rule a prediction out."""
     for molecule in molecules:
+        check_key(molecule.key)
         check_electrons(molecule, basis, f"molecule '{molecule.key}'")
         orbitals.occupied_count(molecule, basis)
 

@@ -72,6 +72,21 @@ class _State:
     fock: np.ndarray
 
 
+def check_method(model: Method, data: Method, where: str) -> None:
+    """Raise ValueError naming `where` and both methods if the model learned the labels of another method than the data's."""
+    for name in ("xc", "basis", "ecp", "grid_level", "auxbasis"):
+        if getattr(model, name) != getattr(data, name):
+            raise ValueError(
+                f"{where}: labels of another method: {name} is {getattr(data, name)!r}, the model learned {getattr(model, name)!r};"
+                f" wanted data of {model}, got {data}"
+            )
+
+
+def pictured(atoms: np.ndarray) -> int:
+    """Place of the molecule to draw: the largest of at most 12 atoms, else the smallest."""
+    return int(np.argmax(np.where(atoms <= 12, atoms, -atoms)))
+
+
 def evaluate_molecules(jobs: Iterable[Job], processes: int, total: int) -> Iterator[Record]:
     """Judge molecules in parallel processes; records come in order of completion.
 

@@ -1,0 +1,13 @@
+"""Predict Hamiltonians of molecules without labels: extended XYZ in, one npz file per molecule out.
+
+python launch/predict.py --source runs/pretrain --xyz molecules.xyz --out runs/prediction
+"""
+
+from helm_scale import build, config
+
+if __name__ == "__main__":
+    settings = config.load(config.PredictConfig)
+    try:
+        print(build.predict(settings))
+    except ValueError as error:
+        raise SystemExit(str(error)) from None

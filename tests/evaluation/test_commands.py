@@ -1,0 +1,108 @@
+"""launch/evaluate.py and launch/predict.py as a user runs them: files in, files out, one clear error otherwise."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helm_scale.batch import Molecule
+from helm_scale.config import ModelConfig
+from helm_scale.data.shards import ShardWriter
+from helm_scale.model.helm import Helm
+from helm_scale.model.weights import save_weights
+from tests.evaluation.labels import SVP
+
+LABELLED = tuple[Molecule, np.ndarray]
+ROOT = Path(__file__).parents[2]
+CONFIG = ModelConfig(
+    basis="def2-svp", baseline="minao", lmax=4, mmax=1, channels=4, hidden_channels=4, edge_channels=8, num_layers=1,
+    radial_functions=8,
+)  # fmt: skip
+XYZ = """3
+key=one charge=0
+O 0.0 0.0 0.1
+H 0.76 0.1 0.68
+H -0.74 0.0 0.58
+2
+key=two charge=-1
+O 0.0 0.0 0.0
+H 0.0 0.0 0.97
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model whose output is tiny, so that it predicts H0."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    model = Helm(CONFIG)
+    model.set_reference(torch.zeros_like(model.reference), 1e-6)
+    save_weights(model.state_dict(), folder / "model.safetensors", {})
+    (folder / "model.json").write_text(json.dumps({"model": CONFIG.model_dump(mode="json"), "method": asdict(SVP)}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(water: LABELLED, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two waters in split test."""
+    folder = tmp_path_factory.mktemp("data") / "shards"
+    writer = ShardWriter(folder, SVP, "CC0-1.0", "test", 8)
+    for key in ("first", "second"):
+        writer.write(replace(water[0], key=key), "test")
+    writer.close()
+    return folder
+
+
+def _launch(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "launch" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.mark.slow
+def test_evaluate_writes_report_table_and_pictures(source: Path, dataset: Path, tmp_path: Path) -> None:
+    done = _launch("evaluate", "--source", source, "--data", dataset, "--out", tmp_path / "found", "--orbital-molecules", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("| Hamiltonian | H MAE over molecules / uEh |")
+    assert "evaluate: 100%" in done.stderr  # the progress bar
+    names = {path.name for path in (tmp_path / "found").iterdir()}
+    assert names == {"report.json", "report.md", "hamiltonian.png", "error_by_element_pair.png", "error_by_distance.png"}
+    report = json.loads((tmp_path / "found" / "report.json").read_text())
+    assert report["molecules"] == 2 and report["molecules_with_orbitals"] == 1
+    assert report["method"]["xc"] == "pbe" and report["model"]["baseline"] == "minao"
+    rows = report["rows"]
+    name = "hamiltonian_mae_over_elements_uEh"
+    assert rows["prediction"][name] == pytest.approx(rows["baseline"][name], rel=1e-2)
+    assert rows["truth"]["energy_mae_meV"] < 1e-3  # through a shard
+
+
+def test_predict_needs_no_labels(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.xyz").write_text(XYZ)
+    done = _launch("predict", "--source", source, "--xyz", tmp_path / "in.xyz", "--out", tmp_path / "found")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["one.npz", "two.npz"]
+    with np.load(tmp_path / "found" / "two.npz", allow_pickle=False) as file:
+        assert file["charge"] == -1 and file["mo_occ"].sum() == 10
+        assert file["hamiltonian"].shape == file["density_matrix_pyscf"].shape == (19, 19)
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "message"),
+    [
+        ("evaluate", {"split": "tset"}, "no split 'tset'; known: test"),
+        ("evaluate", {"source": "nowhere"}, "nowhere: neither a run folder with a checkpoint nor a bundle"),
+        ("predict", {"xyz": "missing.xyz"}, "missing.xyz: XYZ file not found"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(command: str, changes: dict[str, str], message: str, source: Path, dataset: Path) -> None:
+    options = {"source": str(source)} | ({"data": str(dataset)} if command == "evaluate" else {}) | changes
+    done = _launch(command, *[word for name, value in options.items() for word in (f"--{name}", value)])
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
