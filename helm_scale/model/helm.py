@@ -138,8 +138,13 @@ class EnergyModel(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Energies [B], float64 Hartree."""
-        y = self.trunk(
-            batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity
-        )  # fmt: skip
-        learned = self.head(y, batch.molecule, batch.num_molecules).double() * self.output_scale
+        return self.energies(self.features(batch), batch)
+
+    def features(self, batch: GraphBatch) -> Tensor:
+        """Node features [N, K, C]."""
+        return self.trunk(batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity)
+
+    def energies(self, y_NKC: Tensor, batch: GraphBatch) -> Tensor:
+        """Energies [B], float64 Hartree, from node features, of which degree 0 (row 0) counts."""
+        learned = self.head(y_NKC, batch.molecule, batch.num_molecules).double() * self.output_scale
         return learned.index_add(0, batch.molecule, self.reference[batch.atomic_numbers])

@@ -85,7 +85,7 @@ def _absolute(flat: Tensor, kinds: list) -> Tensor:  # type: ignore[type-arg]
 class EnergyObjective:
     """sqrt(MSE) + MSE over molecules, energies in Hartree; metric energy_mae in Hartree."""
 
-    def __call__(self, model: nn.Module, batch: GraphBatch) -> LossSums:
+    def __call__(self, model: Callable[[GraphBatch], Tensor], batch: GraphBatch) -> LossSums:
         """Run the model on a batch with energies."""
         assert batch.energy is not None
         error = model(batch) - batch.energy
