@@ -1,0 +1,99 @@
+"""Write the XYZ of 500 / 100 / 500 water conformers at 500 K, for configs/water_data.yaml.
+
+Sampling: classical harmonic normal modes. At the PBE/def2-SVP minimum every vibrational mode, of angular frequency w,
+gets a mass-weighted amplitude from the Boltzmann distribution, a Gaussian of variance kT / w^2 (no zero-point motion, no
+anharmonicity); then the molecule is turned at random. Seeded; no two conformers agree in their three distances to 1e-6
+Angstrom.
+
+    python benchmarks/water_conformers.py [out.xyz]     (default runs/water_conformers.xyz; some 10 s)
+"""
+
+import sys
+from pathlib import Path
+
+import ase
+import ase.io
+import numpy as np
+from pyscf import dft, gto
+from pyscf.data import nist
+
+TEMPERATURE = 500.0  # Kelvin
+SPLITS = {"train": 500, "validation": 100, "test": 500}
+SEED = 500
+SYMBOLS = ["O", "H", "H"]
+START = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.76, -0.47]])  # Angstrom
+KT = TEMPERATURE * nist.BOLTZMANN / nist.HARTREE2J  # Hartree
+
+
+def gradient_and_hessian(positions_bohr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """PBE/def2-SVP gradient [9] (Hartree/Bohr) and Hessian [9, 9] (Hartree/Bohr^2)."""
+    mol = gto.M(atom=list(zip(SYMBOLS, positions_bohr, strict=True)), unit="Bohr", basis="def2-svp", verbose=0)
+    solver = dft.RKS(mol, xc="pbe").set(conv_tol=1e-11)
+    solver.grids.level = 5
+    solver.kernel()
+    gradient = solver.nuc_grad_method().set(grid_response=True).kernel()
+    return gradient.ravel(), solver.Hessian().kernel().transpose(0, 2, 1, 3).reshape(9, 9)
+
+
+def minimum() -> tuple[np.ndarray, np.ndarray]:
+    """Newton steps to the minimum: positions [3, 3] (Bohr) and Hessian there."""
+    positions = START / nist.BOHR
+    while True:
+        gradient, hessian = gradient_and_hessian(positions)
+        if np.abs(gradient).max() < 1e-6:
+            return positions, hessian
+        positions = positions - (np.linalg.pinv(hessian, rcond=1e-3, hermitian=True) @ gradient).reshape(3, 3)
+
+
+def vibrations(hessian: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Angular frequencies [3] (atomic units) and mass-weighted modes [9, 3] of the three vibrations.
+
+    masses: [3], electron masses.
+    """
+    root = np.sqrt(np.repeat(masses, 3))
+    squares, modes = np.linalg.eigh(hessian / root[:, None] / root)
+    return np.sqrt(squares[-3:]), modes[:, -3:]
+
+
+def random_rotation(generator: np.random.Generator) -> np.ndarray:
+    """Uniformly distributed rotation matrix, from a random unit quaternion."""
+    quaternion = generator.normal(size=4)
+    w, x, y, z = quaternion / np.linalg.norm(quaternion)
+    return np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ])  # fmt: skip
+
+
+def conformers() -> list[ase.Atoms]:
+    """All conformers with key, charge, multiplicity and split."""
+    positions, hessian = minimum()
+    masses = ase.Atoms(SYMBOLS).get_masses() * nist.AMU2AU
+    frequencies, modes = vibrations(hessian, masses)
+    sys.stdout.write(f"harmonic wavenumbers: {np.round(frequencies * nist.HARTREE2WAVENUMBER, 1)} 1/cm\n")
+    generator = np.random.Generator(np.random.PCG64(SEED))
+    found = []
+    for number, split in enumerate(name for name, count in SPLITS.items() for _ in range(count)):
+        amplitudes = generator.normal(size=3) * np.sqrt(KT) / frequencies
+        displaced = positions + (modes @ amplitudes).reshape(3, 3) / np.sqrt(masses)[:, None]
+        turned = displaced @ random_rotation(generator).T * nist.BOHR
+        info = {"key": f"water-{number:04d}", "charge": 0, "multiplicity": 1, "split": split}
+        found.append(ase.Atoms(SYMBOLS, turned, info=info))
+    check_distinct(found)
+    return found
+
+
+def check_distinct(frames: list[ase.Atoms]) -> None:
+    """Raise RuntimeError if two conformers are the same molecule up to motion and exchange of the hydrogens."""
+    distances = np.array([[*sorted(frame.get_distances(0, [1, 2])), frame.get_distance(1, 2)] for frame in frames])
+    gaps = np.abs(distances[:, None] - distances).max(axis=-1) + np.eye(len(frames))
+    if gaps.min() < 1e-6:
+        raise RuntimeError(f"two conformers differ by {gaps.min():.1e} Angstrom only; choose another SEED")
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/water_conformers.xyz")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    ase.io.write(out, conformers(), format="extxyz")
+    sys.stdout.write(f"{out}: {sum(SPLITS.values())} conformers\n")

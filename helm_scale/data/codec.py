@@ -1,0 +1,197 @@
+"""Molecule <-> the two members of a sample: readable JSON and an npz of arrays (format: data_shards/README.md).
+
+A symmetric matrix is stored as one triangle: on-site blocks in float64, off-site blocks in float32 and, for the few
+elements too large for float32, a sparse remainder. The sum is exact to 1.5e-8 Hartree (half a float32 step below 0.5).
+
+Axes: N atoms, n_i AOs of atom i.
+"""
+
+import io
+import json
+import zipfile
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from helm_scale.basis.layout import ao_offsets
+from helm_scale.batch import Method, Molecule
+
+VERSION = 1
+MATRICES = ("hamiltonian", "baseline_hamiltonian", "overlap")
+LABELS = (*MATRICES, "energy", "forces")
+FLOAT32_LIMIT = 0.5  # larger off-site elements carry a remainder
+SYMMETRY_LIMIT = 1e-6  # largest |M - M^T| that counts as round-off, Hartree
+
+
+def labels_of(molecule: Molecule) -> tuple[str, ...]:
+    """Names of the labels that a molecule has."""
+    return tuple(name for name in LABELS if getattr(molecule, name) is not None)
+
+
+def encode(molecule: Molecule) -> dict[str, bytes]:
+    """Turn a molecule with a method record into the bytes of its members {"json": ..., "npz": ...}.
+
+    Raises:
+        ValueError: no method record; a matrix that holds NaN, is not symmetric or has the wrong size; energy or forces
+            that are not finite; each names the molecule.
+    """
+    if molecule.method is None:
+        raise ValueError(f"molecule '{molecule.key}': no method record; labels without one cannot be stored")
+    _check_labels(molecule)
+    header = {
+        "version": VERSION,
+        "key": molecule.key,
+        "charge": molecule.charge,
+        "spin_multiplicity": molecule.spin_multiplicity,
+        "energy": None if molecule.energy is None else float(molecule.energy),
+        "labels": labels_of(molecule),
+        "method": asdict(molecule.method),
+    }
+    arrays = {"atomic_numbers": molecule.atomic_numbers.astype(np.int64), "positions": molecule.positions.astype(np.float64)}
+    if molecule.forces is not None:
+        arrays["forces"] = molecule.forces.astype(np.float64)
+    offsets = ao_offsets(molecule.method.basis, molecule.atomic_numbers)
+    for name in MATRICES:
+        matrix = getattr(molecule, name)
+        if matrix is not None:
+            arrays |= {f"{name}_{part}": values for part, values in encode_matrix(matrix, offsets).items()}
+    npz = io.BytesIO()
+    np.savez(npz, allow_pickle=False, **arrays)
+    return {"json": json.dumps(header, sort_keys=True, indent=1).encode(), "npz": npz.getvalue()}
+
+
+def decode(members: dict[str, bytes], where: str) -> Molecule:
+    """Rebuild a molecule from its members; matrices are symmetric to the last bit.
+
+    Args:
+        where: shard and key, for messages.
+    Raises:
+        ValueError: a member is damaged, or an array is missing, wrongly sized or not finite.
+    """
+    try:
+        header = json.loads(members["json"])
+        with np.load(io.BytesIO(members["npz"]), allow_pickle=False) as stored:
+            arrays = dict(stored)  # reading an array checks its CRC
+        method = Method(**header["method"])
+    except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"{where}: damaged sample ({error}); get the shard anew") from None
+    if header.get("version") != VERSION:
+        raise ValueError(f"{where}: got format version {header.get('version')}, wanted {VERSION}; update helm_scale")
+    return _molecule(header, arrays, method, where)
+
+
+def encode_matrix(matrix: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarray]:
+    """One triangle of a symmetric matrix [nao, nao] (Hartree) as flat arrays; offsets: first AO of every atom, [N+1].
+
+    Returns:
+        onsite: float64, upper triangle of every atom's block, row-major, atom after atom.
+        offsite: float32, block (i, j) row-major, pairs i < j row-major.
+        remainder_index, remainder: places in offsite, and what float32 lost there, where |value| > 0.5.
+    """
+    atoms = len(offsets) - 1
+    block = [slice(offsets[i], offsets[i + 1]) for i in range(atoms)]
+    onsite = [matrix[b, b][np.triu_indices(b.stop - b.start)] for b in block]
+    offsite = [matrix[block[i], block[j]].ravel() for i in range(atoms) for j in range(i + 1, atoms)]
+    exact = np.concatenate([np.zeros(0), *offsite])
+    rounded = exact.astype(np.float32)
+    index = np.flatnonzero(np.abs(exact) > FLOAT32_LIMIT)
+    return {
+        "onsite": np.concatenate([np.zeros(0), *onsite]),
+        "offsite": rounded,
+        "remainder_index": index.astype(np.int64 if len(exact) > 2**31 else np.int32),
+        "remainder": (exact[index] - rounded[index]).astype(np.float32),
+    }
+
+
+def decode_matrix(parts: dict[str, np.ndarray], offsets: np.ndarray) -> np.ndarray:
+    """Rebuild the symmetric matrix [nao, nao], float64, from the arrays of `encode_matrix`.
+
+    Raises:
+        ValueError: an array is missing or has the wrong size.
+    """
+    sizes = np.diff(offsets)
+    wanted = {"onsite": int((sizes * (sizes + 1) // 2).sum()), "offsite": int((sizes.sum() ** 2 - (sizes**2).sum()) // 2)}
+    wanted["remainder_index"] = len(parts.get("remainder", ()))
+    for name, size in wanted.items():
+        got = parts[name].shape if name in parts else "nothing"
+        if got != (size,):
+            raise ValueError(f"{name}: got {got}, wanted ({size},)")
+    if len(parts["remainder_index"]) and not 0 <= parts["remainder_index"].min() <= parts["remainder_index"].max() < wanted["offsite"]:
+        raise ValueError(f"remainder_index: points outside the {wanted['offsite']} off-site elements")
+    exact = parts["offsite"].astype(np.float64)
+    exact[parts["remainder_index"]] += parts["remainder"]
+    return _assemble(parts["onsite"], exact, offsets)
+
+
+def _assemble(onsite: np.ndarray, offsite: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Blocks -> dense matrix; every lower element is a copy of the upper one."""
+    atoms = len(offsets) - 1
+    block = [slice(offsets[i], offsets[i + 1]) for i in range(atoms)]
+    matrix = np.zeros((offsets[-1], offsets[-1]))
+    place = start = 0
+    for i in range(atoms):
+        size = int(offsets[i + 1] - offsets[i])
+        row, column = np.triu_indices(size)
+        values = onsite[place : place + len(row)]
+        matrix[block[i], block[i]][row, column] = values
+        matrix[block[i], block[i]][column, row] = values
+        place += len(row)
+        for j in range(i + 1, atoms):
+            count = size * int(offsets[j + 1] - offsets[j])
+            values = offsite[start : start + count].reshape(size, -1)
+            matrix[block[i], block[j]], matrix[block[j], block[i]] = values, values.T
+            start += count
+    return matrix
+
+
+def _molecule(header: dict[str, Any], arrays: dict[str, np.ndarray], method: Method, where: str) -> Molecule:
+    """Check sizes and values, and build the molecule."""
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{where}: {name} holds NaN or infinity; remove the sample or make it anew")
+    numbers = arrays.get("atomic_numbers", np.zeros(0, dtype=np.int64))
+    atoms = len(numbers)
+    for name in ("positions", "forces") if "forces" in header["labels"] else ("positions",):
+        got = arrays[name].shape if name in arrays else "nothing"
+        if got != (atoms, 3):
+            raise ValueError(f"{where}: {name}: got {got}, wanted ({atoms}, 3); get the shard anew")
+    offsets = ao_offsets(method.basis, numbers)
+    matrices = {}
+    for name in MATRICES:
+        if name in header["labels"]:
+            parts = {
+                part: arrays[f"{name}_{part}"]
+                for part in ("onsite", "offsite", "remainder_index", "remainder")
+                if f"{name}_{part}" in arrays
+            }
+            try:
+                matrices[name] = decode_matrix(parts, offsets)
+            except ValueError as error:
+                raise ValueError(f"{where}: {name}_{error}; get the shard anew") from None
+    return Molecule(
+        key=header["key"], atomic_numbers=numbers, positions=arrays["positions"], charge=header["charge"],
+        spin_multiplicity=header["spin_multiplicity"], energy=header["energy"], forces=arrays.get("forces"), method=method, **matrices,
+    )  # fmt: skip
+
+
+def _check_labels(molecule: Molecule) -> None:
+    """Raise ValueError naming the molecule and the label that cannot be stored."""
+    assert molecule.method is not None
+    where, atoms = f"molecule '{molecule.key}'", len(molecule.atomic_numbers)
+    nao = int(ao_offsets(molecule.method.basis, molecule.atomic_numbers)[-1])
+    shapes = {"positions": (atoms, 3), "forces": (atoms, 3), "energy": (), **dict.fromkeys(MATRICES, (nao, nao))}
+    for name, shape in shapes.items():
+        values = getattr(molecule, name)
+        if values is None:
+            continue
+        if np.shape(values) != shape:
+            raise ValueError(f"{where}: {name} has shape {np.shape(values)}, wanted {shape} (basis {molecule.method.basis})")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{where}: {name} holds NaN or infinity; reject the molecule")
+        difference = float(np.abs(values - values.T).max()) if name in MATRICES else 0.0
+        if difference > SYMMETRY_LIMIT:
+            raise ValueError(
+                f"{where}: {name} is not symmetric (max |M-M^T| = {difference:.1e}, limit {SYMMETRY_LIMIT:.0e});"
+                " check AO order and triangle of its source"
+            )

@@ -1,0 +1,87 @@
+"""Labels: the converged Kohn-Sham matrix of a molecule, its energy and forces, in the method of a record."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyscf
+
+from helm_scale.batch import Method, Molecule
+from helm_scale.config import GenerateConfig
+from helm_scale.dft.molecule import build_mol, kohn_sham, minao_hamiltonian, to_canonical
+from helm_scale.dft.processes import run_parallel
+from helm_scale.units import BOHR_IN_ANGSTROM
+
+
+@dataclass(frozen=True)
+class Job:
+    """One molecule to label; max_cycle: SCF cycles before it is given up."""
+
+    molecule: Molecule
+    method: Method
+    forces: bool
+    overlap: bool
+    max_cycle: int
+
+
+def method_of(config: GenerateConfig) -> Method:
+    """The method record of the labels that a config asks for, with this PySCF's version."""
+    return Method(
+        xc=config.xc, basis=config.basis, ecp="def2", grid_level=config.grid_level, auxbasis=config.auxbasis,
+        conv_tol=config.conv_tol, baseline=config.baseline, program=f"PySCF {pyscf.__version__}",
+    )  # fmt: skip
+
+
+def label(job: Job) -> Molecule:
+    """Run the SCF and return the molecule with its labels.
+
+    The Hamiltonian is the Kohn-Sham matrix rebuilt from the final density, without DIIS or level shift; energy is that
+    of the same density. Forces are the analytic ones, without the response of the grid.
+
+    Raises:
+        ValueError: element not covered, impossible charge or multiplicity, open shell.
+        RuntimeError: the SCF did not converge.
+    """
+    molecule, method = job.molecule, job.method
+    solver = kohn_sham(build_mol(molecule, method.basis), method)
+    solver.max_cycle = job.max_cycle
+    energy = float(solver.kernel())
+    if not solver.converged:
+        raise RuntimeError(f"SCF did not converge to {method.conv_tol:.0e} Eh in {job.max_cycle} cycles")
+
+    def stored(matrix: np.ndarray) -> np.ndarray:
+        ordered = to_canonical(np.asarray(matrix), method.basis, molecule.atomic_numbers)
+        return (ordered + ordered.T) / 2
+
+    return replace(
+        molecule,
+        hamiltonian=stored(solver.get_fock(dm=solver.make_rdm1())),
+        baseline_hamiltonian=stored(minao_hamiltonian(solver)) if method.baseline == "minao" else None,
+        overlap=stored(solver.get_ovlp()) if job.overlap else None,
+        energy=energy,
+        forces=-solver.nuc_grad_method().kernel() / BOHR_IN_ANGSTROM if job.forces else None,
+        method=method,
+    )
+
+
+def label_or_reason(job: Job) -> Molecule | str:
+    """`label`, or in words why it failed; for worker processes, where one molecule must not stop the others."""
+    try:
+        return label(job)
+    except Exception as error:  # whatever PySCF raises concerns this molecule alone and is reported by its name
+        return f"{type(error).__name__}: {error}"
+
+
+def label_all(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Molecule | str]]:
+    """Label molecules in parallel, with a progress bar: (number of the job, molecule or why it failed), as they finish.
+
+    Raises:
+        RuntimeError: a process died.
+    """
+    try:
+        yield from run_parallel(label_or_reason, jobs, processes, len(jobs), "labels")
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "a PySCF process died, most often for want of memory; what was finished is kept: run again with fewer processes"
+        ) from None

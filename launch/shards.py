@@ -1,0 +1,35 @@
+"""Datasets of Hamiltonians: make one from XYZ, check one, or say what one holds.
+
+python launch/shards.py generate --config configs/quickstart_data.yaml [--key value ...]
+python launch/shards.py verify FOLDER
+python launch/shards.py info FOLDER
+"""
+
+import logging
+import sys
+
+from helm_scale import build, config
+
+
+def main(arguments: list[str]) -> str:
+    """Run one command; returns what to print.
+
+    Raises:
+        ValueError, RuntimeError: one clear message.
+    """
+    match arguments:
+        case ["generate", *rest]:
+            return build.shards_generate(config.load(config.GenerateConfig, rest))
+        case ["verify", folder]:
+            return build.shards_verify(folder)
+        case ["info", folder]:
+            return build.shards_info(folder)
+    raise ValueError(f"got {' '.join(arguments) or 'no command'}; wanted one of\n{(__doc__ or '').split(chr(10), 2)[2]}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        sys.stdout.write(main(sys.argv[1:]) + "\n")
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
