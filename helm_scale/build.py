@@ -4,7 +4,10 @@ PySCF- and DeepSpeed-backed parts are imported inside the functions that need th
 PySCF and the import stays quick.
 """
 
+import functools
+import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +15,17 @@ from typing import Any
 
 import torch
 
-from helm_scale.batch import Method
-from helm_scale.config import EvaluateConfig, ExportConfig, ModelConfig, PredictConfig, parse
+from helm_scale.batch import GraphBatch, Method
+from helm_scale.config import (
+    EvaluateConfig,
+    ExportConfig,
+    FinetuneConfig,
+    GenerateConfig,
+    ModelConfig,
+    PredictConfig,
+    PretrainConfig,
+    parse,
+)
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import load_weights
 
@@ -89,6 +101,29 @@ def export(config: ExportConfig) -> str:
     )
 
 
+def finetune(config: FinetuneConfig) -> str:
+    """Learn energies from few labels on a random, a frozen and a pretrained backbone; writes tables and models to `out`.
+
+    Returns:
+        The table, Markdown.
+    Raises:
+        ValueError: no model, no such split, molecules without energies, or a molecule outside the model's range.
+    """
+    from helm_scale.data.manifest import Manifest
+    from helm_scale.data.shards import ShardReader
+    from helm_scale.training.finetune import gather_labels
+    from helm_scale.training.finetune_report import compare
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    backbone, _ = load_model(config.source)
+    manifest = Manifest.load(config.data)
+    reader = ShardReader(manifest)
+    train, test = ([reader.read(int(i)) for i in manifest.split(name)] for name in (config.train_split, config.test_split))
+    labels = gather_labels(train, test, backbone.config)
+    return compare(backbone.to("cuda" if torch.cuda.is_available() else "cpu"), labels, config, manifest.method)
+
+
 def evaluate(config: EvaluateConfig) -> str:
     """Judge a model on a split of a dataset; writes report.json, report.md and pictures to `out`.
 
@@ -147,3 +182,117 @@ def predict(config: PredictConfig) -> str:
     )  # fmt: skip
     written = list(prediction.write_predictions(jobs, config.processes, len(molecules)))
     return f"{out}: {len(written)} molecules written; their field 'about' names units and AO orders"
+
+
+def shards_generate(config: GenerateConfig) -> str:
+    """Label the molecules of an XYZ file and write them as shards; a rerun continues, or does nothing once all is done.
+
+    Returns:
+        What the dataset holds; rejected molecules by name.
+    Raises:
+        ValueError: input that cannot be labelled, or a folder that holds something else.
+        RuntimeError: a PySCF process died.
+    """
+    from helm_scale.data import unfinished, xyz
+    from helm_scale.data.manifest import Rejected
+    from helm_scale.dft import generate
+    from helm_scale.dft.molecule import check_electrons
+
+    out, method = Path(config.out), generate.method_of(config)
+    molecules, splits = xyz.read_xyz(config.xyz)
+    for frame, molecule in enumerate(molecules):
+        check_electrons(molecule, config.basis, f"{config.xyz}, frame {frame} ({molecule.key})")
+    source = f"{Path(config.xyz).name}, SHA-256 {hashlib.sha256(Path(config.xyz).read_bytes()).hexdigest()}"
+    work = unfinished.UnfinishedDataset(out, method)
+    if unfinished.finished_dataset(out, method, source) is None:
+        rejected = []
+        todo = work.missing(molecules)
+        jobs = [generate.Job(molecule, method, config.forces, config.overlap, config.max_cycle) for molecule in todo]
+        for number, result in generate.label_all(jobs, config.processes):
+            if isinstance(result, str):
+                rejected.append(Rejected(todo[number].key, result))
+            else:
+                work.add(result)
+        work.finish(molecules, splits, rejected, config.licence, source, config.molecules_per_shard)
+    work.clear()
+    return shards_info(config.out)
+
+
+def shards_verify(folder: str) -> str:
+    """Check every byte and every sample of a dataset.
+
+    Raises:
+        ValueError: something is wrong; one line each.
+    """
+    from helm_scale.data.manifest import Manifest
+    from helm_scale.data.shards import verify
+
+    problems = verify(folder)
+    if problems:
+        raise ValueError("\n".join([f"{folder}: {len(problems)} problems", *problems]))
+    dataset = Manifest.load(folder)
+    return f"{folder}: {len(dataset)} samples in {len(dataset.shards)} shards are what the manifest says"
+
+
+def shards_info(folder: str) -> str:
+    """Say what a dataset holds."""
+    from helm_scale.data.manifest import Manifest
+
+    return Manifest.load(folder).describe()
+
+
+def pretrain(config: PretrainConfig) -> str:
+    """Learn Hamiltonians, alone or as one rank of torchrun; the same command resumes. A dry run only describes it.
+
+    Everything is checked before a process group starts.
+
+    Returns:
+        what to tell the user; empty on ranks other than 0.
+    Raises:
+        ValueError: config, data, launch and run folder do not fit each other. RuntimeError: loss or gradient not finite.
+    """
+    from helm_scale.data.collate import collate
+    from helm_scale.data.plan import validation_bins
+    from helm_scale.data.shards import ShardReader
+    from helm_scale.data.stream import Stream
+    from helm_scale.objective.losses import HamiltonianObjective
+    from helm_scale.parallel import collectives, engines, mesh
+    from helm_scale.training import checkpoint, loop, optim, preflight
+
+    logging.getLogger("helm_scale").setLevel(logging.WARNING if mesh.launched_rank() else logging.INFO)
+    (dataset, plan), settings = preflight.check(config), config.training
+    reader, join = ShardReader(dataset), functools.partial(collate, config=config.model)
+    torch.manual_seed(settings.seed)
+    model = Helm(config.model)
+    objective = HamiltonianObjective(config.model.basis, config.model.parity, model.reference_onsite)
+    if config.dry_run:
+        shards_verify(config.data.path)
+        found = preflight.measure_activations(
+            model, objective, dataset, plan.head(settings.batch_molecules), lambda i: join([reader.read(i)])
+        )
+        return preflight.describe(config, dataset, plan, model, found)
+    with mesh.processes(config.execution) as ranks:
+        stream = Stream(reader.read, join, ranks.rank, ranks.world_size, config.execution.workers)
+        resume_from = collectives.from_rank_zero(ranks.rank, lambda: checkpoint.latest(config.out))
+        if resume_from is None:
+            singles = [[index] for index in plan.head(settings.reference_molecules)]
+            fitted = collectives.from_rank_zero(ranks.rank, lambda: _fitted_reference(model, stream.batches(singles)))
+            model.set_reference(*fitted)
+        engine = engines.start(
+            config.execution, ranks, model, objective, functools.partial(optim.make_optimizers, config=settings), settings.clip_norm
+        )
+        samples = dataset.split(config.data.validation_split)
+        bins = validation_bins(samples, dataset.cost[samples], -(-settings.batch_molecules // settings.bins), ranks.world_size)
+        job = loop.Job(
+            config, engine, plan, dataset.key.tolist(), functools.partial(stream.steps, plan), lambda: stream.share(bins),
+            preflight.record(config, dataset), resume_from,
+        )  # fmt: skip
+        ending = loop.train(job)
+    return ending if ranks.rank == 0 else ""
+
+
+def _fitted_reference(model: Helm, batches: Iterator[GraphBatch]) -> tuple[torch.Tensor, float]:
+    from helm_scale.objective.references import fit_hamiltonian_reference
+
+    rows, width = model.reference.shape
+    return fit_hamiltonian_reference(batches, model.config.basis, model.config.parity, rows, width)

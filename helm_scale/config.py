@@ -92,7 +92,7 @@ class ExecutionConfig(_Strict):
 class PretrainConfig(_Strict):
     """launch/pretrain.py: learn Hamiltonians."""
 
-    run: str = Field("runs/pretrain", description="folder of checkpoints, metrics and TensorBoard files")
+    out: str = Field("runs/pretrain", description="folder of checkpoints, metrics and TensorBoard files")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -141,10 +141,10 @@ class FinetuneConfig(_Strict):
     modes: tuple[Literal["direct", "frozen", "finetuned"], ...] = Field(
         ("direct", "frozen", "finetuned"), description="which of direct, frozen, finetuned to run"
     )
-    steps: int = Field(300, ge=1, description="optimiser steps per mode")
+    steps: int = Field(300, ge=0, description="optimiser steps per mode; 0 gives the reference energies alone")
     batch_molecules: int = Field(8, ge=1, description="molecules per step")
     learning_rate: float = Field(2e-3, gt=0, description="peak rate of AdamW for the head and a random backbone")
-    backbone_learning_rate: float = Field(2e-4, gt=0, description="peak rate of AdamW for a pretrained backbone")
+    backbone_learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW for a pretrained backbone")
     seed: int = Field(0, ge=0, description="seed of weights and of sample order")
     out: str = Field("runs/finetune", description="folder of the table, the weights and the metrics")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")

@@ -81,8 +81,11 @@ def _symbols(numbers: list[int]) -> str:
     return " ".join(symbol(z) for z in numbers) or "none"
 
 
-def _bullets(record: dict[str, Any]) -> list[str]:
-    return [f"- {key}: {value}" for key, value in record.items()]
+def _bullets(record: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for key, value in record.items():
+        lines += _bullets(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"- {prefix}{key}: {value}"]
+    return lines
 
 
 CARD = """# Backbone pretrained on Kohn-Sham Hamiltonians

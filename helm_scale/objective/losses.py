@@ -95,5 +95,5 @@ class EnergyObjective:
     @staticmethod
     def loss(total: Tensor, count: Tensor) -> Tensor:
         """sqrt(S/N) + S/N."""
-        mean = total / count
+        mean = (total / count).clamp(min=1e-30)  # the root has no gradient at 0, which few labels can reach exactly
         return torch.sqrt(mean) + mean

@@ -101,12 +101,13 @@ def start(mode: str, backbone: Helm, labels: EnergyLabels, seed: int) -> tuple[E
     model.trunk.requires_grad_(mode != "frozen")
     model.reference.copy_(labels.reference)
     model.output_scale.fill_(labels.scale)
+    model.to(backbone.reference.device)
     trunk, head = len(list(model.trunk.parameters())), len(list(model.head.parameters()))
     counts = {"direct": (0, 0, trunk + head), "frozen": (0, trunk, head), "finetuned": (trunk, 0, head)}
     return model, TensorCounts(*counts[mode])
 
 
-def train(model: EnergyModel, mode: str, labels: EnergyLabels, config: FinetuneConfig, progress: bool = True) -> None:
+def train(model: EnergyModel, mode: str, labels: EnergyLabels, config: FinetuneConfig) -> None:
     """AdamW with a short warm-up and a cosine to zero on sqrt(MSE) + MSE of the energies; in order of the seed.
 
     Property: zero steps change nothing; mode "frozen" leaves the trunk as it was, to the last bit.
@@ -119,11 +120,11 @@ def train(model: EnergyModel, mode: str, labels: EnergyLabels, config: FinetuneC
         groups.append({"params": list(model.trunk.parameters()), "peak": rate})
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=True)
     batches = sample_order(len(labels.train), config.batch_molecules, config.seed)
-    bar = tqdm(range(config.steps), desc=mode, unit="step", disable=not progress)
+    bar = tqdm(range(config.steps), desc=mode, unit="step", disable=None)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate_factor(step, config.steps, round(WARMUP * config.steps))
-        sums = objective(predict, collate([labels.train[i] for i in next(batches)], model.config))
+        sums = objective(predict, _batch([labels.train[i] for i in next(batches)], model))
         optimizer.zero_grad()
         objective.loss(sums.total, sums.count).backward()
         optimizer.step()
@@ -136,31 +137,21 @@ def cached(model: EnergyModel, molecules: Sequence[Molecule]) -> Predict:
     features: dict[str, Tensor] = {}
     with torch.no_grad():
         for molecule in molecules:
-            features[molecule.key] = model.features(collate([molecule], model.config))[:, :1]  # the head reads degree 0 only
+            features[molecule.key] = model.features(_batch([molecule], model))[:, :1]  # the head reads degree 0 only
     return lambda batch: model.energies(torch.cat([features[key] for key in batch.keys]), batch)
 
 
-def errors(predict: Predict, molecules: Sequence[Molecule], config: ModelConfig) -> Errors:
+def errors(model: EnergyModel, molecules: Sequence[Molecule]) -> Errors:
     """Mean absolute error of the energies."""
     absolute, atoms = [], []
     with torch.no_grad():
         for first in range(0, len(molecules), EVALUATION_BATCH):
-            batch = collate(molecules[first : first + EVALUATION_BATCH], config)
+            batch = _batch(molecules[first : first + EVALUATION_BATCH], model)
             assert batch.energy is not None
-            absolute.append((predict(batch) - batch.energy).abs())
+            absolute.append((model(batch) - batch.energy).abs())
             atoms.append(torch.bincount(batch.molecule))
     error, size = torch.cat(absolute), torch.cat(atoms)
     return Errors(float(error.mean()), float((error / size).mean()))
-
-
-def references_alone(labels: EnergyLabels) -> Predict:
-    """Sum of the reference energies of a molecule's atoms: [B] float64 Hartree."""
-
-    def predict(batch: GraphBatch) -> Tensor:
-        zero = labels.reference.new_zeros(batch.num_molecules)
-        return zero.index_add(0, batch.molecule, labels.reference[batch.atomic_numbers])
-
-    return predict
 
 
 def sample_order(count: int, size: int, seed: int) -> Iterator[list[int]]:
@@ -172,6 +163,11 @@ def sample_order(count: int, size: int, seed: int) -> Iterator[list[int]]:
             waiting += generator.permutation(count).tolist()
         yield waiting[: min(size, count)]
         waiting = waiting[min(size, count) :]
+
+
+def _batch(molecules: Sequence[Molecule], model: EnergyModel) -> GraphBatch:
+    """The molecules as one batch where the model is."""
+    return collate(molecules, model.config).to(model.reference.device)
 
 
 def _compositions(molecules: Sequence[Molecule], rows: int) -> np.ndarray:

@@ -1,0 +1,13 @@
+"""Learn energies from few labels: random, frozen and finetuned backbone side by side.
+
+python launch/finetune.py --source runs/bundle --data data_shards/quickstart --out runs/finetune
+"""
+
+from helm_scale import build, config
+
+if __name__ == "__main__":
+    settings = config.load(config.FinetuneConfig)
+    try:
+        print(build.finetune(settings))
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
