@@ -25,10 +25,10 @@ def assemble(batch: GraphBatch, onsite: Tensor, offsite: Tensor, basis: str, par
     """
     molecule = batch.molecule.cpu().numpy()
     numbers = batch.atomic_numbers.cpu().numpy()
-    members = [np.flatnonzero(molecule == index) for index in range(batch.num_molecules)]
-    offsets = [ao_offsets(basis, numbers[atoms]) for atoms in members]
-    dense = [np.zeros((offset[-1], offset[-1])) for offset in offsets]
-    start = np.concatenate([offset[:-1] for offset in offsets])[np.argsort(np.concatenate(members))]
+    first_atom = np.searchsorted(molecule, np.arange(batch.num_molecules + 1))  # atoms of a molecule are consecutive
+    offsets = ao_offsets(basis, numbers)
+    dense = [np.zeros((size, size)) for size in np.diff(offsets[first_atom])]
+    start = offsets[:-1] - offsets[first_atom[molecule]]
 
     atoms = batch.atom_order.cpu().numpy()
     layouts = [onsite_layout(basis, segment.first, parity) for segment in batch.atom_segments]

@@ -67,6 +67,8 @@ def test_every_error_names_its_unit(records: list[Record], tmp_path: Path) -> No
 def test_the_energy_of_the_true_row_is_compared_with_the_stored_one(records: list[Record]) -> None:
     rows = build_report(records, ABOUT)["rows"]
     assert rows["truth"]["energy_mae_meV"] < 1e-5
+    total, count = (sum(one.rows["prediction"]["energy"][part] for one in records[:2]) for part in (0, 1))
+    assert rows["prediction"]["energy_mae_meV"] == pytest.approx(total / count * 27211.386, rel=1e-6)
     assert rows["prediction"]["energy_mae_meV"] > 1e-5
     assert rows["truncated"]["hamiltonian_mae_over_elements_uEh"] == 0
 

@@ -1,0 +1,40 @@
+"""Parallel processes: every job once, drawn as needed, one thread each, errors and all."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from helm_scale.dft.processes import run_parallel
+
+
+def _threads(job: int) -> tuple[int, str]:
+    if job == 13:
+        raise ValueError("job 13 is unlucky")
+    return os.getpid(), os.environ["OMP_NUM_THREADS"]
+
+
+def test_every_job_comes_back_once_from_single_threaded_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    drawn = []
+
+    def stream() -> Iterator[int]:
+        for job in range(9):
+            drawn.append(job)
+            yield job
+
+    found, ahead = {}, []
+    for number, answer in run_parallel(_threads, stream(), processes=2, total=9, label="test"):
+        found[number] = answer
+        ahead.append(len(drawn) - len(found))
+    assert sorted(found) == list(range(9))
+    assert {threads for _, threads in found.values()} == {"1"}
+    assert os.getpid() not in {process for process, _ in found.values()}
+    assert max(ahead) <= 4  # two per process: matrices of a long stream are never all in memory
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
+
+
+def test_an_error_in_a_process_reaches_the_caller() -> None:
+    with pytest.raises(ValueError, match="job 13 is unlucky"):
+        list(run_parallel(_threads, [1, 13], processes=1, total=2, label="test"))
