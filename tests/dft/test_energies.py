@@ -1,11 +1,13 @@
 """The energy functional: PySCF's own energy, and F as its derivative."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from helm_scale.batch import Molecule
 from helm_scale.dft.energies import EnergyFunctional, overlap
-from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham, to_canonical
+from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham, minao_hamiltonian, to_canonical
 from tests.evaluation.labels import SVP, TZVPD
 
 HYDROGEN_IODIDE = Molecule("hi", np.array([53, 1]), np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]]))
@@ -42,6 +44,14 @@ def test_the_baseline_is_one_fock_build_from_the_minao_density() -> None:
     found = from_canonical(EnergyFunctional(water, SVP).baseline(), SVP.basis, water.atomic_numbers)
     assert np.abs(found - expected).max() < 1e-10
     assert np.array_equal(found, found.T)
+
+
+def test_matrices_equal_their_transposes_where_those_of_pyscf_do_not() -> None:
+    nitroxyl = Molecule("hno", np.array([7, 8, 1]), np.array([[0.0, 0.05, 0.0], [1.05, 0.6, 0.1], [-0.9, 0.4, 0.5]]))
+    method = replace(TZVPD, xc="tpss")
+    raw = minao_hamiltonian(kohn_sham(build_mol(nitroxyl, method.basis), method))
+    found = EnergyFunctional(nitroxyl, method).baseline()
+    assert not np.array_equal(raw, raw.T) and np.array_equal(found, found.T)
 
 
 def test_the_overlap_counts_the_electrons(converged: tuple[EnergyFunctional, np.ndarray, float]) -> None:
