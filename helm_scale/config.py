@@ -109,7 +109,9 @@ class EvaluateConfig(_Strict):
     out: str = Field("runs/evaluation", description="folder of report.json, table and pictures")
     max_molecules: int = Field(0, ge=0, description="evaluate at most so many molecules; 0 means all")
     orbital_molecules: int = Field(0, ge=0, description="compute orbitals and energies of at most so many; 0 means all")
-    overlap_threshold: float = Field(1e-4, gt=0, description="canonical orthogonalisation drops overlap eigenvalues below this")
+    overlap_threshold: float = Field(
+        1e-3, gt=0, description="canonical orthogonalisation drops overlap eigenvalues below this; ten times the error of H in Hartree"
+    )
     processes: int = Field(2, ge=1, description="PySCF processes")
 
 
@@ -119,7 +121,9 @@ class PredictConfig(_Strict):
     source: str = Field("runs/pretrain", description="run folder or bundle folder")
     xyz: str = Field("molecules.xyz", description="extended XYZ; charge and multiplicity from info")
     out: str = Field("runs/prediction", description="folder of npz files")
-    overlap_threshold: float = Field(1e-4, gt=0, description="canonical orthogonalisation drops overlap eigenvalues below this")
+    overlap_threshold: float = Field(
+        1e-3, gt=0, description="canonical orthogonalisation drops overlap eigenvalues below this; ten times the error of H in Hartree"
+    )
     processes: int = Field(2, ge=1, description="PySCF processes")
 
 

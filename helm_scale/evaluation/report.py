@@ -123,11 +123,23 @@ def tables(report: dict[str, Any]) -> str:
             f" Overlap eigenvalues below {report['overlap_threshold']:g} were projected out: {report['orbitals_dropped_by_projection']}"
             f" (smallest {smallest:.1e})."
         )
-    lines += [f"Pairs beyond the model's range: {report['pairs_beyond_cutoff']}.", report["note"]]
+    lines += [f"Pairs beyond the model's range: {report['pairs_beyond_cutoff']}.", report["note"], *_ghost_warning(report)]
     for title, head in _PART_HEADS.items():
         lines += ["", _line([head, "H MAE / uEh", "matrix elements"]), _line(["---", "---:", "---:"])]
         lines += [_line([name, _number(part["mae_uEh"]), f"{part['matrix_elements']:.0f}"]) for name, part in report[title].items()]
     return "\n".join(lines) + "\n"
+
+
+def _ghost_warning(report: dict[str, Any]) -> list[str]:
+    """What to do about ghosts; white noise on benzene is free of them from a threshold of ten times the noise on."""
+    prediction = report["rows"]["prediction"]
+    if not prediction.get("ghosts_per_molecule"):
+        return []
+    threshold = 10 * prediction[_OVER_MOLECULES[0]] * MICROHARTREE
+    return [
+        f"WARNING: ghosts among the predicted occupied orbitals: their energies and E mean nothing for these molecules. Raise"
+        f" overlap_threshold above {report['overlap_threshold']:g}, to about ten times the error of H: {threshold:.0e}."
+    ]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -73,6 +73,14 @@ def test_the_energy_of_the_true_row_is_compared_with_the_stored_one(records: lis
     assert rows["truncated"]["hamiltonian_mae_over_elements_uEh"] == 0
 
 
+def test_ghosts_are_reported_with_a_remedy(records: list[Record]) -> None:
+    report = build_report(records, ABOUT)
+    assert "WARNING" not in tables(report)
+    report["rows"]["prediction"] |= {"ghosts_per_molecule": 0.5, "hamiltonian_mae_over_molecules_uEh": 300.0}
+    assert "WARNING: ghosts" in tables(report) and "Raise overlap_threshold above 0.0001, to about" in tables(report)
+    assert "3e-03" in tables(report)
+
+
 def test_pictures_open_and_are_not_blank(records: list[Record], tmp_path: Path) -> None:
     write_report(tmp_path, records, ABOUT)
     for name in ("hamiltonian", "error_by_element_pair", "error_by_distance"):
