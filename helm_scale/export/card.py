@@ -131,7 +131,7 @@ Labels:
 - charge {charge_range[0]} to {charge_range[1]}, spin multiplicity {spin_multiplicity_range[0]} to {spin_multiplicity_range[1]}
 - elements, charges and multiplicities that training did not show have untrained embeddings
 - messages reach {trunk_cutoff_angstrom:g} Angstrom, Hamiltonian pairs {pair_cutoff_angstrom:g} Angstrom
-- geometries far from those of the training data are extrapolation; nothing here measures that
+- no accuracy is stated here: `python launch/evaluate.py --source FOLDER` of helm_scale measures it on your data
 
 ## Units and conventions
 Angstrom, Hartree. Atomic orbitals: {ao_convention}.
