@@ -78,7 +78,7 @@ def by_hand() -> dict[str, dict[str, tuple[ase.Atoms, int]]]:
         "SrF2": (bent("Sr", "F", 2.14, 130.0), 0), "YF": (linear("YF", 1.926), 0), "ZrO2": (bent("Zr", "O", 1.771, 108.0), 0),
         "NbO2+": (bent("Nb", "O", 1.690, 104.0), 1), "MoO3": (pyramid("Mo", "O", 1.711, 112.0), 0),
         "TcO3+": (pyramid("Tc", "O", 1.680, 112.0), 1),
-        "RuO4": (tetrahedron("Ru", ["O"] * 4, [1.705] * 4), 0), "RhN": (linear("RhN", 1.640), 0), "PdCO": (linear("PdCO", 1.850, 1.140), 0),
+        "RuO4": (tetrahedron("Ru", ["O"] * 4, [1.705] * 4), 0), "RhB": (linear("RhB", 1.691), 0), "PdCO": (linear("PdCO", 1.850, 1.140), 0),
         "AgH": (linear("AgH", 1.618), 0), "CdH2": (linear("HCdH", 1.683, 1.683), 0), "InCl": (linear("InCl", 2.401), 0),
         "SnH4": (tetrahedron("Sn", ["H"] * 4, [1.711] * 4), 0), "SnCl2": (bent("Sn", "Cl", 2.347, 99.0), 0),
         "SbH3": (pyramid("Sb", "H", 1.704, 91.6), 0), "H2Te": (bent("Te", "H", 1.658, 90.3), 0), "HI": (linear("HI", 1.609), 0),

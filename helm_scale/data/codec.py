@@ -48,10 +48,11 @@ def encode(molecule: Molecule) -> dict[str, bytes]:
         "labels": labels_of(molecule),
         "method": asdict(molecule.method),
     }
-    arrays = {"atomic_numbers": molecule.atomic_numbers.astype(np.int64), "positions": molecule.positions.astype(np.float64)}
+    offsets = ao_offsets(molecule.method.basis, molecule.atomic_numbers)
+    arrays = {"atomic_numbers": molecule.atomic_numbers.astype(np.int64), "nao_per_atom": np.diff(offsets)}
+    arrays["positions"] = molecule.positions.astype(np.float64)
     if molecule.forces is not None:
         arrays["forces"] = molecule.forces.astype(np.float64)
-    offsets = ao_offsets(molecule.method.basis, molecule.atomic_numbers)
     for name in MATRICES:
         matrix = getattr(molecule, name)
         if matrix is not None:
@@ -69,16 +70,15 @@ def decode(members: dict[str, bytes], where: str) -> Molecule:
     Raises:
         ValueError: a member is damaged, or an array is missing, wrongly sized or not finite.
     """
+    header, arrays = _open(members, where)
+    if header["version"] != VERSION:
+        raise ValueError(f"{where}: got format version {header['version']}, wanted {VERSION}; update helm_scale")
     try:
-        header = json.loads(members["json"])
-        with np.load(io.BytesIO(members["npz"]), allow_pickle=False) as stored:
-            arrays = dict(stored)  # reading an array checks its CRC
-        method = Method(**header["method"])
-    except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{where}: damaged sample ({error}); get the shard anew") from None
-    if header.get("version") != VERSION:
-        raise ValueError(f"{where}: got format version {header.get('version')}, wanted {VERSION}; update helm_scale")
-    return _molecule(header, arrays, method, where)
+        return _molecule(header, arrays)
+    except KeyError as error:
+        raise ValueError(f"{where}: {error} is missing; get the shard anew") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {error}; get the shard anew") from None
 
 
 def encode_matrix(matrix: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarray]:
@@ -108,19 +108,19 @@ def decode_matrix(parts: dict[str, np.ndarray], offsets: np.ndarray) -> np.ndarr
     """Rebuild the symmetric matrix [nao, nao], float64, from the arrays of `encode_matrix`.
 
     Raises:
-        ValueError: an array is missing or has the wrong size.
+        ValueError: an array has the wrong size.
     """
     sizes = np.diff(offsets)
-    wanted = {"onsite": int((sizes * (sizes + 1) // 2).sum()), "offsite": int((sizes.sum() ** 2 - (sizes**2).sum()) // 2)}
-    wanted["remainder_index"] = len(parts.get("remainder", ()))
+    count = int(sizes.sum() ** 2 - (sizes**2).sum()) // 2
+    wanted = {"onsite": int((sizes * (sizes + 1) // 2).sum()), "offsite": count, "remainder_index": len(parts["remainder"])}
     for name, size in wanted.items():
-        got = parts[name].shape if name in parts else "nothing"
-        if got != (size,):
-            raise ValueError(f"{name}: got {got}, wanted ({size},)")
-    if len(parts["remainder_index"]) and not 0 <= parts["remainder_index"].min() <= parts["remainder_index"].max() < wanted["offsite"]:
-        raise ValueError(f"remainder_index: points outside the {wanted['offsite']} off-site elements")
+        if parts[name].shape != (size,):
+            raise ValueError(f"{name}: got {parts[name].shape}, wanted ({size},)")
+    index = parts["remainder_index"]
+    if len(index) and not 0 <= index.min() <= index.max() < count:
+        raise ValueError(f"remainder_index: points outside the {count} off-site elements")
     exact = parts["offsite"].astype(np.float64)
-    exact[parts["remainder_index"]] += parts["remainder"]
+    exact[index] += parts["remainder"]
     return _assemble(parts["onsite"], exact, offsets)
 
 
@@ -145,34 +145,40 @@ def _assemble(onsite: np.ndarray, offsite: np.ndarray, offsets: np.ndarray) -> n
     return matrix
 
 
-def _molecule(header: dict[str, Any], arrays: dict[str, np.ndarray], method: Method, where: str) -> Molecule:
-    """Check sizes and values, and build the molecule."""
+def _open(members: dict[str, bytes], where: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Parse the members; reading an array checks its CRC."""
+    try:
+        header = json.loads(members["json"])
+        header["version"] = int(header["version"])
+        with np.load(io.BytesIO(members["npz"]), allow_pickle=False) as stored:
+            return header, dict(stored)
+    except (ValueError, KeyError, TypeError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{where}: damaged sample ({error}); get the shard anew") from None
+
+
+def _molecule(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Molecule:
+    """Check sizes and values, and build the molecule; errors do not name the sample yet."""
     for name, values in arrays.items():
         if not np.isfinite(values).all():
-            raise ValueError(f"{where}: {name} holds NaN or infinity; remove the sample or make it anew")
-    numbers = arrays.get("atomic_numbers", np.zeros(0, dtype=np.int64))
-    atoms = len(numbers)
-    for name in ("positions", "forces") if "forces" in header["labels"] else ("positions",):
-        got = arrays[name].shape if name in arrays else "nothing"
-        if got != (atoms, 3):
-            raise ValueError(f"{where}: {name}: got {got}, wanted ({atoms}, 3); get the shard anew")
+            raise ValueError(f"{name} holds NaN or infinity")
+    method, numbers = Method(**header["method"]), arrays["atomic_numbers"]
     offsets = ao_offsets(method.basis, numbers)
-    matrices = {}
-    for name in MATRICES:
-        if name in header["labels"]:
-            parts = {
-                part: arrays[f"{name}_{part}"]
-                for part in ("onsite", "offsite", "remainder_index", "remainder")
-                if f"{name}_{part}" in arrays
-            }
-            try:
-                matrices[name] = decode_matrix(parts, offsets)
-            except ValueError as error:
-                raise ValueError(f"{where}: {name}_{error}; get the shard anew") from None
+    if not np.array_equal(arrays["nao_per_atom"], np.diff(offsets)):
+        raise ValueError(f"nao_per_atom: got {arrays['nao_per_atom'].tolist()}, wanted {np.diff(offsets).tolist()} for {method.basis}")
+    labels = header["labels"]
+    for name in ("positions", "forces") if "forces" in labels else ("positions",):
+        if arrays[name].shape != (len(numbers), 3):
+            raise ValueError(f"{name}: got {arrays[name].shape}, wanted ({len(numbers)}, 3)")
+    matrices = {name: decode_matrix(_parts(arrays, name), offsets) for name in MATRICES if name in labels}
     return Molecule(
         key=header["key"], atomic_numbers=numbers, positions=arrays["positions"], charge=header["charge"],
         spin_multiplicity=header["spin_multiplicity"], energy=header["energy"], forces=arrays.get("forces"), method=method, **matrices,
     )  # fmt: skip
+
+
+def _parts(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """The arrays of one matrix, under the names of `encode_matrix`."""
+    return {part: arrays[f"{name}_{part}"] for part in ("onsite", "offsite", "remainder_index", "remainder")}
 
 
 def _check_labels(molecule: Molecule) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from helm_scale.batch import Method, Molecule
-from helm_scale.data import manifest, shards
+from helm_scale.data import codec, manifest, shards
 from helm_scale.data.manifest import Manifest, Rejected
 
 
@@ -19,11 +19,11 @@ class UnfinishedDataset:
     """The finished part of a dataset. Files appear by renaming, so each is complete or absent.
 
     Args:
-        out: folder of the dataset to be. method: of its labels.
+        out: folder of the dataset to be. method: of its labels. labels: names of the labels that every molecule gets.
     """
 
-    def __init__(self, out: Path, method: Method) -> None:
-        self._out, self._method = out, method
+    def __init__(self, out: Path, method: Method, labels: tuple[str, ...]) -> None:
+        self._out, self._method, self._labels = out, method, labels
         self._folder = out / "unfinished"
 
     def add(self, molecule: Molecule) -> None:
@@ -35,7 +35,7 @@ class UnfinishedDataset:
         """Molecules without labels yet, in order.
 
         Raises:
-            ValueError: a key that cannot name a sample, or a kept label of another method or geometry.
+            ValueError: a key that cannot name a sample, or kept labels of another kind, method or geometry.
         """
         for molecule in molecules:
             shards.check_key(molecule.key)
@@ -81,6 +81,10 @@ class UnfinishedDataset:
             raise ValueError(
                 f"{file}: labels of {kept.method}, but now {self._method} is asked for; choose another folder or remove {self._folder}"
             )
+        if codec.labels_of(kept) != self._labels:
+            raise ValueError(
+                f"{file}: holds {', '.join(codec.labels_of(kept))}, but now {', '.join(self._labels)} are asked for; remove {self._folder}"
+            )
         same = (kept.charge, kept.spin_multiplicity) == (molecule.charge, molecule.spin_multiplicity)
         for name in ("atomic_numbers", "positions"):
             same &= np.array_equal(getattr(kept, name), getattr(molecule, name))
@@ -89,11 +93,11 @@ class UnfinishedDataset:
         return True
 
 
-def finished_dataset(out: Path, method: Method, source: str) -> Manifest | None:
+def finished_dataset(out: Path, method: Method, labels: tuple[str, ...], source: str) -> Manifest | None:
     """The dataset in `out` if it is finished, else None.
 
     Raises:
-        ValueError: a finished dataset of another method or input is there.
+        ValueError: a finished dataset of another method, with other labels or of another input is there.
     """
     if not (out / manifest.NAME).is_file():
         return None

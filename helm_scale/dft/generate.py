@@ -1,5 +1,6 @@
 """Labels: the converged Kohn-Sham matrix of a molecule, its energy and forces, in the method of a record."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from helm_scale.config import GenerateConfig
 from helm_scale.dft.molecule import build_mol, kohn_sham, minao_hamiltonian, to_canonical
 from helm_scale.dft.processes import run_parallel
 from helm_scale.units import BOHR_IN_ANGSTROM
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,15 @@ def method_of(config: GenerateConfig) -> Method:
         xc=config.xc, basis=config.basis, ecp="def2", grid_level=config.grid_level, auxbasis=config.auxbasis,
         conv_tol=config.conv_tol, baseline=config.baseline, program=f"PySCF {pyscf.__version__}",
     )  # fmt: skip
+
+
+def labels_of(config: GenerateConfig) -> tuple[str, ...]:
+    """Names of the labels that a config asks for, as Molecule names them."""
+    wanted = {
+        "hamiltonian": True, "baseline_hamiltonian": config.baseline != "none", "overlap": config.overlap, "energy": True,
+        "forces": config.forces,
+    }  # fmt: skip
+    return tuple(name for name, asked in wanted.items() if asked)
 
 
 def label(job: Job) -> Molecule:
@@ -80,7 +92,10 @@ def label_all(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Molecu
         RuntimeError: a process died.
     """
     try:
-        yield from run_parallel(label_or_reason, jobs, processes, len(jobs), "labels")
+        for number, result in run_parallel(label_or_reason, jobs, processes, len(jobs), "labels"):
+            if isinstance(result, str):
+                log.warning("rejected %s: %s", jobs[number].molecule.key, result)
+            yield number, result
     except BrokenProcessPool:
         raise RuntimeError(
             "a PySCF process died, most often for want of memory; what was finished is kept: run again with fewer processes"

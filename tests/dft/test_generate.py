@@ -1,0 +1,167 @@
+"""Labels and their generation: the right quantities, nothing lost when killed, nothing wrong kept."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helm_scale import build
+from helm_scale.batch import Method, Molecule
+from helm_scale.config import GenerateConfig
+from helm_scale.data.manifest import Manifest
+from helm_scale.data.shards import ShardReader, verify
+from helm_scale.dft.energies import EnergyFunctional
+from helm_scale.dft.generate import Job, label, label_or_reason
+
+ROOT = Path(__file__).parents[2]
+SVP = Method("pbe", "def2-svp", "def2", 4, None, 1e-11, "minao", "PySCF")
+HF = Molecule("hf", np.array([9, 1]), np.array([[0.0, 0.1, 0.0], [0.3, 0.2, 1.0]]))
+GRID_FORCE = 2e-4  # Hartree/Angstrom: the analytic forces leave out the response of the grid
+FRAME = "3\nProperties=species:S:1:pos:R:3 key={} split={}\nO 0.0 0.0 0.1\nH 0.76 0.0 0.{}\nH -0.74 0.0 0.58\n"
+
+Make = Callable[..., GenerateConfig]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Make:
+    """Settings that label quickly; the XYZ file is made from text."""
+
+    def make(text: str, **changes: object) -> GenerateConfig:
+        (tmp_path / "in.xyz").write_text(text)
+        cheap = {"basis": "def2-svp", "grid_level": 0, "conv_tol": 1e-9, "baseline": "minao", "processes": 1, "molecules_per_shard": 2}
+        return GenerateConfig.model_validate(cheap | {"xyz": str(tmp_path / "in.xyz"), "out": str(tmp_path / "out")} | changes)
+
+    return make
+
+
+def frames(count: int) -> str:
+    """XYZ of distinct waters; the last is the test split."""
+    return "".join(FRAME.format(f"water-{i}", "test" if i == count - 1 else "train", 60 + i) for i in range(count))
+
+
+def command(config: GenerateConfig) -> list[str]:
+    """The launcher's command line."""
+    options = [f"--{name}={value}" for name, value in config.model_dump().items() if value is not None]
+    return [sys.executable, "launch/shards.py", "generate", *options]
+
+
+def test_forces_are_the_negative_gradient_of_the_energy_in_hartree_per_angstrom() -> None:
+    labelled, step = label(Job(HF, SVP, True, True, 50)), 2e-3
+    energies = []
+    for sign in (1, -1):
+        moved = HF.positions.copy()
+        moved[1, 2] += sign * step
+        energy = label(Job(replace(HF, positions=moved), SVP, False, False, 50)).energy
+        assert energy is not None
+        energies.append(energy)
+    assert labelled.forces is not None
+    assert labelled.forces[1, 2] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=GRID_FORCE)
+    assert abs(labelled.forces[1, 2]) > 100 * GRID_FORCE
+
+
+def test_labels_are_those_of_the_method_record() -> None:
+    labelled = label(Job(HF, SVP, False, True, 50))
+    assert labelled.forces is None and labelled.method == SVP
+    functional = EnergyFunctional(HF, SVP)
+    assert labelled.baseline_hamiltonian is not None and labelled.overlap is not None
+    assert np.array_equal(labelled.baseline_hamiltonian, functional.baseline())
+    assert np.diag(labelled.overlap) == pytest.approx(1.0)
+    assert label(Job(HF, replace(SVP, baseline="none"), False, False, 50)).baseline_hamiltonian is None
+
+
+@pytest.mark.parametrize(
+    ("molecule", "max_cycle", "reason"),
+    [
+        (HF, 2, "RuntimeError: SCF did not converge to 1e-11 Eh in 2 cycles"),
+        (replace(HF, charge=1, spin_multiplicity=2), 50, "ValueError: multiplicity 2: only closed shells"),
+        (replace(HF, charge=1), 50, "ValueError: hf: 9 electrons (charge +1) cannot have multiplicity 1; wanted an even multiplicity"),
+    ],
+)
+def test_a_failed_molecule_says_why(molecule: Molecule, max_cycle: int, reason: str) -> None:
+    assert label_or_reason(Job(molecule, SVP, False, False, max_cycle)) == reason
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_and_gives_the_same_bytes(config: Make, tmp_path: Path) -> None:
+    whole, killed = config(frames(6), out=str(tmp_path / "whole")), config(frames(6), out=str(tmp_path / "killed"), processes=2)
+    build.shards_generate(whole)
+    kept = tmp_path / "killed" / "unfinished"
+    with subprocess.Popen(command(killed), cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list(kept.glob("*.tar"))) < 2:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    done = {path: path.stat().st_mtime_ns for path in kept.glob("*.tar")}
+    assert 2 <= len(done) < 6 and not (tmp_path / "killed" / "manifest.json").exists()
+    (kept / "water-5.partial").write_bytes(b"half a file")
+    result = subprocess.run(command(killed), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"{6 - len(done)}/{6 - len(done)}" in result.stderr  # only what was missing
+    files = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert files == ["manifest.json", "shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
+    assert files == sorted(path.name for path in (tmp_path / "killed").iterdir())
+    assert all((tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes() for name in files)
+    assert Manifest.load(tmp_path / "killed").splits.tolist() == ["train"] * 5 + ["test"] and verify(tmp_path / "killed") == []
+
+
+@pytest.mark.slow
+def test_failures_are_named_and_a_finished_dataset_is_left_alone(config: Make, tmp_path: Path) -> None:
+    triplet = "2\nkey=oxygen multiplicity=3\nO 0 0 0\nO 0 0 1.2\n"
+    settings = config(frames(1) + triplet)
+    report = build.shards_generate(settings)
+    assert "rejected: 1\n  oxygen: ValueError: multiplicity 3: only closed shells" in report
+    finished = Manifest.load(tmp_path / "out")
+    assert finished.key.tolist() == ["water-0"] and [one.key for one in finished.rejected] == ["oxygen"]
+    assert ShardReader(finished).read(0).energy == pytest.approx(-76.2, abs=0.2)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert build.shards_generate(settings) == report
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(ValueError, match=r"holds a finished dataset with another method: .*'pbe'.* wanted .*'lda'"):
+        build.shards_generate(settings.model_copy(update={"xc": "lda"}))
+    with pytest.raises(ValueError, match=r"holds a finished dataset with another source: in.xyz, SHA-256"):
+        build.shards_generate(config(frames(2)))
+    with pytest.raises(
+        ValueError, match=r"dataset with another labels: .*'forces'\), wanted \('hamiltonian', 'baseline_hamiltonian', 'energy'\); choose"
+    ):
+        build.shards_generate(config(frames(1) + triplet, forces=False))
+
+
+def test_kept_labels_of_another_method_or_geometry_are_not_used(config: Make, tmp_path: Path) -> None:
+    from helm_scale.data.unfinished import UnfinishedDataset
+
+    method = replace(SVP, xc="lda")
+    labels = ("hamiltonian", "baseline_hamiltonian", "energy")
+    UnfinishedDataset(tmp_path, method, labels).add(label(Job(HF, method, False, False, 50)))
+    assert UnfinishedDataset(tmp_path, method, labels).missing([HF, replace(HF, key="other")]) == [replace(HF, key="other")]
+    with pytest.raises(ValueError, match=r"unfinished/hf.tar: labels of .*'lda'.*, but now .*'pbe'.* is asked for"):
+        UnfinishedDataset(tmp_path, SVP, labels).missing([HF])
+    with pytest.raises(ValueError, match=r"unfinished/hf.tar: holds .*energy, but now .*energy, forces are asked for"):
+        UnfinishedDataset(tmp_path, method, (*labels, "forces")).missing([HF])
+    with pytest.raises(ValueError, match=r"unfinished/hf.tar: labels of another geometry or charge"):
+        UnfinishedDataset(tmp_path, method, labels).missing([replace(HF, positions=HF.positions + 1e-9)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"in.xyz: empty"),
+        ("2\nkey=hi\nI 0 0 0\nH 0 0 1.6\n", r"in.xyz, frame 0 \(hi\): element I is not among the 32 elements of def2-svp"),
+        ("2\nkey=oh\nO 0 0 0\nH 0 0 1\n", r"in.xyz, frame 0 \(oh\): 9 electrons \(charge \+0\) cannot have multiplicity 1"),
+        ("2\nkey=h.2\nH 0 0 0\nH 0 0 0.7\n", r"key 'h.2': wanted 1 to 90 of"),
+    ],
+)
+def test_input_that_cannot_be_labelled_stops_the_run_before_it_starts(text: str, message: str, config: Make, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        build.shards_generate(config(text))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_launcher_answers_mistakes_in_one_line(tmp_path: Path) -> None:
+    for arguments, message in ([["verify", "."], "manifest.json: not found"], [["check"], "got check; wanted one of"]):
+        result = subprocess.run([sys.executable, "launch/shards.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
