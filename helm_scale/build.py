@@ -198,13 +198,13 @@ def shards_generate(config: GenerateConfig) -> str:
     from helm_scale.dft import generate
     from helm_scale.dft.molecule import check_electrons
 
-    out, method = Path(config.out), generate.method_of(config)
+    out, method, labels = Path(config.out), generate.method_of(config), generate.labels_of(config)
     molecules, splits = xyz.read_xyz(config.xyz)
     for frame, molecule in enumerate(molecules):
         check_electrons(molecule, config.basis, f"{config.xyz}, frame {frame} ({molecule.key})")
     source = f"{Path(config.xyz).name}, SHA-256 {hashlib.sha256(Path(config.xyz).read_bytes()).hexdigest()}"
-    work = unfinished.UnfinishedDataset(out, method)
-    if unfinished.finished_dataset(out, method, source) is None:
+    work = unfinished.UnfinishedDataset(out, method, labels)
+    if unfinished.finished_dataset(out, method, labels, source) is None:
         rejected = []
         todo = work.missing(molecules)
         jobs = [generate.Job(molecule, method, config.forces, config.overlap, config.max_cycle) for molecule in todo]
