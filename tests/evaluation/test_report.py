@@ -77,8 +77,9 @@ def test_ghosts_are_reported_with_a_remedy(records: list[Record]) -> None:
     report = build_report(records, ABOUT)
     assert "WARNING" not in tables(report)
     report["rows"]["prediction"] |= {"ghosts_per_molecule": 0.5, "hamiltonian_mae_over_molecules_uEh": 300.0}
-    assert "WARNING: ghosts" in tables(report) and "Raise overlap_threshold above 0.0001, to about" in tables(report)
-    assert "3e-03" in tables(report)
+    assert "raise overlap_threshold from 0.0001 to about ten times the error of H, 3e-03" in tables(report)
+    report["overlap_threshold"] = 1e-2
+    assert "too large to tell which orbitals are occupied" in tables(report)
 
 
 def test_pictures_open_and_are_not_blank(records: list[Record], tmp_path: Path) -> None:
