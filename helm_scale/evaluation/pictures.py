@@ -123,7 +123,7 @@ def _write_cells(axis: Axes, grid: np.ndarray, norm: LogNorm, size: float) -> No
     """Write every number into its cell, white on dark."""
     for row, column in zip(*np.nonzero(np.isfinite(grid)), strict=True):
         value = grid[row, column]
-        text = f"{value:#.2g}" if value < 10 else f"{value:.0f}" if value < 1e4 else f"{value:.0e}"
+        text = f"{value:#.2g}" if value < 10 else f"{value:.0f}" if value < 1e4 else f"{value / 1000:.0f}k"
         dark = value > 0 and norm(value) > 0.55
         axis.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else _INK)
 
