@@ -5,9 +5,10 @@ gets a mass-weighted amplitude from the Boltzmann distribution, a Gaussian of va
 anharmonicity); then the molecule is turned at random. Seeded; no two conformers agree in their three distances to 1e-6
 Angstrom.
 
-    python benchmarks/water_conformers.py [out.xyz]     (default runs/water_conformers.xyz; some 10 s)
+    python benchmarks/water_conformers.py [--out runs/water/conformers.xyz] [--quick]
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pyscf.data import nist
 
 TEMPERATURE = 500.0  # Kelvin
 SPLITS = {"train": 500, "validation": 100, "test": 500}
+QUICK_SPLITS = {"train": 40, "validation": 10, "test": 10}
 SEED = 500
 SYMBOLS = ["O", "H", "H"]
 START = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.76, -0.47]])  # Angstrom
@@ -66,15 +68,15 @@ def random_rotation(generator: np.random.Generator) -> np.ndarray:
     ])  # fmt: skip
 
 
-def conformers() -> list[ase.Atoms]:
-    """All conformers with key, charge, multiplicity and split."""
+def conformers(splits: dict[str, int]) -> list[ase.Atoms]:
+    """Conformers with key, charge, multiplicity and split; splits: how many of each."""
     positions, hessian = minimum()
     masses = ase.Atoms(SYMBOLS).get_masses() * nist.AMU2AU
     frequencies, modes = vibrations(hessian, masses)
     sys.stdout.write(f"harmonic wavenumbers: {np.round(frequencies * nist.HARTREE2WAVENUMBER, 1)} 1/cm\n")
     generator = np.random.Generator(np.random.PCG64(SEED))
     found = []
-    for number, split in enumerate(name for name, count in SPLITS.items() for _ in range(count)):
+    for number, split in enumerate(name for name, count in splits.items() for _ in range(count)):
         amplitudes = generator.normal(size=3) * np.sqrt(KT) / frequencies
         displaced = positions + (modes @ amplitudes).reshape(3, 3) / np.sqrt(masses)[:, None]
         turned = displaced @ random_rotation(generator).T * nist.BOHR
@@ -92,8 +94,17 @@ def check_distinct(frames: list[ase.Atoms]) -> None:
         raise RuntimeError(f"two conformers differ by {gaps.min():.1e} Angstrom only; choose another SEED")
 
 
+def main() -> None:
+    """Write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/water/conformers.xyz"))
+    parser.add_argument("--quick", action="store_true", help="60 conformers")
+    arguments = parser.parse_args()
+    found = conformers(QUICK_SPLITS if arguments.quick else SPLITS)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    ase.io.write(arguments.out, found, format="extxyz")
+    sys.stdout.write(f"{arguments.out}: {len(found)} conformers\n")
+
+
 if __name__ == "__main__":
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/water_conformers.xyz")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    ase.io.write(out, conformers(), format="extxyz")
-    sys.stdout.write(f"{out}: {sum(SPLITS.values())} conformers\n")
+    main()

@@ -202,7 +202,7 @@ def shards_generate(config: GenerateConfig) -> str:
     molecules, splits = xyz.read_xyz(config.xyz)
     for frame, molecule in enumerate(molecules):
         check_electrons(molecule, config.basis, f"{config.xyz}, frame {frame} ({molecule.key})")
-    source = f"{Path(config.xyz).name}, SHA-256 {hashlib.sha256(Path(config.xyz).read_bytes()).hexdigest()}"
+    source = f"XYZ file, SHA-256 {hashlib.sha256(Path(config.xyz).read_bytes()).hexdigest()}"
     work = unfinished.UnfinishedDataset(out, method, labels)
     if unfinished.finished_dataset(out, method, labels, source) is None:
         rejected = []

@@ -97,12 +97,13 @@ def finished_dataset(out: Path, method: Method, labels: tuple[str, ...], source:
     """The dataset in `out` if it is finished, else None.
 
     Raises:
-        ValueError: a finished dataset of another method, with other labels or of another input is there.
+        ValueError: a finished dataset of another method, kind of labels or input is there.
     """
     if not (out / manifest.NAME).is_file():
         return None
     found = Manifest.load(out)
-    for name, got, wanted in (("method", found.method, method), ("input", found.source, source)):
+    pairs = (("method", found.method, method), ("kind of labels", found.labels, labels), ("input", found.source, source))
+    for name, got, wanted in pairs:
         if got != wanted:
             raise ValueError(
                 f"{out}: holds a finished dataset of another {name}: {got}, wanted {wanted}; choose another folder or remove it"

@@ -57,7 +57,8 @@ def _molecule(atoms: ase.Atoms, number: int, where: str) -> Molecule:
     key = str(atoms.info.get("key", f"frame-{number:06d}"))
     multiplicities = {name: atoms.info[name] for name in MULTIPLICITY_NAMES if name in atoms.info} or {"multiplicity": 1}
     if len(set(multiplicities.values())) > 1:
-        raise ValueError(f"{where} ({key}): {multiplicities} contradict each other; give one multiplicity (2S+1)")
+        given = ", ".join(f"{name}={value}" for name, value in multiplicities.items())
+        raise ValueError(f"{where} ({key}): {given} contradict each other; give one multiplicity (2S+1)")
     name, multiplicity = next(iter(multiplicities.items()))
     positions = atoms.get_positions().astype(np.float64)
     try:
@@ -76,5 +77,5 @@ def _molecule(atoms: ase.Atoms, number: int, where: str) -> Molecule:
 def _integer(value: Any, where: str) -> int:
     """Turn a value of the comment line into an integer."""
     if isinstance(value, bool | str) or value != int(value):
-        raise ValueError(f"{where}: got {value!r}, wanted an integer")
+        raise ValueError(f"{where}: got {value}, wanted an integer")
     return int(value)

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import TypeVar
@@ -26,6 +27,18 @@ def _single_threaded_children() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def _leave_with_parent() -> None:
+    """End this process when its parent is gone: otherwise it would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_and_leave() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_and_leave, daemon=True).start()
+
+
 def run_parallel(
     function: Callable[[JobT], ResultT], jobs: Iterable[JobT], processes: int, total: int, label: str
 ) -> Iterator[tuple[int, ResultT]]:
@@ -41,7 +54,7 @@ def run_parallel(
     stream = enumerate(jobs)
     with (
         _single_threaded_children(),
-        ProcessPoolExecutor(processes, mp_context=context) as pool,
+        ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with_parent) as pool,
         tqdm(total=total, desc=label, unit="molecule", dynamic_ncols=True) as bar,
     ):
         running: dict[Future[ResultT], int] = {}
