@@ -26,11 +26,11 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: setup ## train, evaluate, export and finetune on the committed molecules, in minutes
-	$(RUN) launch/pretrain.py --config configs/quickstart.yaml --run $(QUICKSTART)/pretrain
-	$(RUN) launch/evaluate.py --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/evaluation
+	$(RUN) launch/pretrain.py --config configs/quickstart.yaml --out $(QUICKSTART)/pretrain
+	$(RUN) launch/evaluate.py --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/evaluation --overlap_threshold 1e-2
 	$(RUN) launch/export.py --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/bundle
 	$(RUN) launch/export.py --out $(QUICKSTART)/bundle --verify
-	$(RUN) launch/finetune.py --source $(QUICKSTART)/bundle --out $(QUICKSTART)/finetune
+	$(RUN) launch/finetune.py --source $(QUICKSTART)/bundle --out $(QUICKSTART)/finetune --threads 1
 	@echo "quickstart: done. Tables and pictures:"
 	@find $(QUICKSTART)/evaluation $(QUICKSTART)/finetune -name '*.png' -o -name '*.md' -o -name '*.json' | sort | sed 's/^/  /'
 

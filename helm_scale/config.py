@@ -67,6 +67,9 @@ class TrainingConfig(_Strict):
     optimizer: Literal["adamw", "muon"] = Field("muon", description="adamw, or muon for hidden matrices and adamw for the rest")
     learning_rate: float = Field(5e-3, gt=0, description="peak rate of AdamW")
     muon_learning_rate: float = Field(1e-2, gt=0, description="peak rate of Muon, RMS-matched to AdamW")
+    muon_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="precision of Muon's orthogonalisation; bfloat16, torch's own, is faster where the processor has it"
+    )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up; cosine decay to zero follows")
     clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 turns clipping off")

@@ -52,7 +52,7 @@ def test_powers_of_ten_are_numbers_on_the_command_line_and_in_files(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["2026", "1.10", "1e-3", "true", "[draft"])
 def test_a_folder_may_have_any_name(name: str) -> None:
-    assert config.load(config.PretrainConfig, ["--run", name]).run == name
+    assert config.load(config.PretrainConfig, ["--out", name]).out == name
 
 
 def test_lists_and_null_are_written_as_in_yaml() -> None:
@@ -63,7 +63,7 @@ def test_lists_and_null_are_written_as_in_yaml() -> None:
 
 def test_a_flag_without_value_means_true_and_dashes_are_underscores() -> None:
     assert config.load(config.PretrainConfig, ["--dry-run"]).dry_run
-    assert config.load(config.PretrainConfig, ["--dry-run", "--run", "x"]).run == "x"
+    assert config.load(config.PretrainConfig, ["--dry-run", "--out", "x"]).out == "x"
 
 
 def test_negative_numbers_are_values_not_flags() -> None:

@@ -34,7 +34,7 @@ def collate(molecules: Sequence[Molecule], config: ModelConfig) -> GraphBatch:
     atom_order = np.argsort(numbers, kind="stable")
     atom_segments = _segments(np.stack([numbers[atom_order], 0 * atom_order]))
     labels = {}
-    if molecules and all(m.hamiltonian is not None for m in molecules):
+    if all(m.hamiltonian is not None for m in molecules):
         blocks = _Blocks(molecules, starts, config)
         labels = {
             "onsite_target": _onsite_target(blocks, atom_order, atom_segments, config),

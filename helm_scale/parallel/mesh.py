@@ -1,0 +1,81 @@
+"""Ranks and devices: what torchrun says, and the process group that follows from it."""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from helm_scale.config import ExecutionConfig
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all: rank of world_size, and its device."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+def launched_world_size() -> int:
+    """Number of ranks that torchrun started; 1 under plain python."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched_rank() -> int:
+    """Rank that torchrun gave this process; 0 under plain python."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def check_launch(execution: ExecutionConfig) -> None:
+    """Refuse what cannot start, before any process group does.
+
+    Raises:
+        ValueError: engine 'single' under several ranks, or no GPU where one is asked for.
+    """
+    if execution.engine == "single" and launched_world_size() > 1:
+        raise ValueError(
+            f"execution.engine: got 'single', which runs in one process, but torchrun started {launched_world_size()}; wanted ddp or fsdp2"
+        )
+    if execution.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("execution.device: got 'cuda', but torch sees no GPU; wanted cpu or auto")
+
+
+@contextlib.contextmanager
+def processes(execution: ExecutionConfig) -> Iterator[Processes]:
+    """Join the process group (gloo, and NCCL on GPUs); leave it at the end, also after an error.
+
+    Engine 'single' has no group; the others have one of their own under plain python.
+
+    Raises:
+        ValueError: see check_launch.
+    """
+    check_launch(execution)
+    if execution.threads:
+        torch.set_num_threads(execution.threads)
+    device = _device(execution)
+    if execution.engine == "single":
+        yield Processes(0, 1, device)
+        return
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    timeout = datetime.timedelta(seconds=execution.timeout_seconds)
+    if "RANK" in os.environ:
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(execution: ExecutionConfig) -> torch.device:
+    if execution.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device

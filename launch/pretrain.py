@@ -1,0 +1,19 @@
+"""Pretrain a backbone on Hamiltonians; the same command resumes.
+
+python launch/pretrain.py --config configs/quickstart.yaml
+torchrun --nproc-per-node 2 launch/pretrain.py --config configs/quickstart.yaml --execution.engine fsdp2 --training.bins 2
+"""
+
+import logging
+
+from helm_scale import build, config
+
+if __name__ == "__main__":
+    settings = config.load(config.PretrainConfig)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        message = build.pretrain(settings)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    if message:
+        print(message)
