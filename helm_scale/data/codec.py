@@ -152,7 +152,7 @@ def _open(members: dict[str, bytes], where: str) -> tuple[dict[str, Any], dict[s
         header["version"] = int(header["version"])
         with np.load(io.BytesIO(members["npz"]), allow_pickle=False) as stored:
             return header, dict(stored)
-    except (ValueError, KeyError, TypeError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{where}: damaged sample ({error}); get the shard anew") from None
 
 
