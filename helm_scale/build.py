@@ -278,9 +278,8 @@ def pretrain(config: PretrainConfig) -> str:
             singles = [[index] for index in plan.head(settings.reference_molecules)]
             fitted = collectives.from_rank_zero(ranks.rank, lambda: _fitted_reference(model, stream.batches(singles)))
             model.set_reference(*fitted)
-        engine = engines.start(
-            config.execution, ranks, model, objective, functools.partial(optim.make_optimizers, config=settings), settings.clip_norm
-        )
+        make_optimizers = functools.partial(optim.make_optimizers, config=settings)
+        engine = engines.start(config.execution, ranks, model, objective, make_optimizers, settings.clip_norm, join([]))
         samples = dataset.split(config.data.validation_split)
         bins = validation_bins(samples, dataset.cost[samples], -(-settings.batch_molecules // settings.bins), ranks.world_size)
         job = loop.Job(

@@ -38,6 +38,15 @@ class TorchEngine:
         self._clip_norm = clip_norm
         self._peak_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
 
+    def warm_up(self, empty: GraphBatch) -> None:
+        """Run one backward pass that changes nothing, so that the first step runs like all others.
+
+        DDP rearranges its buckets after the first backward pass of every start. From four ranks on that changes the order
+        of sums, and a resumed run would differ from an uninterrupted one in the last bit.
+        """
+        self._objective(self._wrapped.module, empty.to(self._device)).total.backward()
+        self._forget_gradients()
+
     def step(self, micro_batches: Sequence[GraphBatch], rate: float) -> StepResult:
         """See engine.Engine."""
         self._model.train()
@@ -55,8 +64,7 @@ class TorchEngine:
             clipped = self._clip_norm / grad_norm if 0 < self._clip_norm < grad_norm else 1.0
             torch._foreach_mul_([collectives.local(gradient) for gradient in self._gradients()], slope * clipped)
             self._apply(rate)
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         suspects = () if stepped else tuple(key for keys in collectives.gather(tally.suspects) for key in keys)
         return StepResult(loss, grad_norm, metrics, molecules, pairs, suspects, stepped)
 
@@ -95,6 +103,10 @@ class TorchEngine:
 
     def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def _loss_and_slope(self, total: Tensor, count: Tensor) -> tuple[float, float]:
         """L(S, N) and dL/dS."""
