@@ -259,7 +259,7 @@ def pretrain(config: PretrainConfig) -> str:
     from helm_scale.parallel import collectives, engines, mesh
     from helm_scale.training import checkpoint, loop, optim, preflight
 
-    logging.getLogger("helm_scale").setLevel(logging.WARNING if mesh.launched_rank() else logging.INFO)
+    logging.getLogger("helm_scale").setLevel(logging.ERROR if mesh.launched_rank() else logging.INFO)
     (dataset, plan), settings = preflight.check(config), config.training
     reader, join = ShardReader(dataset), functools.partial(collate, config=config.model)
     torch.manual_seed(settings.seed)

@@ -64,6 +64,7 @@ def test_bins_are_balanced_and_none_is_empty() -> None:
         best = max(costs.max(), costs.sum() / 8)
         assert min(loads) > 0
         assert max(loads) <= (4 / 3) * best + costs.max() / 3, "Graham's bound for longest processing time first"
+    assert [len(members) for members in pack([1, 1, 1, 1, 4], 2)] == [1, 4], "the costliest goes first"
     assert all(len(members) == 1 for members in pack(np.zeros(3), 3))
 
 

@@ -1,0 +1,47 @@
+"""One Muon step on stacks of matrices of one shape against torch's own step, which goes matrix by matrix in bfloat16.
+
+python benchmarks/muon.py [--quick]     ends with one JSON object: for the models of two configs, milliseconds of torch's
+                                        step and how many times as long it takes as ours, in float32 and in bfloat16
+"""
+
+import json
+import statistics
+import sys
+import time
+from itertools import pairwise
+
+import torch
+
+from helm_scale.config import PretrainConfig, load
+from helm_scale.model.helm import Helm
+from helm_scale.training.optim import StackedMuon
+
+OPTIONS = {"lr": 1e-2, "momentum": 0.95, "adjust_lr_fn": "match_rms_adamw"}
+
+
+def seconds(optimizers: list[torch.optim.Optimizer], repeats: int) -> list[float]:
+    """Median seconds of a step of each, taken in turn after one round to warm up."""
+    rounds = []
+    for _ in range(repeats + 1):
+        times = [time.perf_counter()]
+        for optimizer in optimizers:
+            optimizer.step()
+            times.append(time.perf_counter())
+        rounds.append([after - before for before, after in pairwise(times)])
+    return [statistics.median(column) for column in zip(*rounds[1:], strict=True)]
+
+
+def measure(path: str, repeats: int) -> dict[str, float]:
+    """Compare the steps for the hidden matrices of a config's model."""
+    matrices = Helm(load(PretrainConfig, ["--config", path]).model).hidden_matrices()
+    for matrix in matrices:
+        matrix.grad = torch.randn_like(matrix)
+    ours = [StackedMuon(matrices, dtype, **OPTIONS) for dtype in (torch.float32, torch.bfloat16)]
+    theirs, single, half = seconds([torch.optim.Muon(matrices, **OPTIONS), *ours], repeats)
+    return {"matrices": len(matrices), "torch_ms": 1e3 * theirs, "float32_ratio": theirs / single, "bfloat16_ratio": theirs / half}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    repeats = 1 if "--quick" in sys.argv else 20
+    print(json.dumps({path: measure(path, repeats) for path in ("configs/water.yaml", "configs/quickstart.yaml")}))
