@@ -21,17 +21,6 @@ COMMON = {
     "training__learning_rate": 2e-2, "training__muon_learning_rate": 2e-2, "execution__validate_every": 4,
     "execution__checkpoint_every": 5,
 }  # fmt: skip
-ENGINES = [("ddp", 2), ("fsdp2", 2), ("fsdp2", 4)]
-
-
-def run_all(data: Path, folder: Path, engine: str, ranks: int) -> None:
-    """Train every variant with one engine; in this process where one rank will do."""
-    for name, changes in VARIANTS.items():
-        settings = {"execution__engine": engine, **COMMON, **changes}
-        if ranks == 1:
-            build.pretrain(config.load(config.PretrainConfig, launching.flags(data, folder / name, **settings)))
-        else:
-            launching.trained(data, folder / name, ranks, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +29,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return launching.write_dataset(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="module")
-def single(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every variant, trained by a single process."""
-    folder = tmp_path_factory.mktemp("single")
-    run_all(data, folder, "single", 1)
-    return folder
+def train_alone(data: Path, run: Path, variant: str) -> Path:
+    """Train, or go on, in this process."""
+    build.pretrain(config.load(config.PretrainConfig, launching.flags(data, run, **COMMON, **VARIANTS[variant])))
+    return run
 
 
-@pytest.fixture(scope="module", params=ENGINES, ids=lambda param: f"{param[0]}-{param[1]}")
-def several(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every variant, trained by several ranks."""
-    folder = tmp_path_factory.mktemp("several")
-    run_all(data, folder, *request.param)
-    return folder
+@pytest.fixture(scope="module", params=VARIANTS)
+def alone(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a single process; its folder has the name of the variant."""
+    return train_alone(data, tmp_path_factory.mktemp("alone") / request.param, request.param)
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -70,24 +55,16 @@ def assert_same_run(a: Path, b: Path) -> None:
         assert float((tensor - others[name]).norm()) <= tolerances.ENGINE_PARITY * float(tensor.norm()), name
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_ranks_and_engines_do_not_change_the_numbers(variant: str, single: Path, several: Path) -> None:
-    assert_same_run(single / variant, several / variant)
+@pytest.mark.parametrize(("engine", "ranks"), [("ddp", 2), ("fsdp2", 2), ("fsdp2", 4)])
+def test_ranks_change_nothing_and_their_checkpoint_goes_on_alone(engine: str, ranks: int, data: Path, alone: Path, tmp_path: Path) -> None:
+    together, continued = tmp_path / "together", tmp_path / "continued"
+    launching.trained(data, together, ranks, execution__engine=engine, **COMMON, **VARIANTS[alone.name])
+    assert_same_run(alone, together)
+    shutil.copytree(together, continued)
+    shutil.rmtree(continued / "checkpoints" / "step-00000010")
+    assert_same_run(alone, train_alone(data, continued, alone.name))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_training_moves_the_loss_so_that_parity_says_something(variant: str, single: Path) -> None:
-    validations = [line["validation_loss"] for line in launching.lines(single / variant) if "validation_loss" in line]
+def test_training_moves_the_loss_so_that_parity_says_something(alone: Path) -> None:
+    validations = [line["validation_loss"] for line in launching.lines(alone) if "validation_loss" in line]
     assert len(validations) == 3 and validations[-1] < 0.97 * validations[0]
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_checkpoint_of_any_engine_continues_in_a_single_process(
-    variant: str, data: Path, single: Path, several: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(several / variant, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000010")
-    changes = VARIANTS[variant]
-    message = build.pretrain(config.load(config.PretrainConfig, launching.flags(data, tmp_path / "run", **COMMON, **changes)))
-    assert message.endswith("finished, 10 steps")
-    assert_same_run(single / variant, tmp_path / "run")
