@@ -55,26 +55,39 @@ def find_model(source: str | Path) -> tuple[Path, dict[str, Any]]:
         from helm_scale.export.bundle import check_sums
 
         check_sums(folder)
-        return folder, json.loads((folder / "config.json").read_text())
+        return folder, _read_record(folder / "config.json")
     if not (folder / "model.json").is_file():
         from helm_scale.training.checkpoint import latest
 
         folder = latest(folder) or folder
     if not (folder / "model.json").is_file():
         raise ValueError(f"{source}: neither a run folder with a checkpoint nor a bundle; train with launch/pretrain.py first")
-    return folder, json.loads((folder / "model.json").read_text())
+    return folder, _read_record(folder / "model.json")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The record beside a model's weights; raises ValueError naming the file if it is damaged."""
+    try:
+        record = json.loads(path.read_text())
+        return {**record, "model": dict(record["model"]), "method": dict(record["method"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the record of a model ({error!r}); copy the folder again") from None
 
 
 def load_state(model: Helm, state: dict, where: str) -> None:
     """Copy weights into a model.
 
     Raises:
-        ValueError: names missing, unexpected or wrongly shaped tensors and the file.
+        ValueError: tensors are missing, unexpected or wrongly shaped; names the first of them and the folder.
     """
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{where}: weights do not fit the model: {error}") from None
+    got, wanted = ({name: tuple(tensor.shape) for name, tensor in part.items()} for part in (state, model.state_dict()))
+    wrong = [name for name in [*wanted, *got] if got.get(name) != wanted.get(name)]
+    if wrong:
+        raise ValueError(
+            f"{where}: weights of another ModelConfig: {wrong[0]} has shape {got.get(wrong[0])}, wanted {wanted.get(wrong[0])}"
+            f" (None: absent; {len(set(wrong))} tensors do not fit); keep weights and record of one model together"
+        )
+    model.load_state_dict(state)
 
 
 def export(config: ExportConfig) -> str:
@@ -191,7 +204,7 @@ def shards_generate(config: GenerateConfig) -> str:
         What the dataset holds; rejected molecules by name.
     Raises:
         ValueError: input that cannot be labelled, or a folder that holds something else.
-        RuntimeError: a PySCF process died.
+        ChildProcessError: a PySCF process died.
     """
     from helm_scale.data import unfinished, xyz
     from helm_scale.data.manifest import Rejected
@@ -249,7 +262,7 @@ def pretrain(config: PretrainConfig) -> str:
     Returns:
         what to tell the user; empty on ranks other than 0.
     Raises:
-        ValueError: config, data, launch and run folder do not fit each other. RuntimeError: loss or gradient not finite.
+        ValueError: config, data, launch and run folder do not fit each other. FloatingPointError: loss or gradient not finite.
     """
     from helm_scale.data.collate import collate
     from helm_scale.data.plan import validation_bins

@@ -153,7 +153,7 @@ class FinetuneConfig(_Strict):
     learning_rate: float = Field(2e-3, gt=0, description="peak rate of AdamW for the head and a random backbone")
     backbone_learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW for a pretrained backbone")
     seed: int = Field(0, ge=0, description="seed of weights and of sample order")
-    out: str = Field("runs/finetune", description="folder of the table, the weights and the metrics")
+    out: str = Field("runs/finetune", description="folder of the table, the report and the weights")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
 
 

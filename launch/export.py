@@ -10,5 +10,5 @@ if __name__ == "__main__":
     settings = config.load(config.ExportConfig)
     try:
         print(build.export(settings))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None

@@ -9,5 +9,5 @@ if __name__ == "__main__":
     settings = config.load(config.FinetuneConfig)
     try:
         print(build.finetune(settings))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None

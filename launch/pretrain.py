@@ -13,7 +13,7 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         message = build.pretrain(settings)
-    except ValueError as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(str(error)) from None
     if message:
         print(message)

@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> str:
     """Run one command; returns what to print.
 
     Raises:
-        ValueError, RuntimeError: one clear message.
+        ValueError, OSError: one clear message.
     """
     match arguments:
         case ["generate", *rest]:
@@ -31,5 +31,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         sys.stdout.write(main(sys.argv[1:]) + "\n")
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -12,7 +12,6 @@ from functools import cache
 
 import numpy as np
 
-from helm_scale.basis.elements import supported
 from helm_scale.basis.shells import nao, shell_counts, slot_counts
 from helm_scale.irreps.coupling import coupled_degrees
 
@@ -162,8 +161,3 @@ def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
 def ao_offsets(basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
     """First AO of every atom and, last, the number of AOs: [N+1] int64."""
     return np.concatenate([[0], np.cumsum([nao(basis, int(z)) for z in atomic_numbers])]).astype(np.int64)
-
-
-def elements_of(basis: str) -> tuple[int, ...]:
-    """Atomic numbers that a basis covers."""
-    return supported(basis)

@@ -96,9 +96,3 @@ def absolute_sum(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
     """Sum of |H| over all matrix elements that the packed irreps stand for, transposed blocks included (scalar)."""
     sums = [values.abs().sum() * (1 if group.weight == 1.0 else 2) for group, values in _group_values(packed_BS, layout)]
     return torch.stack(sums).sum()
-
-
-def dropped_norm(blocks_Bab: Tensor, layout: BlockLayout) -> float:
-    """Largest element (Hartree) that the layout's parity rule drops from symmetric on-site blocks."""
-    difference = blocks_Bab - unpack(pack(blocks_Bab, layout), layout)
-    return float(difference.abs().max()) if difference.numel() else 0.0

@@ -9,14 +9,20 @@ from helm_scale.batch import GraphBatch, Molecule
 from helm_scale.data.plan import StepPlan
 
 
-class _MicroBatches(Dataset[GraphBatch]):
-    """Reads and collates the samples of one micro-batch; runs in the workers."""
+class _MicroBatches(Dataset[GraphBatch | ValueError]):
+    """Reads and collates the samples of one micro-batch; runs in the workers.
+
+    A ValueError is returned: torch would bury the message of one that is raised in the traceback of the worker.
+    """
 
     def __init__(self, read: Callable[[int], Molecule], collate: Callable[[Sequence[Molecule]], GraphBatch]) -> None:
         self._read, self._collate = read, collate
 
-    def __getitem__(self, samples: Sequence[int]) -> GraphBatch:
-        return self._collate([self._read(index) for index in samples])
+    def __getitem__(self, samples: Sequence[int]) -> GraphBatch | ValueError:
+        try:
+            return self._collate([self._read(index) for index in samples])
+        except ValueError as error:
+            return error
 
 
 class Stream:
@@ -44,6 +50,13 @@ class Stream:
         return self.batches(bins[self._rank :: self._world_size])
 
     def batches(self, bins: Iterable[Sequence[int]]) -> Iterator[GraphBatch]:
-        """Yield one batch per bin, in order."""
+        """Yield one batch per bin, in order.
+
+        Raises:
+            ValueError: a sample that cannot be read or collated, with the message it met.
+        """
         own_generator = torch.Generator()  # the loader draws a seed for its workers: not from the global generator
-        return iter(DataLoader(self._data, batch_size=None, sampler=bins, num_workers=self._workers, generator=own_generator))
+        for batch in DataLoader(self._data, batch_size=None, sampler=bins, num_workers=self._workers, generator=own_generator):
+            if isinstance(batch, ValueError):
+                raise batch
+            yield batch

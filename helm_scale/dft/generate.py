@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,14 +88,9 @@ def label_all(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Molecu
     """Label molecules in parallel, with a progress bar: (number of the job, molecule or why it failed), as they finish.
 
     Raises:
-        RuntimeError: a process died.
+        ChildProcessError: a process died.
     """
-    try:
-        for number, result in run_parallel(label_or_reason, jobs, processes, len(jobs), "labels"):
-            if isinstance(result, str):
-                log.warning("rejected %s: %s", jobs[number].molecule.key, result)
-            yield number, result
-    except BrokenProcessPool:
-        raise RuntimeError(
-            "a PySCF process died, most often for want of memory; what was finished is kept: run again with fewer processes"
-        ) from None
+    for number, result in run_parallel(label_or_reason, jobs, processes, len(jobs), "labels"):
+        if isinstance(result, str):
+            log.warning("rejected %s: %s", jobs[number].molecule.key, result)
+        yield number, result

@@ -18,12 +18,16 @@ def check_electrons(molecule: Molecule, basis: str, where: str) -> None:
     """Raise ValueError naming `where` if charge and multiplicity do not fit the number of electrons."""
     elements.check_supported(basis, molecule.atomic_numbers, where)
     electrons = int(molecule.atomic_numbers.sum()) - molecule.charge
-    unpaired = molecule.spin_multiplicity - 1
-    valence = electrons - sum(ecp_core_electrons(basis, int(z)) for z in molecule.atomic_numbers)
-    if unpaired < 0 or valence < max(unpaired, 1) or (electrons - unpaired) % 2:
+    cores = sum(ecp_core_electrons(basis, int(z)) for z in molecule.atomic_numbers)
+    multiplicity, most = molecule.spin_multiplicity, electrons - cores + 1
+    if most <= 1:
+        outside = " outside the ECP cores" if cores else ""
+        raise ValueError(f"{where}: charge {molecule.charge:+d} leaves no electrons{outside}; wanted a lower charge")
+    if not 1 <= multiplicity <= most or (electrons + 1 - multiplicity) % 2:
+        parity = "odd" if electrons % 2 == 0 else "even"
         raise ValueError(
-            f"{where}: {electrons} electrons (charge {molecule.charge:+d}) cannot have multiplicity"
-            f" {molecule.spin_multiplicity}; wanted an {'odd' if electrons % 2 == 0 else 'even'} multiplicity"
+            f"{where}: {electrons} electrons (charge {molecule.charge:+d}) cannot have multiplicity {multiplicity};"
+            f" wanted an {parity} multiplicity from {1 + electrons % 2} to {most}"
         )
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -48,7 +49,7 @@ def run_parallel(
     matrices is never held at once.
 
     Raises:
-        Whatever the function raises; BrokenProcessPool if a process dies.
+        Whatever the function raises; ChildProcessError if a process dies.
     """
     context = multiprocessing.get_context("spawn")
     stream = enumerate(jobs)
@@ -66,4 +67,13 @@ def run_parallel(
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 bar.update()
-                yield running.pop(future), future.result()
+                yield running.pop(future), _result(future)
+
+
+def _result(future: Future[ResultT]) -> ResultT:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            "a PySCF process died, most often for want of memory; what was written is kept: run again with fewer processes"
+        ) from None

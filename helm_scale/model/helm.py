@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helm_scale.basis import layout
+from helm_scale.basis import elements, layout
 from helm_scale.batch import GraphBatch, Segment
 from helm_scale.config import ModelConfig
 from helm_scale.model.heads import BlockHead, EnergyHead
@@ -51,7 +51,7 @@ class Helm(nn.Module):
         self.onsite_head = BlockHead(config.lmax, config.channels, layout.head_multiplicities(config.basis, onsite=True))
         self.offsite_head = BlockHead(config.lmax, config.channels, multiplicities)
         self.to(getattr(torch, config.dtype))
-        widest = max(len(self._onsite(z).rows[0]) for z in layout.elements_of(config.basis))
+        widest = max(len(self._onsite(z).rows[0]) for z in elements.supported(config.basis))
         self.register_buffer("reference", torch.zeros(NUM_ELEMENTS, widest, dtype=torch.float64))
         self.register_buffer("output_scale", torch.ones((), dtype=torch.float64))
 

@@ -57,7 +57,7 @@ def train(job: Job) -> str:
     Returns:
         how it ended, one line.
     Raises:
-        RuntimeError: loss or gradient was not finite; no rank has taken that step.
+        FloatingPointError: loss or gradient was not finite; no rank has taken that step.
     """
     config, engine = job.config, job.engine
     average = WeightAverage(engine.parameters(), config.training.ema_decay) if config.training.ema_decay else None
@@ -135,7 +135,7 @@ def _open_monitor(job: Job, done: int) -> SilentMonitor:
 def _check_finite(job: Job, step: int, result: StepResult) -> None:
     if not result.stepped:
         samples = result.suspects or tuple(_keys(job, step))
-        raise RuntimeError(
+        raise FloatingPointError(
             f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}: not finite, so no rank took the step."
             f" Samples: {', '.join(samples)}. Look at their labels, or lower training.learning_rate; rerunning resumes before this step"
         )

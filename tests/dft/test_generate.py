@@ -93,7 +93,11 @@ def test_labels_are_those_of_the_method_record() -> None:
             50,
             "ValueError: multiplicity 2: only closed shells (multiplicity 1) have one Hamiltonian",
         ),
-        (replace(HF, charge=1), 50, "ValueError: hf: 9 electrons (charge +1) cannot have multiplicity 1; wanted an even multiplicity"),
+        (
+            replace(HF, charge=1),
+            50,
+            "ValueError: hf: 9 electrons (charge +1) cannot have multiplicity 1; wanted an even multiplicity from 2 to 10",
+        ),
     ],
 )
 def test_a_failed_molecule_says_why(molecule: Molecule, max_cycle: int, reason: str) -> None:

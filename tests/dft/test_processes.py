@@ -11,6 +11,8 @@ from helm_scale.dft.processes import run_parallel
 def _threads(job: int) -> tuple[int, str]:
     if job == 13:
         raise ValueError("job 13 is unlucky")
+    if job == 14:
+        os._exit(1)  # as the system does to a process that takes too much memory
     return os.getpid(), os.environ["OMP_NUM_THREADS"]
 
 
@@ -38,3 +40,8 @@ def test_every_job_comes_back_once_from_single_threaded_processes(monkeypatch: p
 def test_an_error_in_a_process_reaches_the_caller() -> None:
     with pytest.raises(ValueError, match="job 13 is unlucky"):
         list(run_parallel(_threads, [1, 13], processes=1, total=2, label="test"))
+
+
+def test_a_process_that_dies_is_reported_with_a_remedy() -> None:
+    with pytest.raises(ChildProcessError, match=r"a PySCF process died.*run again with fewer processes"):
+        list(run_parallel(_threads, [1, 14], processes=1, total=2, label="test"))

@@ -199,6 +199,6 @@ def test_a_loss_that_is_not_finite_stops_all_ranks_before_the_step(data: Path, t
     run, changes = tmp_path / "run", {"execution__engine": "fsdp2", "training__learning_rate": 1e30, "training__warmup_steps": 0}
     code, _, err = launching.launch(data, run, ranks=2, **changes)
     assert code != 0
-    assert err.count("RuntimeError: step 2: loss nan") == 2
+    assert err.count("step 2: loss nan") == 2 and "FloatingPointError" not in err
     assert "so no rank took the step. Samples: mol-" in err
     assert [line["step"] for line in launching.lines(run)] == [1]
