@@ -17,7 +17,7 @@ from helm_scale.config import PretrainConfig, load
 from helm_scale.data.manifest import Manifest
 from helm_scale.data.shards import ShardReader, ShardWriter
 
-KEYS = ("water", "ammonia", "methanol", "sulfur-dioxide", "hydrogen-cyanide", "phosphine", "chloromethane", "iodomethane")
+KEYS = ("H2O", "NH3", "CH3OH", "SO2", "HCN", "PH3", "CH3Cl", "CH3I")
 
 
 def write_eight(source: Path, out: Path) -> None:
