@@ -262,9 +262,12 @@ def _overrides(arguments: list[str]) -> dict[str, Any]:
 
 def _scalar(text: str) -> Any:
     """Keep text as it is, for pydantic to turn into numbers; only lists (`[a, b]`) and null are read as YAML."""
-    if text == "null" or (text.startswith("[") and text.endswith("]")):
+    if text != "null" and not (text.startswith("[") and text.endswith("]")):
+        return text
+    try:
         return yaml.safe_load(text)
-    return text
+    except yaml.YAMLError:
+        raise ValueError(f"command line: got '{text}', wanted a list such as [a, b]") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Datasets of Hamiltonians: make one from XYZ, check one, or say what one holds.
 
-python launch/shards.py generate --config configs/quickstart_data.yaml [--key value ...]
+python launch/shards.py generate --config configs/quickstart_data.yaml [--key value ...]    (--help lists the keys)
 python launch/shards.py verify FOLDER
 python launch/shards.py info FOLDER
 """
@@ -24,7 +24,10 @@ def main(arguments: list[str]) -> str:
             return build.shards_verify(folder)
         case ["info", folder]:
             return build.shards_info(folder)
-    raise ValueError(f"got {' '.join(arguments) or 'no command'}; wanted one of\n{(__doc__ or '').split(chr(10), 2)[2]}")
+    usage = (__doc__ or "").split("\n", 2)[2].rstrip()
+    if arguments in (["--help"], ["-h"]):
+        return usage
+    raise ValueError(f"got {' '.join(arguments) or 'no command'}; wanted one of\n{usage}")
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ def test_defaults_stand_without_arguments() -> None:
 
 
 def test_overrides_are_stronger_than_the_file_and_the_file_than_the_defaults(tmp_path: Path) -> None:
-    file = write(tmp_path, "run: from_file\nmodel:\n  lmax: 4\n  mmax: 3\n")
+    file = write(tmp_path, "out: from_file\nmodel:\n  lmax: 4\n  mmax: 3\n")
     loaded = config.load(config.PretrainConfig, ["--model.lmax", "5", "--config", file, "--training.steps=7"])
     assert (loaded.model.lmax, loaded.model.mmax, loaded.model.channels) == (5, 3, config.ModelConfig().channels)
-    assert (loaded.run, loaded.training.steps) == ("from_file", 7)
+    assert (loaded.out, loaded.training.steps) == ("from_file", 7)
 
 
 def test_of_two_equal_overrides_the_later_counts() -> None:
@@ -111,6 +111,11 @@ def test_more_orders_than_degrees_are_refused() -> None:
     assert message == "command line: model.mmax: got 3, wanted at most lmax = 2; set mmax too"
 
 
+def test_a_list_that_does_not_end_is_refused() -> None:
+    with pytest.raises(SystemExit, match=r"got '\[\"direct\]', wanted a list such as \[a, b\]"):
+        config.load(config.FinetuneConfig, ["--modes", '["direct]'])
+
+
 def test_a_value_without_a_flag_is_refused() -> None:
     assert mistake("config.yaml") == "command line: got 'config.yaml', wanted --key value (see --help)"
 
@@ -143,7 +148,7 @@ def test_help_lists_every_key_with_its_meaning(kind: type[config.PretrainConfig]
 
 def test_configs_do_not_change_after_loading() -> None:
     with pytest.raises(ValidationError):
-        config.PretrainConfig().run = "elsewhere"  # type: ignore[misc]
+        config.PretrainConfig().out = "elsewhere"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parent.parent.glob("configs/*.yaml")), ids=lambda path: path.stem)

@@ -41,7 +41,7 @@ def read_xyz(path: str | Path) -> tuple[list[Molecule], list[str]]:
 def _frames(path: Path) -> list[ase.Atoms]:
     if not path.is_file():
         raise ValueError(f"{path}: XYZ file not found")
-    if not path.read_text().strip():
+    if not path.read_bytes().strip():
         raise ValueError(f"{path}: empty; wanted at least one molecule in extended XYZ")
     try:
         return list(ase.io.iread(path, index=":", format="extxyz"))
@@ -55,11 +55,10 @@ def _molecule(atoms: ase.Atoms, number: int, where: str) -> Molecule:
     if not atoms.get_atomic_numbers().all():
         raise ValueError(f"{where}: unknown chemical symbol 'X'; wanted a real element")
     key = str(atoms.info.get("key", f"frame-{number:06d}"))
-    multiplicities = {name: atoms.info[name] for name in MULTIPLICITY_NAMES if name in atoms.info} or {"multiplicity": 1}
-    if len(set(multiplicities.values())) > 1:
-        given = ", ".join(f"{name}={value}" for name, value in multiplicities.items())
-        raise ValueError(f"{where} ({key}): {given} contradict each other; give one multiplicity (2S+1)")
-    name, multiplicity = next(iter(multiplicities.items()))
+    given = {name: _integer(atoms.info[name], f"{where} ({key}): {name}") for name in MULTIPLICITY_NAMES if name in atoms.info}
+    if len(set(given.values())) > 1:
+        listed = ", ".join(f"{name}={value}" for name, value in given.items())
+        raise ValueError(f"{where} ({key}): {listed} contradict each other; give one multiplicity (2S+1)")
     positions = atoms.get_positions().astype(np.float64)
     try:
         graph.check_geometry(key, positions)
@@ -70,12 +69,12 @@ def _molecule(atoms: ase.Atoms, number: int, where: str) -> Molecule:
         atomic_numbers=atoms.get_atomic_numbers().astype(np.int64),
         positions=positions,
         charge=_integer(atoms.info.get("charge", 0), f"{where} ({key}): charge"),
-        spin_multiplicity=_integer(multiplicity, f"{where} ({key}): {name}"),
+        spin_multiplicity=next(iter(given.values()), 1),
     )
 
 
 def _integer(value: Any, where: str) -> int:
     """Turn a value of the comment line into an integer."""
-    if isinstance(value, bool | str) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or not float(value).is_integer():
         raise ValueError(f"{where}: got {value}, wanted an integer")
     return int(value)

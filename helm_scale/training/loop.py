@@ -66,11 +66,12 @@ def train(job: Job) -> str:
     if done >= steps:
         return f"{config.out}: finished already ({done} of {steps} steps); raise training.steps or name another --out"
     monitor = _open_monitor(job, done)
-    started = time.perf_counter()
+    losses, started = [], time.perf_counter()
     for step, micro_batches in enumerate(job.batches(done, steps), start=done + 1):
         rate = learning_rate_factor(step - 1, steps, config.training.warmup_steps)
         result = engine.step(micro_batches, rate)
         _check_finite(job, step, result)
+        losses.append(result.loss)
         if average:
             average.update()
         line = _line(job, step, result, rate, time.perf_counter() - started)
@@ -83,7 +84,7 @@ def train(job: Job) -> str:
             _save(job, step, average)
         started = time.perf_counter()
     monitor.close()
-    return f"{config.out}: finished, {steps} steps"
+    return f"{config.out}: finished, {steps} steps; loss {losses[0]:.2e} at step {done + 1}, {losses[-1]:.2e} at step {steps}"
 
 
 def _resume(job: Job, average: WeightAverage | None) -> int:

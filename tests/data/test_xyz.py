@@ -37,6 +37,8 @@ def test_plain_xyz_is_read_too(tmp_path: Path) -> None:
     [
         ("charge=0.5", r"in.xyz, frame 1 \(frame-000001\): charge: got 0.5, wanted an integer"),
         ("charge=minus", "charge: got minus, wanted an integer"),
+        ("charge=nan", "charge: got nan, wanted an integer"),
+        ('spin="1 3"', r"spin: got \[1 3\], wanted an integer"),
         ("multiplicity=2 spin=3", r"frame 1 .*multiplicity=2, spin=3 contradict each other"),
         ("key=first", "in.xyz: key 'first' in frames 0 and 1"),
     ],
@@ -64,6 +66,12 @@ def test_a_file_without_molecules_is_named(text: str, message: str, tmp_path: Pa
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_xyz(path)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in.xyz").write_bytes(bytes(range(256)))
+    with pytest.raises(ValueError, match=r"in.xyz: not extended XYZ"):
+        read_xyz(tmp_path / "in.xyz")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -187,3 +187,5 @@ def test_the_launcher_answers_mistakes_in_one_line(tmp_path: Path) -> None:
     for arguments, message in ([["verify", "."], "manifest.json: not found"], [["check"], "got check; wanted one of"]):
         result = subprocess.run([sys.executable, "launch/shards.py", *arguments], cwd=ROOT, capture_output=True, text=True)
         assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
+    result = subprocess.run([sys.executable, "launch/shards.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.startswith("python launch/shards.py generate")
