@@ -34,6 +34,7 @@ _QUANTITIES = {  # name in the tally -> (name in the report, head in the table, 
     "subspace_overlap": ("occupied_subspace_overlap", "occupied overlap", 1.0),
 }
 _OVER_MOLECULES = ("hamiltonian_mae_over_molecules_uEh", "H MAE over molecules / uEh")
+_MEDIAN = ("hamiltonian_mae_median_uEh", "median molecule / uEh")
 _PARTS = {"element": "by_element_onsite", "pair": "by_element_pair_offsite", "degree": "by_irrep_degree", "distance": "by_distance_offsite"}
 _PART_HEADS = {
     "by_irrep_degree": "irrep degree L of dH",
@@ -84,7 +85,9 @@ def _quantities(tallies: Sequence[Tally]) -> dict[str, float]:
     averaged = means(add(tallies))
     found = {name: averaged[key] * factor for key, (name, _, factor) in _QUANTITIES.items() if key in averaged}
     each = np.array([means(one)["all"] for one in tallies if "all" in one])
-    return found if not len(each) else {_OVER_MOLECULES[0]: float(each.mean()) / MICROHARTREE} | found
+    if not len(each):
+        return found
+    return {_OVER_MOLECULES[0]: float(each.mean()) / MICROHARTREE, _MEDIAN[0]: float(np.median(each)) / MICROHARTREE} | found
 
 
 def _part(prediction: Tally, part: str) -> dict[str, dict[str, float]]:
@@ -113,7 +116,7 @@ def _order(part: str, name: str) -> tuple[float, ...]:
 
 def tables(report: dict[str, Any]) -> str:
     """Markdown: the rows; then irrep degrees, elements and element pairs of the prediction."""
-    heads = [_OVER_MOLECULES, *[(name, head) for key, (name, head, _) in _QUANTITIES.items() if key not in _ONLY_IN_JSON]]
+    heads = [_OVER_MOLECULES, _MEDIAN, *[(name, head) for key, (name, head, _) in _QUANTITIES.items() if key not in _ONLY_IN_JSON]]
     lines = [_line(["Hamiltonian", *[head for _, head in heads]]), _line(["---"] + ["---:"] * len(heads))]
     for row, values in report["rows"].items():
         lines.append(_line([_TITLES[row], *[_number(values.get(name)) for name, _ in heads]]))
@@ -124,11 +127,18 @@ def tables(report: dict[str, Any]) -> str:
             f" Overlap eigenvalues below {report['overlap_threshold']:g} were projected out: {report['orbitals_dropped_by_projection']}"
             f" (smallest {smallest:.1e})."
         )
-    lines += [f"Pairs beyond the model's range: {report['pairs_beyond_cutoff']}.", report["note"], *_ghost_warning(report)]
+    lines += [f"Pairs beyond the model's range: {report['pairs_beyond_cutoff']}.", _worst(report), report["note"], *_ghost_warning(report)]
     for title, head in _PART_HEADS.items():
         lines += ["", _line([head, "H MAE / uEh", "matrix elements"]), _line(["---", "---:", "---:"])]
         lines += [_line([name, _number(part["mae_uEh"]), f"{part['matrix_elements']:.0f}"]) for name, part in report[title].items()]
     return "\n".join(lines) + "\n"
+
+
+def _worst(report: dict[str, Any]) -> str:
+    """The molecules with the largest errors, by name: a mean may hang on a few of them."""
+    errors = {key: found["prediction"][_OVER_MOLECULES[0]] for key, found in report["by_molecule"].items()}
+    worst = sorted(errors, key=lambda key: (-errors[key], key))[:3]
+    return f"Largest H MAE / uEh: {', '.join(f'{key} {_number(errors[key])}' for key in worst)}."
 
 
 def _ghost_warning(report: dict[str, Any]) -> list[str]:

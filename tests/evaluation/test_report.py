@@ -41,6 +41,8 @@ def test_means_over_molecules_and_over_elements_are_told_apart(records: list[Rec
     assert maes["twice"] == pytest.approx(2 * maes["water"])
     assert maes["atom"] == pytest.approx(1e3 * 14 / 14**2)
     assert row["hamiltonian_mae_over_molecules_uEh"] == pytest.approx(np.mean(list(maes.values())))
+    assert row["hamiltonian_mae_median_uEh"] == pytest.approx(np.median(list(maes.values())))
+    assert "Largest H MAE / uEh: atom 71.4, twice" in tables(report)
     weighted = sum(maes[key] * sizes[key] for key in maes) / sum(sizes.values())
     assert row["hamiltonian_mae_over_elements_uEh"] == pytest.approx(weighted)
     assert weighted != pytest.approx(row["hamiltonian_mae_over_molecules_uEh"], rel=1e-2)
