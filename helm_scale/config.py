@@ -6,7 +6,7 @@ at every start.
 
 import difflib
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -200,6 +200,21 @@ def load(kind: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
         return parse(kind, values, str(file or "command line"), overrides)
     except ValueError as error:
         raise SystemExit(str(error)) from None
+
+
+def launch(kind: type[ConfigT], command: Callable[[ConfigT], str]) -> None:
+    """Run a command on the command line's config and print what it returns; a user's mistake ends in one line.
+
+    Raises:
+        SystemExit: as `load`, or with the command's own message.
+    """
+    settings = load(kind)
+    try:
+        text = command(settings)
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise SystemExit(str(error)) from None
+    if text:
+        sys.stdout.write(text + "\n")
 
 
 def parse(kind: type[ConfigT], values: dict[str, Any], where: str, overridden: Collection[str] = ()) -> ConfigT:

@@ -6,8 +6,4 @@ python launch/evaluate.py --source runs/pretrain --data data_shards/quickstart -
 from helm_scale import build, config
 
 if __name__ == "__main__":
-    settings = config.load(config.EvaluateConfig)
-    try:
-        print(build.evaluate(settings))
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from None
+    config.launch(config.EvaluateConfig, build.evaluate)

@@ -7,8 +7,4 @@ python launch/export.py --out runs/bundle --verify
 from helm_scale import build, config
 
 if __name__ == "__main__":
-    settings = config.load(config.ExportConfig)
-    try:
-        print(build.export(settings))
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from None
+    config.launch(config.ExportConfig, build.export)

@@ -6,8 +6,4 @@ python launch/finetune.py --source runs/bundle --data data_shards/quickstart --o
 from helm_scale import build, config
 
 if __name__ == "__main__":
-    settings = config.load(config.FinetuneConfig)
-    try:
-        print(build.finetune(settings))
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from None
+    config.launch(config.FinetuneConfig, build.finetune)

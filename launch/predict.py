@@ -6,8 +6,4 @@ python launch/predict.py --source runs/pretrain --xyz molecules.xyz --out runs/p
 from helm_scale import build, config
 
 if __name__ == "__main__":
-    settings = config.load(config.PredictConfig)
-    try:
-        print(build.predict(settings))
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from None
+    config.launch(config.PredictConfig, build.predict)

@@ -9,11 +9,5 @@ import logging
 from helm_scale import build, config
 
 if __name__ == "__main__":
-    settings = config.load(config.PretrainConfig)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        message = build.pretrain(settings)
-    except (ValueError, OSError, FloatingPointError) as error:
-        raise SystemExit(str(error)) from None
-    if message:
-        print(message)
+    config.launch(config.PretrainConfig, build.pretrain)

@@ -28,6 +28,12 @@ class LossSums:
     metrics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
+def root_plus_mean(total: Tensor, count: Tensor) -> Tensor:
+    """sqrt(S/N) + S/N of a sum of squares S over N terms; an exact fit has gradient zero."""
+    mean = (total / count).clamp(min=1e-30)  # the root has no gradient at 0, which few labels can reach exactly
+    return torch.sqrt(mean) + mean
+
+
 @dataclass(frozen=True)
 class HamiltonianObjective:
     """sqrt(MSE) + MSE over matrix elements, in Hartree (HELM, arXiv:2510.00224, with the norm-preserving coupling).
@@ -58,8 +64,7 @@ class HamiltonianObjective:
     @staticmethod
     def loss(total: Tensor, count: Tensor) -> Tensor:
         """sqrt(S/N) + S/N, Hartree (the second term Hartree squared)."""
-        mean = total / count
-        return torch.sqrt(mean) + mean
+        return root_plus_mean(total, count)
 
     def _metrics(self, batch: GraphBatch, onsite: Tensor, offsite: Tensor, count: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         near = [(s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments]
@@ -94,6 +99,5 @@ class EnergyObjective:
 
     @staticmethod
     def loss(total: Tensor, count: Tensor) -> Tensor:
-        """sqrt(S/N) + S/N."""
-        mean = (total / count).clamp(min=1e-30)  # the root has no gradient at 0, which few labels can reach exactly
-        return torch.sqrt(mean) + mean
+        """sqrt(S/N) + S/N, Hartree (the second term Hartree squared)."""
+        return root_plus_mean(total, count)

@@ -67,3 +67,10 @@ def test_atomic_energies_are_recovered() -> None:
     table, residual = fit_atomic_energies([collate(molecules, SMALL())], 84)
     assert {z: float(table[z]) for z in atomic} == pytest.approx(atomic, abs=1e-9)
     assert residual < 2e-6
+
+
+def test_an_exact_fit_has_a_finite_loss_and_no_gradient() -> None:
+    total = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    loss = HamiltonianObjective.loss(total, torch.tensor(10.0, dtype=torch.float64))
+    (slope,) = torch.autograd.grad(loss, total)
+    assert float(loss.detach()) < 1e-14 and float(slope) == 0.0
