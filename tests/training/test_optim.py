@@ -76,7 +76,7 @@ def test_every_parameter_has_one_optimizer_and_muon_only_hidden_matrices() -> No
     assert sorted(map(id, taken)) == sorted(map(id, by_name.values()))
     name_of = {id(parameter): name for name, parameter in by_name.items()}
     hidden = {name_of[id(p)] for p in muon.param_groups[0]["params"]}
-    assert "tower.layers.0.operator.first.zero.weight" in hidden
+    assert "pairs.tower.layers.0.operator.first.invariant.weight" in hidden
     assert not [name for name in hidden if "head" in name or "edge_scalars" in name or name.startswith("trunk.element")]
     assert {name_of[id(p)] for p in adamw.param_groups[1]["params"]} == {name for name, p in by_name.items() if p.ndim < 2}
     assert adamw.param_groups[1]["weight_decay"] == 0.0
