@@ -21,6 +21,7 @@ from helm_scale.config import (
     ExportConfig,
     FinetuneConfig,
     GenerateConfig,
+    ImportConfig,
     ModelConfig,
     PredictConfig,
     PretrainConfig,
@@ -229,6 +230,21 @@ def shards_generate(config: GenerateConfig) -> str:
         work.finish(molecules, splits, rejected, config.licence, source, config.molecules_per_shard)
     work.clear()
     return shards_info(config.out)
+
+
+def shards_import(config: ImportConfig) -> str:
+    """Turn a public dataset or a folder of npz files into shards; a rerun continues, or does nothing once all is done.
+
+    Returns:
+        How many samples were proven, and what the dataset holds.
+    Raises:
+        ValueError: a file that is not what it should be, a failed proof, or a folder that holds something else.
+        ChildProcessError: a process died.
+    """
+    from helm_scale.importers.run import import_dataset
+
+    made, proven = import_dataset(config)
+    return f"{proven.samples} samples proven, {proven.consistent} of them by one-step self-consistency\n{made.describe()}"
 
 
 def shards_verify(folder: str) -> str:

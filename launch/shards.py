@@ -1,6 +1,7 @@
-"""Datasets of Hamiltonians: make one from XYZ, check one, or say what one holds.
+"""Datasets of Hamiltonians: make or import one, check one, say what one holds, divide and join them.
 
 python launch/shards.py generate --config configs/quickstart_data.yaml [--key value ...]    (--help lists the keys)
+python launch/shards.py import DATASET --source FILE --out FOLDER [--key value ...]         (docs/datasets.md)
 python launch/shards.py verify FOLDER
 python launch/shards.py info FOLDER
 """
@@ -20,6 +21,8 @@ def main(arguments: list[str]) -> str:
     match arguments:
         case ["generate", *rest]:
             return build.shards_generate(config.load(config.GenerateConfig, rest))
+        case ["import", dataset, *rest]:
+            return build.shards_import(config.load(config.ImportConfig, ["--dataset", dataset, *rest]))
         case ["verify", folder]:
             return build.shards_verify(folder)
         case ["info", folder]:

@@ -20,7 +20,7 @@ FLOORS = (
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 EVERYWHERE = {"numpy", "torch", "helm_scale", *sys.stdlib_module_names}
 DOORS = {
-    "ase": ("data/xyz.py", "export/calculator.py"),
+    "ase": ("data/xyz.py", "export/calculator.py", "importers/md17.py"),
     "deepspeed": ("parallel/",),
     "e3nn": ("irreps/",),
     "h5py": ("importers/",),
