@@ -202,6 +202,39 @@ class ImportConfig(_Strict):
     processes: int = Field(2, ge=1, description="processes")
 
 
+class SplitConfig(_Strict):
+    """launch/shards.py split: divide a dataset anew; like samples stay on one side."""
+
+    folder: str = Field("data_shards/new", description="dataset; its manifest is written anew, the old one kept beside it")
+    by: Literal["composition", "geometry"] = Field(
+        "composition", description="like are samples of one composition, charge and multiplicity, or near-duplicate geometries"
+    )
+    fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, validation and test, [a, b, c]")
+    tolerance: float = Field(0.05, gt=0, description="near-duplicate: no sorted distance differs by more, Angstrom")
+    seed: int = Field(0, ge=0, description="seed of the order in which groups are given to splits")
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> "SplitConfig":
+        if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError(f"fractions: got {list(self.fractions)}, wanted three shares that sum to one")
+        return self
+
+
+class LeaksConfig(_Strict):
+    """launch/shards.py leaks: find near-duplicates in different splits."""
+
+    folder: str = Field("data_shards/new", description="dataset")
+    tolerance: float = Field(0.05, gt=0, description="near-duplicate: no sorted distance differs by more, Angstrom")
+
+
+class RepackConfig(_Strict):
+    """launch/shards.py repack: the same samples in shards of another size."""
+
+    folder: str = Field("data_shards/new", description="dataset")
+    out: str = Field("data_shards/repacked", description="new folder of shards and manifest.json")
+    molecules_per_shard: int = Field(64, ge=1, description="molecules per tar file")
+
+
 ConfigT = TypeVar("ConfigT", bound=_Strict)
 
 

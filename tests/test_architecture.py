@@ -24,7 +24,7 @@ DOORS = {
     "deepspeed": ("parallel/",),
     "e3nn": ("irreps/",),
     "h5py": ("importers/",),
-    "matplotlib": ("evaluation/",),
+    "matplotlib": ("evaluation/", "data/histograms.py"),
     "pydantic": ("config.py",),
     "pyscf": ("dft/",),
     "safetensors": ("model/weights.py",),
