@@ -184,6 +184,7 @@ class ImportConfig(_Strict):
     out: str = Field("data_shards/new", description="folder of shards and manifest.json")
     split: str = Field("none", description="published division by name (docs/datasets.md), or none: all is train")
     samples: int = Field(0, ge=0, description="import at most so many, the first; 0 means all")
+    exclude: tuple[str, ...] = Field((), description="samples to leave out, [a, b], named as messages name them; listed as rejected")
     xc: str | None = Field(None, description="functional, PySCF's name; none: the dataset's own")
     basis: Literal["def2-tzvpd", "def2-svp"] | None = Field(None, description="orbital basis; none: the dataset's own")
     auxbasis: str | None = Field(None, description="density-fitting basis; none: the dataset's own")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from helm_scale.basis import elements
 from helm_scale.data import manifest
-from helm_scale.data.manifest import Manifest, SampleRecord, ShardRecord
+from helm_scale.data.manifest import Manifest, Rejected, SampleRecord, ShardRecord
 
 
 def concat(folders: Sequence[str | Path], out: Path) -> Manifest:
@@ -19,11 +19,18 @@ def concat(folders: Sequence[str | Path], out: Path) -> Manifest:
     return join([Manifest.load(folder) for folder in folders], out, shutil.copyfile)
 
 
-def join(parts: Sequence[Manifest], out: Path, transfer: Callable[[Path, Path], object], source: str | None = None) -> Manifest:
+def join(
+    parts: Sequence[Manifest],
+    out: Path,
+    transfer: Callable[[Path, Path], object],
+    source: str | None = None,
+    rejected: Sequence[Rejected] = (),
+) -> Manifest:
     """Bring the shards of datasets into one folder and write its manifest, last and atomically.
 
     Args:
         transfer: brings one file from the first path to the second. source: identifies the input; by default the parts' own.
+        rejected: samples left out, beside those of the parts.
     Raises:
         ValueError: as `concat`, or a shard that did not arrive whole.
     """
@@ -47,8 +54,7 @@ def join(parts: Sequence[Manifest], out: Path, transfer: Callable[[Path, Path], 
         "labels": parts[0].labels,
         "elements": _sum(part.elements for part in parts),
     }
-    rejected = [one for part in parts for one in part.rejected]
-    return manifest.write(out, head, shards, _rows(parts), rejected)
+    return manifest.write(out, head, shards, _rows(parts), [*rejected, *(one for part in parts for one in part.rejected)])
 
 
 def rows_of(part: Manifest, splits: Iterable[str], first_shard: int = 0) -> list[SampleRecord]:

@@ -15,7 +15,7 @@ import numpy as np
 from helm_scale.batch import Method, Molecule
 from helm_scale.config import ImportConfig
 from helm_scale.data import codec, joining, manifest
-from helm_scale.data.manifest import Manifest
+from helm_scale.data.manifest import Manifest, Rejected
 from helm_scale.data.shards import ShardWriter
 from helm_scale.data.unfinished import finished_dataset
 from helm_scale.dft.energies import EnergyFunctional, overlap
@@ -87,7 +87,8 @@ def import_dataset(config: ImportConfig) -> tuple[Manifest, Proven]:
     missing = [part for part in parts if not _is_done(part)]
     proven = [_prove_first(plan, addresses)] if missing else []
     proven += [result for _, result in run_parallel(_make, missing, config.processes, len(missing), "import", "shard")]
-    made = joining.join([Manifest.load(_folder(part)) for part in parts], out, _move, plan.source)
+    left_out = [Rejected(name, "excluded by the user") for name in config.exclude]
+    made = joining.join([Manifest.load(_folder(part)) for part in parts], out, _move, plan.source, left_out)
     shutil.rmtree(out / "unfinished")
     return made, Proven(sum(one.samples for one in proven), sum(one.consistent for one in proven))
 
@@ -100,15 +101,29 @@ def _prepare(config: ImportConfig) -> tuple[Plan, Sequence[Address], np.ndarray]
     if licence is None:
         raise ValueError(f"{path}: the files name no licence; give --licence (an SPDX name)")
     addresses = source.addresses()
-    if not addresses:
-        raise ValueError(f"{path}: holds no samples")
+    count = len(addresses)
     splits = np.full(len(addresses), "train", dtype=object) if config.split == "none" else source.splits(config.split)
-    used = slice(config.samples or None)
+    addresses, splits = _chosen(addresses, splits, config)
     labels = codec.labels_of(_labelled(source.read(addresses[0]), method, config))
-    about = f"{config.dataset}, {path.name}, {len(addresses[used])} of {len(addresses)} samples, split {config.split}"
+    about = f"{config.dataset}, {path.name}, {len(addresses)} samples of {count}, split {config.split}"
     about += "" if config.dataset != "omol-csh-58k" else ", repaired" if config.repair else ", not repaired"
     limits = Limits(config.consistency_limit or dataset.consistency, config.proof_atoms)
-    return Plan(config, method, licence, labels, limits, about), addresses[used], splits[used]
+    return Plan(config, method, licence, labels, limits, about), addresses, splits
+
+
+def _chosen(addresses: Sequence[Address], splits: np.ndarray, config: ImportConfig) -> tuple[Sequence[Address], np.ndarray]:
+    """The samples to import: without those that the user excludes, the first `samples` of them.
+
+    Raises:
+        ValueError: an excluded sample that there is not, or nothing is left.
+    """
+    unknown = sorted(set(config.exclude) - {str(address) for address in addresses})
+    if unknown:
+        raise ValueError(f"{config.source}: exclude: no sample '{unknown[0]}'; wanted names as the messages of the import give them")
+    kept = [place for place, address in enumerate(addresses) if str(address) not in config.exclude][: config.samples or None]
+    if not kept:
+        raise ValueError(f"{config.source}: holds no samples, or all are excluded")
+    return [addresses[place] for place in kept], splits[kept]
 
 
 def declared_method(known: Method | None, config: ImportConfig) -> Method:
@@ -145,6 +160,11 @@ def _prove_first(plan: Plan, addresses: Sequence[Address]) -> Proven:
     for address in addresses[: config.proof_first]:
         consistent += prove(source.read(address), plan.method, plan.limits, f"{config.source}, sample {address}")
         log.info("%s, sample %s: every proof holds", config.source, address)
+    if config.proof_atoms and not consistent:
+        raise ValueError(
+            f"{config.source}: none of the first {config.proof_first} samples has at most {config.proof_atoms} atoms, so nothing proves"
+            " the functional: raise --proof_first or --proof_atoms, or go without this proof: --proof_atoms 0"
+        )
     return Proven(len(addresses[: config.proof_first]), consistent)
 
 

@@ -1,5 +1,10 @@
 """Every importer gives back the matrices that its file was made of, with method, splits and licence; killed, it goes on."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helm_scale.basis.layout import ao_offsets
 from helm_scale.batch import Molecule
 from helm_scale.config import ImportConfig
-from helm_scale.data.manifest import Manifest
+from helm_scale.data.manifest import Rejected
 from helm_scale.data.shards import ShardReader, verify
 from helm_scale.importers import run
 from tests.importers import layouts
 from tests.importers.conftest import Labels
 from tests.tolerances import SHARD_MAX, SHARD_MEAN
 
+ROOT = Path(__file__).parents[2]
 WB97X_D = "hyb_gga_xc_wb97x_d"
 FLOAT32_FILES = ("md17", "nabla-dft")
 Case = tuple[str, str, list[str], Callable[[Path, list[Molecule]], Path], dict]
@@ -77,38 +82,69 @@ def test_orca_triangles_with_overlap_and_baseline_in_npz_files(labels: Labels, t
 
 
 def test_forces_that_are_all_zero_are_left_out(labels: Labels, tmp_path: Path) -> None:
-    file = layouts.write_nabla_dft(tmp_path / "n.db", [labels("water", WB97X_D, "def2-svp")], forces=False)
-    made, _ = run.import_dataset(config("nabla-dft", file, tmp_path / "out"))
-    assert made.labels == ("hamiltonian", "energy")
+    for forces in (False, True):
+        file = layouts.write_nabla_dft(tmp_path / f"{forces}.db", [labels("water", WB97X_D, "def2-svp")], forces=forces)
+        found = run.DATASETS["nabla-dft"].open(file, ImportConfig()).read(0).molecule
+        assert (found.forces is not None) == forces and found.energy is not None
 
 
-def test_a_killed_import_goes_on_and_gives_the_same_bytes(labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = layouts.write_qh9_stable(tmp_path / "q.db", [labels(name, "b3lyp5", "def2-svp") for name in ("water", "fluoride")])
-    whole, killed = (config("qh9-stable", file, tmp_path / name) for name in ("whole", "killed"))
-    first, _ = run.import_dataset(whole)
-
-    def join(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
-        interrupted.setattr(run.joining, "join", join)
-        run.import_dataset(killed)
-    parts = tmp_path / "killed" / "unfinished"
-    (parts / "part-000001" / "manifest.json").unlink()  # as if killed in the middle of the second shard
-    kept = (parts / "part-000000" / "shard-000000.tar").stat().st_mtime_ns
+def test_a_killed_import_goes_on_and_gives_the_same_bytes(labels: Labels, tmp_path: Path) -> None:
+    file = layouts.write_qh9_stable(tmp_path / "q.db", [labels(name, "b3lyp5", "def2-svp") for name in ("water", "fluoride", "water")])
+    settings = config("qh9-stable", file, tmp_path / "killed")
+    options = [word for name, value in settings.model_dump(exclude_defaults=True).items() for word in (f"--{name}", str(value))]
+    process = subprocess.Popen([sys.executable, "launch/shards.py", "import", "qh9-stable", *options], cwd=ROOT, start_new_session=True)
+    unfinished, deadline = tmp_path / "killed" / "unfinished", time.monotonic() + 60
+    while not (unfinished / "part-000000" / "manifest.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    kept = (unfinished / "part-000000" / "shard-000000.tar").stat().st_mtime_ns
     with pytest.raises(ValueError, match=r"part-000000: begun with another method: .*'b3lyp5'.*, now .*'b3lyp'"):
-        run.import_dataset(killed.model_copy(update={"xc": "b3lyp"}))
-    second, proven = run.import_dataset(killed)
-    assert (tmp_path / "killed" / "shard-000000.tar").stat().st_mtime_ns == kept and proven.samples == 3 and not parts.exists()
-    for name in ("manifest.json", "shard-000000.tar", "shard-000001.tar"):
+        run.import_dataset(settings.model_copy(update={"xc": "b3lyp"}))
+    second, _ = run.import_dataset(settings)
+    assert (tmp_path / "killed" / "shard-000000.tar").stat().st_mtime_ns == kept and not unfinished.exists()
+    first, proven = run.import_dataset(settings.model_copy(update={"out": str(tmp_path / "whole"), "processes": 2}))
+    assert proven.samples == 6
+    for name in ("manifest.json", *(f"shard-00000{number}.tar" for number in range(3))):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
-    assert run.import_dataset(killed)[1].samples == 0 and second.hash == first.hash
+    assert run.import_dataset(settings)[1].samples == 0 and second.hash == first.hash
     with pytest.raises(ValueError, match="holds a finished dataset of another input"):
-        run.import_dataset(killed.model_copy(update={"samples": 1}))
+        run.import_dataset(settings.model_copy(update={"samples": 1}))
 
 
-def test_a_sample_is_read_alone(labels: Labels, tmp_path: Path) -> None:
+def test_an_import_killed_while_shards_move_goes_on(labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = layouts.write_qh9_stable(tmp_path / "q.db", [labels("water", "b3lyp5", "def2-svp"), labels("fluoride", "b3lyp5", "def2-svp")])
+    settings, move = config("qh9-stable", file, tmp_path / "out", proof_share=0.0), run._move
+
+    def interrupted(shard: Path, target: Path) -> None:
+        if target.name == "shard-000001.tar":
+            raise KeyboardInterrupt
+        move(shard, target)
+
+    with monkeypatch.context() as change, pytest.raises(KeyboardInterrupt):
+        change.setattr(run, "_move", interrupted)
+        run.import_dataset(settings)
+    assert (tmp_path / "out" / "shard-000000.tar").exists()
+    assert len(run.import_dataset(settings)[0]) == 2 and verify(tmp_path / "out") == []
+
+
+def test_the_first_samples_or_all_but_some(labels: Labels, tmp_path: Path) -> None:
     file = layouts.write_md17(tmp_path / "m.db", [labels("water", "pbe", "def2-svp"), labels("stretched", "pbe", "def2-svp")])
-    made, proven = run.import_dataset(config("md17", file, tmp_path / "out", samples=1, proof_share=0.0))
-    assert made.key.tolist() == ["md17-H2O-1"] and proven.samples == 1 and isinstance(made, Manifest)
-    assert ShardReader(made).read(0).hamiltonian.shape == (int(ao_offsets("def2-svp", np.array([8, 1, 1]))[-1]),) * 2
+    made, proven = run.import_dataset(config("md17", file, tmp_path / "first", samples=1, proof_share=0.0))
+    assert made.key.tolist() == ["md17-H2O-1"] and proven == run.Proven(1, 1)
+    made, _ = run.import_dataset(config("md17", file, tmp_path / "rest", exclude=("1",)))
+    assert made.key.tolist() == ["md17-H2O-2"] and made.rejected == (Rejected("1", "excluded by the user"),)
+    with pytest.raises(ValueError, match="exclude: no sample '7'"):
+        run.import_dataset(config("md17", file, tmp_path / "none", exclude=("1", "7")))
+    with pytest.raises(ValueError, match="all are excluded"):
+        run.import_dataset(config("md17", file, tmp_path / "none", exclude=("1", "2")))
+
+
+def test_an_import_in_which_nothing_proves_the_functional_is_refused(labels: Labels, tmp_path: Path) -> None:
+    file = layouts.write_qh9_stable(tmp_path / "q.db", [labels("water", "b3lyp5", "def2-svp")])
+    with pytest.raises(ValueError, match="none of the first 4 samples has at most 2 atoms, so nothing proves the functional"):
+        run.import_dataset(config("qh9-stable", file, tmp_path / "out", proof_atoms=2))
+    _, proven = run.import_dataset(config("qh9-stable", file, tmp_path / "out", proof_atoms=0, proof_share=0.0))
+    assert proven == run.Proven(1, 0)
