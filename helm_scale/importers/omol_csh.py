@@ -4,8 +4,8 @@ The release was reordered from ORCA's order to m-ascending shells with a list of
 prints the diffuse shells of def2-TZVPD last: every element whose true list is not sorted is scrambled. Undoing the
 reordering with the sorted list and redoing it with the true one repairs it exactly.
 
-ORCA's default adds the VV10 correlation of this functional after the SCF, and then H has no part of it. The one-step
-self-consistency says which: see docs/datasets.md.
+ORCA can take the VV10 correlation of this functional into the SCF or add it afterwards, and then H has no part of it. The
+proof of consistency tells the two apart: see docs/datasets.md.
 """
 
 import hashlib

@@ -123,5 +123,5 @@ def _foreign(key: str, atoms: int, numbers: bytes, positions: bytes, matrix: byt
     return Foreign(molecule, "pyscf", tuple(shells), {"hamiltonian": array(matrix, "float64", (size, size), f"{where}, Ham")})
 
 
-QH9_STABLE = Published(Stable, METHOD, "CC-BY-NC-SA-4.0", 10e-6)
-QH9_DYNAMIC = Published(Dynamic, METHOD, "CC-BY-NC-SA-4.0", 10e-6)
+QH9_STABLE = Published(Stable, METHOD, "CC-BY-NC-SA-4.0", 5e-6)
+QH9_DYNAMIC = Published(Dynamic, METHOD, "CC-BY-NC-SA-4.0", 5e-6)

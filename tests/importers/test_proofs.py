@@ -53,7 +53,7 @@ def test_the_ao_order_of_another_program(labels: Labels, refused: Callable, tmp_
 def test_b3lyp_where_b3lyp5_is_declared(labels: Labels, refused: Callable, tmp_path: Path) -> None:
     file = layouts.write_qh9_stable(tmp_path / "q.db", [labels("water", "b3lyp", SVP)])
     said = refused("qh9-stable", file)
-    assert "proof 'consistency': mean |F[P(H)] - H| = " in said and "uEh with b3lyp5, limit 10.0 uEh" in said
+    assert "proof 'consistency': mean |F[P(H)] - H| = " in said and "uEh with b3lyp5, limit 5.0 uEh" in said
     assert said.endswith("every proof holds if the functional is b3lyp, not b3lyp5: --xc 'b3lyp'")
 
 
