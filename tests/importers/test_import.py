@@ -23,6 +23,7 @@ from tests.tolerances import SHARD_MAX, SHARD_MEAN
 
 ROOT = Path(__file__).parents[2]
 WB97X_D = "hyb_gga_xc_wb97x_d"
+HALF_STEP = 2**-25  # Hartree: what a shard rounds an off-site element to; on-site blocks stay in float64
 FLOAT32_FILES = ("md17", "nabla-dft")
 Case = tuple[str, str, list[str], Callable[[Path, list[Molecule]], Path], dict]
 CASES: list[Case] = [
@@ -57,7 +58,7 @@ def test_imported_matrices_are_the_originals(
         assert original.hamiltonian is not None and found.hamiltonian is not None
         wanted = original.hamiltonian.astype(np.float32).astype(np.float64) if dataset in FLOAT32_FILES else original.hamiltonian
         error = np.abs(found.hamiltonian - wanted)
-        assert error.max() < SHARD_MAX and error.mean() < SHARD_MEAN
+        assert error.max() < HALF_STEP and error.mean() < SHARD_MEAN
         assert np.array_equal(found.atomic_numbers, original.atomic_numbers)
         assert np.abs(found.positions - original.positions).max() < (1e-6 if dataset == "nabla-dft" else 1e-12)
         if found.forces is not None:
@@ -93,7 +94,7 @@ def test_a_killed_import_goes_on_and_gives_the_same_bytes(labels: Labels, tmp_pa
     settings = config("qh9-stable", file, tmp_path / "killed")
     options = [word for name, value in settings.model_dump(exclude_defaults=True).items() for word in (f"--{name}", str(value))]
     process = subprocess.Popen([sys.executable, "launch/shards.py", "import", "qh9-stable", *options], cwd=ROOT, start_new_session=True)
-    unfinished, deadline = tmp_path / "killed" / "unfinished", time.monotonic() + 60
+    unfinished, deadline = tmp_path / "killed" / "unfinished", time.monotonic() + 300
     while not (unfinished / "part-000000" / "manifest.json").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)

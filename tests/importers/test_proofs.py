@@ -1,6 +1,7 @@
 """A file that is not what it is declared to be is refused, with the check, the sample and the cause."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,15 @@ def test_elements_whose_shells_are_sorted_have_no_defect(labels: Labels, tmp_pat
         source = run.DATASETS["omol-csh-58k"].open(file, ImportConfig())
         readings.append(source.read(source.addresses()[0]))
     assert np.array_equal(readings[0].matrices["hamiltonian"], readings[1].matrices["hamiltonian"])
+
+
+def test_a_state_below_every_core(labels: Labels, refused: Callable, tmp_path: Path) -> None:
+    original = labels("water", "pbe", SVP)
+    assert original.hamiltonian is not None
+    ghost = original.hamiltonian - 400.0 * np.diag(np.arange(24) == 23)
+    folder = layouts.write_npz(tmp_path / "npz", [replace(original, hamiltonian=ghost)])
+    said = refused("npz", folder, xc="pbe", basis=SVP, licence="MIT", proof_atoms=0)
+    assert "proof 'levels': lowest eigenvalue -" in said and "Eh, wanted none below -23.4 Eh" in said
 
 
 def test_a_wrong_charge(labels: Labels, refused: Callable, tmp_path: Path) -> None:
