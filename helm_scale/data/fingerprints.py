@@ -56,11 +56,13 @@ def near_duplicates(prints: list[Fingerprint], tolerance: float) -> Iterator[tup
 
 
 def _near(indices: np.ndarray, distances: np.ndarray, tolerance: float) -> Iterator[tuple[int, int, float]]:
-    """Near pairs of one composition. A mean differs by no more than the largest difference, so sorted means give a window."""
-    means = distances.mean(axis=1, dtype=np.float64) if distances.shape[1] else np.zeros(len(indices))
-    order = np.argsort(means, kind="stable")
-    indices, distances, means = indices[order], distances[order], means[order]
-    ends = np.searchsorted(means, means + tolerance, side="right")
+    """Near pairs of one composition: sorted by the distance that varies most, they lie within a window."""
+    if distances.shape[1] == 0:
+        distances = np.zeros((len(indices), 1), dtype=np.float32)  # single atoms
+    distances = distances[:, np.argsort(-distances.std(axis=0), kind="stable")]
+    order = np.argsort(distances[:, 0], kind="stable")
+    indices, distances = indices[order], distances[order]
+    ends = np.searchsorted(distances[:, 0], distances[:, 0] + np.float32(tolerance), side="right")
     for place, end in enumerate(ends):
         window = slice(place + 1, end)
         largest = np.abs(distances[window] - distances[place]).max(axis=1, initial=0.0)

@@ -1,6 +1,5 @@
 """Splits that do not leak: like samples stay on one side, and what an existing division mixes is found."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -103,14 +102,32 @@ def leaks(dataset: Manifest, prints: list[Fingerprint], tolerance: float) -> lis
     Args:
         tolerance: largest difference of sorted distances, Angstrom.
     """
-    found: dict[tuple[str, str], list[tuple[int, int, float]]] = {}
+    found: dict[tuple[str, str], _Leak] = {}
     order = {name: place for place, name in enumerate(_ordered_names(dataset))}
+    splits = dataset.splits.tolist()
     for i, j, difference in fingerprints.near_duplicates(prints, tolerance):
-        first, second = sorted((i, j), key=lambda index: order[str(dataset.splits[index])])
-        names = str(dataset.splits[first]), str(dataset.splits[second])
-        if names[0] != names[1]:
-            found.setdefault(names, []).append((first, second, difference))
-    return [_leak_line(dataset, names, pairs) for names, pairs in sorted(found.items())]
+        first, second = sorted((i, j), key=lambda index: order[splits[index]])
+        if splits[first] != splits[second]:
+            found.setdefault((splits[first], splits[second]), _Leak()).add(first, second, difference)
+    return [leak.describe(dataset, *names) for names, leak in sorted(found.items())]
+
+
+class _Leak:
+    """Near-duplicates between two splits: which samples of the second are touched, and the nearest pairs."""
+
+    def __init__(self) -> None:
+        self._touched: set[int] = set()
+        self._nearest: list[tuple[float, int, int]] = []
+
+    def add(self, first: int, second: int, difference: float) -> None:
+        """Note a pair."""
+        self._touched.add(second)
+        self._nearest = sorted([*self._nearest, (difference, first, second)])[:SHOWN]
+
+    def describe(self, dataset: Manifest, first: str, second: str) -> str:
+        """One line for people."""
+        examples = ", ".join(f"'{dataset.key[i]}' and '{dataset.key[j]}' ({difference:.4f} Angstrom)" for difference, i, j in self._nearest)
+        return f"{len(self._touched)} of {len(dataset.split(second))} samples of {second} have a near-duplicate in {first}, e.g. {examples}"
 
 
 def shared_compositions(dataset: Manifest, prints: list[Fingerprint]) -> list[str]:
@@ -127,11 +144,3 @@ def shared_compositions(dataset: Manifest, prints: list[Fingerprint]) -> list[st
 def _ordered_names(dataset: Manifest) -> list[str]:
     """Names of the splits: train, validation, test, then others by name."""
     return sorted(dataset.split_names(), key=lambda name: (NAMES.index(name) if name in NAMES else len(NAMES), name))
-
-
-def _leak_line(dataset: Manifest, names: tuple[str, str], pairs: list[tuple[int, int, float]]) -> str:
-    touched = len({second for _, second, _ in pairs})
-    total = Counter(dataset.splits.tolist())[names[1]]
-    nearest = sorted(pairs, key=lambda pair: (pair[2], pair[0], pair[1]))[:SHOWN]
-    examples = ", ".join(f"'{dataset.key[i]}' and '{dataset.key[j]}' ({difference:.4f} Angstrom)" for i, j, difference in nearest)
-    return f"{touched} of {total} samples of {names[1]} have a near-duplicate in {names[0]}, e.g. {examples}"

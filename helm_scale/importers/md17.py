@@ -33,7 +33,7 @@ class Md17:
         self._database = ase.db.connect(str(path), type="db")
 
     def addresses(self) -> list[int]:
-        """The databases's own numbers of its systems, ascending."""
+        """The database's own numbers of its systems, ascending."""
         return [row[0] for row in self._rows.query("SELECT id FROM systems ORDER BY id")]
 
     def read(self, address: Address) -> Foreign:
