@@ -1,5 +1,6 @@
 """Joined and repacked datasets hold the same samples, and what does not belong together is not joined."""
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from helm_scale.data.repacking import repack
 from helm_scale.data.shards import ShardReader, ShardWriter, verify
 from tests.data.labels import SVP, random_molecule, same, write_dataset
 from tests.tolerances import SHARD_MAX
+
+ROOT = Path(__file__).parents[2]
 
 
 def write_other(folder: Path, key: str = "hof-9", xc: str = "pbe", licence: str = "MIT") -> Manifest:
@@ -69,7 +72,7 @@ def test_a_damaged_sample_is_not_repacked(tmp_path: Path) -> None:
 
 
 def test_histograms_count_every_molecule_once(tmp_path: Path) -> None:
-    dataset = Manifest.load("data_shards/quickstart")
+    dataset = Manifest.load(ROOT / "data_shards" / "quickstart")
     text = histograms.text(dataset)
     assert text.startswith("atoms of each element: H 148  He 1  Li 1 ") and "atoms per molecule: min 2, median 3, mean 3.7, max 9" in text
     blocks = text.split("per molecule: ")[1:]
@@ -87,3 +90,18 @@ def test_a_dataset_of_one_size_has_histograms_too(tmp_path: Path) -> None:
         dataset
     )
     histograms.draw(dataset, tmp_path / "a.png")
+
+
+def test_the_launcher_divides_checks_repacks_joins_and_draws(tmp_path: Path) -> None:
+    main = runpy.run_path(str(ROOT / "launch" / "shards.py"))["main"]
+    first, second = str(write_dataset(tmp_path / "a").folder), str(write_other(tmp_path / "b").folder)
+    with pytest.raises(ValueError, match=r"splits leak within 0.01 Angstrom\n1 of 1 samples of test have a near-duplicate in train"):
+        main(["leaks", "--folder", first, "--tolerance", "0.01"])
+    assert main(["split", "--folder", first, "--fractions", "[0.4, 0.2, 0.4]"]).startswith("5 samples in 3 groups by composition\n")
+    assert main(["leaks", "--folder", first]).startswith(f"{first}: no near-duplicates within 0.05 Angstrom")
+    assert "2 shards" in main(["repack", "--folder", first, "--out", str(tmp_path / "c"), "--molecules_per_shard", "3"])
+    assert "6 molecules" in main(["concat", str(tmp_path / "d"), str(tmp_path / "c"), second])
+    said = main(["info", str(tmp_path / "d"), "--png", str(tmp_path / "d.png")])
+    assert "licence CC0-1.0 AND MIT" in said and "cost per molecule: min " in said and (tmp_path / "d.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="got concat; wanted one of"):
+        main(["concat"])
