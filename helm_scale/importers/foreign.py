@@ -30,7 +30,7 @@ class Foreign:
         molecule: everything but matrices and method; positions in Angstrom, energies in Hartree.
         order: program whose AO order the matrices have. shells: degrees of each atom's shells as the source lists them.
         matrices: {"hamiltonian": [nao, nao], ...} as Molecule names them, in the dtype of the source, Hartree.
-        other_reading: another way to read the same numbers, with its name; a proof that fails tries it.
+        other_reading: another way to read the same numbers, and what would have to be so; a proof that fails tries it.
     """
 
     molecule: Molecule
@@ -88,11 +88,13 @@ def canonical(foreign: Foreign, method: Method) -> Molecule:
     """Reorder a sample's matrices; they come out in float64, symmetric to the last bit.
 
     Raises:
-        ValueError: sizes, shells or geometry that cannot be, NaN, or a matrix that is not symmetric to 1e-6 Hartree and
+        ValueError: an open shell; sizes, shells or geometry that cannot be, NaN, or a matrix that is not symmetric to 1e-6 Hartree and
             one rounding step of its dtype; names the molecule.
     """
     molecule = foreign.molecule
     where = f"molecule '{molecule.key}'"
+    if molecule.spin_multiplicity != 1:
+        raise ValueError(f"{where}: multiplicity {molecule.spin_multiplicity}; only closed shells have one Hamiltonian")
     graph.check_geometry(molecule.key, molecule.positions)
     elements.check_supported(method.basis, molecule.atomic_numbers, where)
     for z, shells in zip(molecule.atomic_numbers, foreign.shells, strict=True):

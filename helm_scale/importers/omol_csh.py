@@ -74,8 +74,8 @@ class OmolCsh:
         sound = Foreign(molecule, "canonical", true, {"hamiltonian": listed})
         repaired = Foreign(molecule, "orca", true, {"hamiltonian": undo_sorted_reordering(listed, numbers)})
         if self._repair:
-            return replace(repaired, other_reading=("it does not have the diffuse-shell defect: --repair false", sound))
-        return replace(sound, other_reading=("it has the diffuse-shell defect: --repair true", repaired))
+            return replace(repaired, other_reading=("the file is without the diffuse-shell defect: --repair false", sound))
+        return replace(sound, other_reading=("the file has the diffuse-shell defect: --repair true", repaired))
 
     def splits(self, name: str) -> np.ndarray:
         """The file as a whole: "train", "test-5k" or "test-1k"."""

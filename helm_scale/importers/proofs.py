@@ -124,7 +124,7 @@ def _trace_failure(molecule: Molecule, method: Method, density: np.ndarray) -> s
 def _other_readings(foreign: Foreign, method: Method) -> Iterator[tuple[str, Foreign, Method]]:
     """The same numbers read otherwise: (what would have to be so, sample, method)."""
     if foreign.other_reading is not None:
-        yield f"the file is read as one of which this is so: {foreign.other_reading[0]}", foreign.other_reading[1], method
+        yield *foreign.other_reading, method
     molecule, matrices = foreign.molecule, foreign.matrices
     for unit, factor in (("bohr", BOHR_IN_ANGSTROM), ("Angstrom taken for bohr", 1 / BOHR_IN_ANGSTROM)):
         yield f"positions are in {unit}", replace(foreign, molecule=replace(molecule, positions=factor * molecule.positions)), method

@@ -104,8 +104,9 @@ def _prepare(config: ImportConfig) -> tuple[Plan, Sequence[Address], np.ndarray]
     count = len(addresses)
     splits = np.full(len(addresses), "train", dtype=object) if config.split == "none" else source.splits(config.split)
     addresses, splits = _chosen(addresses, splits, config)
-    labels = codec.labels_of(_labelled(source.read(addresses[0]), method, config))
+    labels = _labels(source.read(addresses[0]), config)
     about = f"{config.dataset}, {path.name}, {len(addresses)} samples of {count}, split {config.split}"
+    about += f", without {', '.join(config.exclude)}" if config.exclude else ""
     about += "" if config.dataset != "omol-csh-58k" else ", repaired" if config.repair else ", not repaired"
     limits = Limits(config.consistency_limit or dataset.consistency, config.proof_atoms)
     return Plan(config, method, licence, labels, limits, about), addresses, splits
@@ -120,7 +121,8 @@ def _chosen(addresses: Sequence[Address], splits: np.ndarray, config: ImportConf
     unknown = sorted(set(config.exclude) - {str(address) for address in addresses})
     if unknown:
         raise ValueError(f"{config.source}: exclude: no sample '{unknown[0]}'; wanted names as the messages of the import give them")
-    kept = [place for place, address in enumerate(addresses) if str(address) not in config.exclude][: config.samples or None]
+    excluded = set(config.exclude)
+    kept = [place for place, address in enumerate(addresses) if str(address) not in excluded][: config.samples or None]
     if not kept:
         raise ValueError(f"{config.source}: holds no samples, or all are excluded")
     return [addresses[place] for place in kept], splits[kept]
@@ -139,11 +141,15 @@ def declared_method(known: Method | None, config: ImportConfig) -> Method:
     return replace(start, **given, baseline=config.baseline)
 
 
+def _labels(foreign: Foreign, config: ImportConfig) -> tuple[str, ...]:
+    """Names of the labels that every sample gets if it is like this one."""
+    wanted = {"hamiltonian": True, "baseline_hamiltonian": config.baseline != "none", "overlap": config.overlap}
+    return tuple(name for name in codec.LABELS if wanted.get(name, getattr(foreign.molecule, name) is not None))
+
+
 def _labelled(foreign: Foreign, method: Method, config: ImportConfig) -> Molecule:
     """A sample in canonical order with the labels asked for: S always anew in float64, H0 where the source has none."""
     molecule = canonical(foreign, method)
-    if molecule.spin_multiplicity != 1:
-        raise ValueError(f"molecule '{molecule.key}': multiplicity {molecule.spin_multiplicity}; only closed shells have one Hamiltonian")
     baseline = molecule.baseline_hamiltonian
     if method.baseline == "none":
         baseline = None

@@ -62,8 +62,10 @@ def test_a_release_with_and_without_the_diffuse_shell_defect(labels: Labels, ref
     molecules = [labels("fluoride", "pbe", TZVPD)]
     sound = layouts.write_omol(tmp_path / "sound.h5", molecules, defect=False)
     scrambled = layouts.write_omol(tmp_path / "scrambled.h5", molecules)
-    assert "it does not have the diffuse-shell defect: --repair false" in refused("omol-csh-58k", sound, xc="pbe")
-    assert "it has the diffuse-shell defect: --repair true" in refused("omol-csh-58k", scrambled, xc="pbe", repair=False)
+    assert "every proof holds if the file is without the diffuse-shell defect: --repair false" in refused("omol-csh-58k", sound, xc="pbe")
+    assert "every proof holds if the file has the diffuse-shell defect: --repair true" in refused(
+        "omol-csh-58k", scrambled, xc="pbe", repair=False
+    )
     for file, repair in ((sound, False), (scrambled, True)):
         config = ImportConfig(dataset="omol-csh-58k", source=str(file), repair=repair)
         source = run.DATASETS["omol-csh-58k"].open(file, config)
