@@ -16,7 +16,8 @@ from helm_scale.units import BOHR_IN_ANGSTROM
 
 SVP_SHELLS = {1: (0, 0, 1), 6: (0, 0, 0, 1, 1, 2), 7: (0, 0, 0, 1, 1, 2), 8: (0, 0, 0, 1, 1, 2), 9: (0, 0, 0, 1, 1, 2)}
 OXYGEN = (0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 0, 1, 2)  # its diffuse s, p and d come last
-TZVPD_SHELLS = {1: (0, 0, 0, 1, 1), 3: (0, 0, 0, 0, 0, 1, 1, 1, 1), 8: OXYGEN, 9: OXYGEN}
+IODINE = (0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 0, 1, 2)
+TZVPD_SHELLS = {1: (0, 0, 0, 1, 1), 3: (0, 0, 0, 0, 0, 1, 1, 1, 1), 8: OXYGEN, 9: OXYGEN, 53: IODINE}
 ORDER_OF_NAME = {"": 0, "x": 1, "y": -1, "z": 0, "xy": -2, "yz": -1, "z^2": 0, "xz": 1, "x2-y2": 2} | {f"{m:+d}": m for m in range(-3, 4)}
 ORCA_ORDERS = (0, 1, -1, 2, -2, 3, -3)
 

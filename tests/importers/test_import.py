@@ -31,7 +31,7 @@ CASES: list[Case] = [
     ("qh9-stable", "b3lyp5", ["water", "fluoride"], layouts.write_qh9_stable, {}),
     ("qh9-dynamic", "b3lyp5", ["water", "fluoride"], layouts.write_qh9_dynamic, {}),
     ("nabla-dft", WB97X_D, ["water", "fluoride"], layouts.write_nabla_dft, {}),
-    ("omol-csh-58k", "pbe", ["fluoride", "hydride"], layouts.write_omol, {"xc": "pbe"}),
+    ("omol-csh-58k", "pbe", ["fluoride", "iodide"], layouts.write_omol, {"xc": "pbe"}),
     ("npz", "pbe", ["fluoride", "water"], layouts.write_npz, {"xc": "pbe", "basis": "def2-svp", "licence": "CC0-1.0"}),
 ]
 
