@@ -20,11 +20,11 @@ FLOORS = (
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 EVERYWHERE = {"numpy", "torch", "helm_scale", *sys.stdlib_module_names}
 DOORS = {
-    "ase": ("data/xyz.py", "export/calculator.py"),
+    "ase": ("data/xyz.py", "export/calculator.py", "importers/md17.py"),
     "deepspeed": ("parallel/",),
     "e3nn": ("irreps/",),
     "h5py": ("importers/",),
-    "matplotlib": ("evaluation/",),
+    "matplotlib": ("evaluation/", "data/histograms.py"),
     "pydantic": ("config.py",),
     "pyscf": ("dft/",),
     "safetensors": ("model/weights.py",),

@@ -10,7 +10,8 @@ from helm_scale import config
 
 KINDS = (
     config.PretrainConfig, config.EvaluateConfig, config.PredictConfig, config.ExportConfig, config.FinetuneConfig,
-    config.GenerateConfig,
+    config.GenerateConfig, config.ImportConfig, config.SplitConfig, config.LeaksConfig,
+    config.RepackConfig,
 )  # fmt: skip
 
 

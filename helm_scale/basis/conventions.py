@@ -5,10 +5,21 @@ m = -l..l; real solid harmonics without Condon-Shortley sign, polar axis z (PySC
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
+from helm_scale.basis import elements
+from helm_scale.basis.shells import shells_of
+
 SOURCES = ("canonical", "pyscf", "orca", "psi4")
+_ORCA_TZVPD_SHELLS = """
+H He 00011; Li 000001111; Be 0000011121; B C N 00000111223 02; O F Ne 00000111223 012; Na Mg 000001111222 1;
+Al Si P 0000011111223 02; S Cl Ar 0000011111223 012; K Ca 00000011111222; Ga Ge As 000000111112222 3 02;
+Se Br Kr 0000001111122223 012; Rb Sr 0000001111222; Y Zr Nb Mo Tc Ru Rh Pd Ag Cd Ba 00000011112223;
+In Sn Sb Tl Pb Bi 0000001111122233 02; Te I Xe 0000001111122233 012; Cs 000001111222; Hf Ta W Re Os Ir Pt Au 00000011112223 1;
+Hg 000000111112223 1
+"""  # def2-TZVPD as ORCA prints it: most diffuse shells come last, after the f shells
 
 
 def _shell_order(source: str, degree: int) -> tuple[list[int], list[float]]:
@@ -21,6 +32,29 @@ def _shell_order(source: str, degree: int) -> tuple[list[int], list[float]]:
     listed = [0] + [sign * m for m in range(1, degree + 1) for sign in (1, -1)]
     flips = source == "orca"  # ORCA's |m| = 3 and 4 functions carry the opposite sign
     return [listed.index(m) for m in orders], [-1.0 if flips and abs(m) in (3, 4) else 1.0 for m in orders]
+
+
+@cache
+def _orca_tzvpd() -> dict[str, tuple[int, ...]]:
+    """Symbol -> degrees of its shells, from the text above."""
+    found: dict[str, tuple[int, ...]] = {}
+    for group in _ORCA_TZVPD_SHELLS.split(";"):
+        words = group.split()
+        degrees = tuple(int(digit) for word in words if word.isdigit() for digit in word)
+        found |= {word: degrees for word in words if not word.isdigit()}
+    return found
+
+
+def listed_shells(source: str, basis: str, atomic_number: int) -> tuple[int, ...]:
+    """Degrees of an element's shells in the order in which a program lists them; a sorted list but for ORCA's def2-TZVPD.
+
+    Raises:
+        ValueError: the basis does not cover the element.
+    """
+    if source == "orca" and basis == "def2-tzvpd":
+        elements.check_supported(basis, [atomic_number], "basis")
+        return _orca_tzvpd()[elements.symbol(atomic_number)]
+    return shells_of(basis, atomic_number)
 
 
 def ao_order(source: str, shells_per_atom: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,8 @@ from helm_scale.basis import conventions, elements
 from helm_scale.basis.shells import ecp_core_electrons, shells_of
 from helm_scale.batch import Method, Molecule
 
+WITHOUT_VV10 = " without vv10"  # ends the name of a functional whose VV10 term did not enter the Kohn-Sham matrix
+
 
 def check_electrons(molecule: Molecule, basis: str, where: str) -> None:
     """Raise ValueError naming `where` if charge and multiplicity do not fit the number of electrons."""
@@ -49,12 +51,16 @@ def build_mol(molecule: Molecule, basis: str) -> gto.Mole:
 def kohn_sham(mol: gto.Mole, method: Method) -> dft.rks.RKS:
     """Build the restricted Kohn-Sham solver that a method record describes; it has not run yet.
 
+    A functional's VV10 term is part of it, unless the record says "without vv10": some programs add it after the SCF.
+
     Raises:
         ValueError: open shell: two Hamiltonians, which the model does not describe.
     """
     if mol.spin != 0:
         raise ValueError(f"multiplicity {mol.spin + 1}: only closed shells (multiplicity 1) have one Hamiltonian")
-    solver = dft.RKS(mol, xc=method.xc)
+    solver = dft.RKS(mol, xc=method.xc.removesuffix(WITHOUT_VV10))
+    if method.xc.endswith(WITHOUT_VV10):
+        solver.nlc = 0
     solver.grids.level = method.grid_level
     solver.conv_tol = method.conv_tol
     return solver.density_fit(auxbasis=method.auxbasis) if method.auxbasis else solver

@@ -41,7 +41,7 @@ def _leave_with_parent() -> None:
 
 
 def run_parallel(
-    function: Callable[[JobT], ResultT], jobs: Iterable[JobT], processes: int, total: int, label: str
+    function: Callable[[JobT], ResultT], jobs: Iterable[JobT], processes: int, total: int, label: str, unit: str = "molecule"
 ) -> Iterator[tuple[int, ResultT]]:
     """Yield (number of the job, function(job)) in order of completion.
 
@@ -56,7 +56,7 @@ def run_parallel(
     with (
         _single_threaded_children(),
         ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with_parent) as pool,
-        tqdm(total=total, desc=label, unit="molecule", dynamic_ncols=True) as bar,
+        tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True) as bar,
     ):
         running: dict[Future[ResultT], int] = {}
         while True:

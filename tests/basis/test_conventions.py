@@ -5,7 +5,8 @@ import pytest
 import torch
 from pyscf import gto
 
-from helm_scale.basis import conventions
+from helm_scale.basis import conventions, elements
+from helm_scale.basis.shells import shells_of
 from tests.rotations import harmonics
 
 CARBON_IN_ORCA = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 0, 2]  # its diffuse s and d come last
@@ -75,6 +76,23 @@ def test_diffuse_shells_that_orca_lists_last_go_home_to_their_degree() -> None:
 def test_a_sorted_list_for_orca_s_carbon_scrambles_it() -> None:
     right, wrong = (conventions.ao_order("orca", [shells])[0] for shells in (CARBON_IN_ORCA, CARBON_SORTED))
     assert not np.array_equal(right, wrong)
+
+
+def test_orca_s_shells_are_those_of_the_basis_and_sorted_for_the_elements_known_to_be() -> None:
+    listed = {elements.symbol(z): conventions.listed_shells("orca", "def2-tzvpd", z) for z in elements.ELEMENTS}
+    assert all(tuple(sorted(shells)) == shells_of("def2-tzvpd", elements.atomic_number(symbol)) for symbol, shells in listed.items())
+    unsorted = [symbol for symbol, shells in listed.items() if tuple(sorted(shells)) != shells]
+    alike = ["H", "He", "Li", "K", "Ca", "Rb", "Sr", "Y", "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "Cs", "Ba"]
+    assert sorted([*unsorted, *alike]) == sorted(listed)
+    assert list(listed["C"]) == CARBON_IN_ORCA and listed["Te"] == (*[0] * 6, *[1] * 5, 2, 2, 2, 3, 3, 0, 1, 2)
+    assert listed["Hg"] == (*[0] * 6, *[1] * 5, 2, 2, 2, 3, 1) and listed["Mg"] == (*[0] * 5, *[1] * 4, 2, 2, 2, 1)
+
+
+def test_other_lists_are_sorted() -> None:
+    for source, basis in (("orca", "def2-svp"), ("psi4", "def2-svp"), ("pyscf", "def2-tzvpd")):
+        assert conventions.listed_shells(source, basis, 35) == shells_of(basis, 35)
+    with pytest.raises(ValueError, match="Z = 30 is not among"):
+        conventions.listed_shells("orca", "def2-tzvpd", 30)
 
 
 def test_unknown_sources_and_degrees_are_refused() -> None:

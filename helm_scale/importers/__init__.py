@@ -1,0 +1,1 @@
+"""Public sets of Hamiltonians, and a user's own matrices, into shards."""

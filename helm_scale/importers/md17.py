@@ -1,0 +1,74 @@
+"""MD17 Hamiltonians of SchNOrb (Schuett et al., Nat. Commun. 10, 5024 (2019)): an ASE database per molecule, PBE/def2-SVP by ORCA.
+
+Matrices are float32 and carry some 0.25 microhartree of ORCA's print.
+"""
+
+from pathlib import Path
+
+import ase.db
+import numpy as np
+
+from helm_scale.batch import Method, Molecule
+from helm_scale.config import ImportConfig
+from helm_scale.importers import published
+from helm_scale.importers.foreign import Address, Foreign, Published, listed_shells
+from helm_scale.importers.rows import Rows
+
+METHOD = Method("pbe", "def2-svp", "def2", 3, None, 1e-9, "none", "ORCA")
+SIZES = {
+    "H2O": (500, 500, 3900), "C2H6O": (25000, 500, 4500), "C3H4O2": (25000, 500, 1478), "C4H4N2O2": (25000, 500, 4500),
+}  # fmt: skip
+
+
+class Md17:
+    """One molecule's database.
+
+    Raises:
+        ValueError: no ASE database there.
+    """
+
+    def __init__(self, path: Path, config: ImportConfig) -> None:
+        self.method: Method | None = METHOD
+        self._path, self._rows = path, Rows(path, "systems", ("id", "numbers", "positions", "data"))
+        self._database = ase.db.connect(str(path), type="db")
+
+    def addresses(self) -> list[int]:
+        """The database's own numbers of its systems, ascending."""
+        return [row[0] for row in self._rows.query("SELECT id FROM systems ORDER BY id")]
+
+    def read(self, address: Address) -> Foreign:
+        """Read one system; forces in Hartree/Angstrom.
+
+        Raises:
+            ValueError: a label is missing.
+        """
+        row = self._database.get(id=address)
+        missing = [name for name in ("energy", "forces", "hamiltonian", "overlap") if name not in row.data]
+        if missing:
+            raise ValueError(f"{self._path}, row {address}: no {', '.join(missing)} in its data; wanted a SchNOrb database")
+        data = {name: np.asarray(row.data[name]) for name in ("energy", "forces", "hamiltonian", "overlap")}
+        numbers = np.asarray(row.numbers, dtype=np.int64)
+        molecule = Molecule(
+            f"md17-{row.formula}-{address}", numbers, np.asarray(row.positions, dtype=np.float64),
+            energy=float(data["energy"].reshape(())), forces=data["forces"].astype(np.float64),
+        )  # fmt: skip
+        shells = listed_shells("orca", METHOD.basis, numbers, molecule.key)
+        return Foreign(molecule, "orca", shells, {name: data[name] for name in ("hamiltonian", "overlap")})
+
+    def splits(self, name: str) -> np.ndarray:
+        """Division "published": a permutation by numpy's RandomState(42).
+
+        Raises:
+            ValueError: another name, another molecule, or another number of frames.
+        """
+        if name != "published":
+            raise published.unknown(str(self._path), name, ["published"])
+        addresses = self.addresses()
+        formula = self._database.get(id=addresses[0]).formula
+        if formula not in SIZES:
+            raise ValueError(f"{self._path}: no published split of {formula}; known: {', '.join(SIZES)}; take --split none")
+        published.check_count(str(self._path), len(addresses), sum(SIZES[formula]))
+        return published.divide(np.random.RandomState(42).permutation(len(addresses)), SIZES[formula])
+
+
+MD17 = Published(Md17, METHOD, "MIT", 20e-6)

@@ -1,0 +1,78 @@
+"""nablaDFT (Khrabrov et al., PCCP 24, 25853 (2022)): drug-like conformers, sqlite, wB97X-D/def2-SVP by Psi4, float32.
+
+Blobs carry no shape; the basis of every element is a table of the file. Forces are all zero in several files and then
+left out; energies are rounded to float32 (6e-5 Hartree).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from helm_scale.basis import elements
+from helm_scale.batch import Method, Molecule
+from helm_scale.config import ImportConfig
+from helm_scale.importers import published
+from helm_scale.importers.foreign import Address, Foreign, Published
+from helm_scale.importers.rows import Rows, array
+from helm_scale.units import BOHR_IN_ANGSTROM
+
+METHOD = Method("hyb_gga_xc_wb97x_d", "def2-svp", "def2", 3, None, 1e-8, "none", "Psi4")
+SIZES = {"train-2k": 5768, "train-5k": 20349, "train-10k": 38364, "train-100k": 436581}
+
+
+class NablaDft:
+    """A Hamiltonian database of nablaDFT: tables data, dataset_ids, nuclear_charges, basisset, metadata."""
+
+    def __init__(self, path: Path, config: ImportConfig) -> None:
+        self.method: Method | None = METHOD
+        self._path, self._rows = path, Rows(path, "data", ("id", "Z", "R", "E", "F", "H", "S"))
+        self._ids = Rows(path, "dataset_ids", ("MOSES_ID", "CONFORMER_ID"))
+        table = Rows(path, "basisset", ("Z", "orbitals")).query("SELECT Z, orbitals FROM basisset")
+        self._shells = {int(z): tuple(int(degree) for degree in np.frombuffer(blob, dtype="<i4")) for z, blob in table}
+
+    def addresses(self) -> list[int]:
+        """Row numbers.
+
+        Raises:
+            ValueError: fewer or more rows than the file's own count.
+        """
+        numbers = self._rows.numbers()
+        stated = self._rows.query("SELECT N FROM metadata WHERE id = 0")
+        if stated and stated[0][0] != len(numbers):
+            raise ValueError(f"{self._path}: {len(numbers)} samples, but its table metadata says {stated[0][0]}; get it anew")
+        return numbers
+
+    def read(self, address: Address) -> Foreign:
+        """Read one conformer; forces (Hartree/bohr in the file) only if any is not zero."""
+        where = f"{self._path}, row {address}"
+        _, numbers, positions, energy, forces, hamiltonian, overlap = self._rows.row(int(address))
+        if numbers is None or len(numbers) % 4 or energy is None:
+            raise ValueError(f"{where}: no atomic numbers or no energy; get the file anew")
+        atoms = len(numbers) // 4
+        z = array(numbers, "int32", (atoms,), f"{where}, Z").astype(np.int64)
+        elements.check_supported(METHOD.basis, z, where)
+        strangers = sorted({int(number) for number in z} - set(self._shells))
+        if strangers:
+            raise ValueError(f"{where}: its table basisset lacks element {elements.symbol(strangers[0])}; get the file anew")
+        shells = tuple(self._shells[int(number)] for number in z)
+        nao = sum(2 * degree + 1 for listed in shells for degree in listed)
+        pull = array(forces, "float32", (atoms, 3), f"{where}, F").astype(np.float64) / BOHR_IN_ANGSTROM if forces else np.zeros(1)
+        moses, conformer = self._ids.row(int(address))
+        molecule = Molecule(
+            f"nabla-{moses}-{conformer}", z, BOHR_IN_ANGSTROM * array(positions, "float32", (atoms, 3), f"{where}, R").astype(np.float64),
+            energy=float(energy), forces=pull if pull.any() else None,
+        )  # fmt: skip
+        matrices = {name: array(blob, "float32", (nao, nao), f"{where}, {name}") for name, blob in
+                    (("hamiltonian", hamiltonian), ("overlap", overlap))}  # fmt: skip
+        return Foreign(molecule, "psi4", shells, matrices)
+
+    def splits(self, name: str) -> np.ndarray:
+        """The file as a whole: one of the published training sets, or "test" (published in many parts, any size)."""
+        if name not in (*SIZES, "test"):
+            raise published.unknown(str(self._path), name, [*SIZES, "test"])
+        count = len(self.addresses())
+        published.check_count(f"{self._path}, split {name}", count, SIZES.get(name, count))
+        return np.full(count, name.split("-")[0], dtype=object)
+
+
+NABLA_DFT = Published(NablaDft, METHOD, "MIT", 50e-6)

@@ -1,0 +1,76 @@
+"""Rows of an sqlite file, read only, one at a time, by any number of processes."""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class Rows:
+    """One table of an sqlite file.
+
+    Args:
+        columns: what the table must have.
+    Raises:
+        ValueError: no such file, no sqlite file, no such table, or a column is missing.
+    """
+
+    def __init__(self, path: Path, table: str, columns: Sequence[str]) -> None:
+        if not path.is_file():
+            raise ValueError(f"{path}: file not found")
+        self._path, self._table = path, table
+        self._connection = sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True)
+        found = [str(row[1]) for row in self.query(f"PRAGMA table_info({table})")]
+        missing = [name for name in columns if name not in found]
+        if missing:
+            raise ValueError(f"{path}: table '{table}' has the columns {', '.join(found) or 'none'}, wanted {', '.join(missing)} too")
+        self._columns = ", ".join(columns)
+
+    def numbers(self) -> list[int]:
+        """Row numbers in the order of the table."""
+        return [row[0] for row in self.query(f"SELECT rowid FROM {self._table} ORDER BY rowid")]
+
+    def row(self, number: int) -> tuple[Any, ...]:
+        """The asked-for columns of one row.
+
+        Raises:
+            ValueError: no such row.
+        """
+        found = self.query(f"SELECT {self._columns} FROM {self._table} WHERE rowid = {int(number)}")
+        if not found:
+            raise ValueError(f"{self._path}: no row {number} in table '{self._table}'")
+        return found[0]
+
+    def query(self, text: str) -> list[tuple[Any, ...]]:
+        """Rows of a query.
+
+        Raises:
+            ValueError: the file is damaged or no sqlite file.
+        """
+        try:
+            return self._connection.execute(text).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{self._path}: not a sound sqlite file ({error}); get it anew") from None
+
+
+def table_columns(path: Path, table: str) -> list[str]:
+    """Names of a table's columns, in order; none if there is no such table.
+
+    Raises:
+        ValueError: no such file, or no sqlite file.
+    """
+    return [str(row[1]) for row in Rows(path, table, ()).query(f"PRAGMA table_info({table})")]
+
+
+def array(blob: bytes | None, dtype: str, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Numbers of a blob, little endian.
+
+    Raises:
+        ValueError: it is empty or has another size than the shape says.
+    """
+    wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if blob is None or len(blob) != wanted:
+        raise ValueError(f"{where}: got {'nothing' if blob is None else f'{len(blob)} bytes'}, wanted {wanted} ({dtype}, {shape})")
+    return np.frombuffer(blob, dtype=np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
