@@ -99,6 +99,7 @@ class GraphBatch:
         offsite_target: the same for the pairs within the Hamiltonian cutoff.
         matrix_elements: [B] matrix elements (both triangles) that the targets stand for.
         energy: [B] float64 Hartree or None. forces: [N, 3] float64 Hartree/Angstrom or None.
+        copies: how many processes hold this batch and share its edges and pairs; sums over atoms or molecules are divided by it.
     """
 
     keys: tuple[str, ...]
@@ -117,28 +118,33 @@ class GraphBatch:
     matrix_elements: Tensor | None = None
     energy: Tensor | None = None
     forces: Tensor | None = None
+    copies: int = 1
 
     @property
     def num_molecules(self) -> int:
         """Number of molecules B."""
         return len(self.keys)
 
-    def pair_chunks(self, length: int, size_of: Callable[[Segment], int]) -> list[PairChunk]:
-        """Cut the pairs into chunks of at most `length`, at least one chunk even without pairs; 0: one chunk of all.
+    def pair_chunks(self, length: int, size_of: Callable[[Segment], int], part: int = 0, parts: int = 1) -> list[PairChunk]:
+        """Cut one of `parts` equal parts of the pairs into chunks of at most `length`; 0: one chunk of all.
 
         Args:
             size_of: packed components of one block of an element pair.
+        Returns:
+            at least one chunk, even where there are no pairs.
         """
         total = self.pair_index.shape[1]
-        chunks, place = [], 0
-        for start in range(0, max(total, 1), length or max(total, 1)):
-            stop = min(start + (length or total), total)
-            inside = [s for s in self.pair_segments if s.start < stop and s.stop > start]
-            cut = tuple(Segment(s.first, s.second, max(s.start, start) - start, min(s.stop, stop) - start) for s in inside)
-            size = sum((s.stop - s.start) * size_of(s) for s in cut)
-            chunks.append(PairChunk(start, stop, cut, slice(place, place + size)))
-            place += size
+        first, last = total * part // parts, total * (part + 1) // parts
+        chunks, place = [], self._chunk(0, first, 0, size_of).flat.stop
+        for start in range(first, max(last, first + 1), length or max(total, 1)):
+            chunks.append(self._chunk(start, min(start + (length or total), last), place, size_of))
+            place = chunks[-1].flat.stop
         return chunks
+
+    def _chunk(self, start: int, stop: int, place: int, size_of: Callable[[Segment], int]) -> PairChunk:
+        inside = [s for s in self.pair_segments if s.start < stop and s.stop > start]
+        cut = tuple(Segment(s.first, s.second, max(s.start, start) - start, min(s.stop, stop) - start) for s in inside)
+        return PairChunk(start, stop, cut, slice(place, place + sum((s.stop - s.start) * size_of(s) for s in cut)))
 
     def to(self, device: torch.device | str) -> "GraphBatch":
         """Copy with every tensor on the device."""

@@ -5,6 +5,7 @@ Axes: N atoms of all molecules, E message edges, P unordered pairs.
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ def collate(molecules: Sequence[Molecule], config: ModelConfig) -> GraphBatch:
     pair_segments = _segments(np.stack([numbers[pairs[0]], numbers[pairs[1]]]))
     atom_order = np.argsort(numbers, kind="stable")
     atom_segments = _segments(np.stack([numbers[atom_order], 0 * atom_order]))
-    labels = {}
+    labels: dict[str, Any] = {}
     if all(m.hamiltonian is not None for m in molecules):
         blocks = _Blocks(molecules, starts, config)
         labels = {

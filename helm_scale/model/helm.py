@@ -44,11 +44,13 @@ class PairHalf(nn.Module):
         self.tower = PairTower(config)
         self.head = PairHead(config.lmax, config.channels, config.basis)
         self.chunk = 0  # pairs at once, an execution setting; 0: all, as one ordinary graph
+        self.part, self.parts = 0, 1  # the share of the pairs that this process works on, an execution setting
 
     def forward(self, states_YNKC: Tensor, scale: Tensor, batch: GraphBatch, measure: PairMeasure | None) -> Tensor:
         """Packed irreps of all pairs, flat; or, with a measure, its sums over all pairs (only the first has a gradient)."""
-        chunks = batch.pair_chunks(self.chunk, lambda s: self._layout(s).size)
+        chunks = batch.pair_chunks(self.chunk, lambda s: self._layout(s).size, self.part, self.parts)
         if measure is None:
+            assert self.parts == 1, "predictions are not gathered from the processes that share a molecule"
             return torch.cat([self._blocks(states_YNKC, scale, batch, chunk) for chunk in chunks])
 
         def sums(states_YNKC: Tensor, chunk: PairChunk) -> Tensor:
@@ -108,6 +110,17 @@ class Helm(nn.Module):
         """Choose what is held for the backward pass (see ExecutionConfig); no number depends on it."""
         self.pairs.chunk = pair_chunk
         self.trunk.set_memory(recompute, message_chunk)
+
+    def share(self, part: int, parts: int, over_parts: Callable[[Tensor], Tensor]) -> None:
+        """Work on one of several parts of the edges and pairs of every batch.
+
+        The sums of a measure are then those of the part; node states are whole.
+
+        Args:
+            over_parts: sum of a tensor over the processes that hold the parts, the same sum in its backward pass.
+        """
+        self.pairs.part, self.pairs.parts = part, parts
+        self.trunk.part, self.trunk.parts, self.trunk.over_parts = part, parts, over_parts
 
     def sharding_units(self) -> list[nn.Module]:
         """Submodules that a sharding engine wraps one by one before the root."""

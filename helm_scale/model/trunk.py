@@ -91,6 +91,8 @@ class Trunk(nn.Module):
         super().__init__()
         self.layout, self.cutoff, self.max_charge = so2_layout(config.lmax, config.mmax), config.trunk_cutoff, config.max_charge
         self.chunk = 0  # edges whose activations are held at once, an execution setting; 0: all, and none computed twice
+        self.part, self.parts = 0, 1  # the share of the edges that this process works on, an execution setting
+        self.over_parts: Callable[[Tensor], Tensor] = lambda total: total  # sum over the processes that share the edges
         self.element = nn.Embedding(NUM_ELEMENTS, config.channels)
         self.charge = nn.Embedding(2 * config.max_charge + 1, config.channels)
         self.spin = nn.Embedding(config.max_multiplicity + 1, config.channels)
@@ -117,15 +119,16 @@ class Trunk(nn.Module):
         Returns:
             [N, K, C] each, in the dtype of the weights; degree l, order m at row l*l + l + m. They turn with the molecule.
         """
-        edges = self._edges(positions, atomic_numbers, edge_index)
+        own = edge_index if self.parts == 1 else edge_index[:, self.part :: self.parts]
+        edges = self._edges(positions, atomic_numbers, own)
         total = self.charge(charge + self.max_charge) + self.spin(spin_multiplicity)
         start = self.element(atomic_numbers) + total.index_select(0, molecule)
         y = torch.cat([start.unsqueeze(1), start.new_zeros(start.shape[0], (self.layout.lmax + 1) ** 2 - 1, start.shape[1])], dim=1)
         chunks, total_over = (edges.split(self.chunk), recomputed_sum) if self.chunk else ([edges], kept_sum)
         atoms, states = y.shape[0], []
-        y = y + total_over(lambda chunk: self._edge_degree(atoms, chunk), chunks)
+        y = y + self.over_parts(total_over(lambda chunk: self._edge_degree(atoms, chunk), chunks))
         for layer in self.layers:
-            y = layer(y, chunks, total_over)
+            y = layer(y, chunks, lambda function, chunks: self.over_parts(total_over(function, chunks)))
             states.append(self.norm(y))
         return states
 

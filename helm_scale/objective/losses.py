@@ -58,15 +58,15 @@ class HamiltonianObjective:
         error = prediction.onsite - (batch.onsite_target - self.reference(batch)).to(prediction.onsite.dtype)
         far_total, far_absolute = prediction.offsite.unbind()
         near = [(s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments]
-        count = batch.matrix_elements.sum().double()
-        near_count = count.new_tensor(float(sum((s.stop - s.start) * kind.shape[0] ** 2 for s, kind in near)))
-        near_absolute = _absolute(error.detach(), near)
+        count = batch.matrix_elements.sum().double() / batch.copies
+        near_count = count.new_tensor(float(sum((s.stop - s.start) * kind.shape[0] ** 2 for s, kind in near))) / batch.copies
+        near_absolute = _absolute(error.detach(), near) / batch.copies
         metrics = {
             "h_mae": (near_absolute + far_absolute.detach(), count),
             "h_mae_onsite": (near_absolute, near_count),
             "h_mae_offsite": (far_absolute.detach(), count - near_count),
         }
-        return LossSums(error.square().sum() + far_total, count, metrics)
+        return LossSums(error.square().sum() / batch.copies + far_total, count, metrics)
 
     def _offsite(self, batch: GraphBatch, chunk: PairChunk, packed: Tensor) -> Tensor:
         """Sum of squares and sum of absolute matrix elements of the errors of a chunk of pairs: [2] float64."""
@@ -96,8 +96,8 @@ class EnergyObjective:
         """Run the model on a batch with energies."""
         assert batch.energy is not None
         error = model(batch) - batch.energy
-        count = error.new_tensor(float(len(error)))
-        return LossSums(error.square().sum(), count, {"energy_mae": (error.detach().abs().sum(), count)})
+        count = error.new_tensor(len(error) / batch.copies)
+        return LossSums(error.square().sum() / batch.copies, count, {"energy_mae": (error.detach().abs().sum() / batch.copies, count)})
 
     @staticmethod
     def loss(total: Tensor, count: Tensor) -> Tensor:

@@ -92,3 +92,17 @@ def test_chunks_take_every_pair_and_label_once(plain: tuple) -> None:
         assert kinds == [(s.first, s.second) for s in batch.pair_segments for _ in range(s.stop - s.start)]
         assert [c.flat.start for c in chunks[1:]] == [c.flat.stop for c in chunks[:-1]]
         assert chunks[-1].flat.stop == sum(a + b for a, b in kinds)
+
+
+def test_parts_of_the_pairs_add_up(plain: tuple) -> None:
+    model, batch, wanted, _ = plain
+    objective = HamiltonianObjective(model.config.basis, model.config.parity, model.reference_onsite)
+    shared = replace(batch, copies=3)
+    sums = []
+    for part in range(3):
+        model.pairs.part, model.pairs.parts = part, 3
+        sums.append(objective(model, shared))
+    model.pairs.part, model.pairs.parts = 0, 1
+    assert abs(sum(s.total for s in sums) - wanted.total) < CHUNKS * wanted.total
+    assert abs(sum(s.count for s in sums) - wanted.count) < CHUNKS * wanted.count
+    assert len({float(s.total) for s in sums}) == 3
