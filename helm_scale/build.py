@@ -267,7 +267,7 @@ def pretrain(config: PretrainConfig) -> str:
     from helm_scale.data.collate import collate
     from helm_scale.data.plan import validation_bins
     from helm_scale.data.shards import ShardReader
-    from helm_scale.data.stream import Stream
+    from helm_scale.data.stream import BatchMaker, Stream
     from helm_scale.objective.losses import HamiltonianObjective
     from helm_scale.parallel import collectives, engines, mesh
     from helm_scale.training import checkpoint, loop, optim, preflight
@@ -285,7 +285,7 @@ def pretrain(config: PretrainConfig) -> str:
         )
         return preflight.describe(config, dataset, plan, model, found)
     with mesh.processes(config.execution) as ranks:
-        stream = Stream(reader.read, join, ranks.rank, ranks.world_size, config.execution.workers)
+        stream = Stream(BatchMaker(reader, config.model), ranks.rank, ranks.world_size, config.execution.workers)
         resume_from = collectives.from_rank_zero(ranks.rank, lambda: checkpoint.latest(config.out))
         if resume_from is None:
             singles = [[index] for index in plan.head(settings.reference_molecules)]
@@ -296,7 +296,7 @@ def pretrain(config: PretrainConfig) -> str:
         samples = dataset.split(config.data.validation_split)
         bins = validation_bins(samples, dataset.cost[samples], -(-settings.batch_molecules // settings.bins), ranks.world_size)
         job = loop.Job(
-            config, engine, plan, dataset.key.tolist(), functools.partial(stream.steps, plan), lambda: stream.share(bins),
+            config, engine, plan, dataset.key, functools.partial(stream.steps, plan), lambda: stream.share(bins),
             preflight.record(config, dataset), resume_from,
         )  # fmt: skip
         ending = loop.train(job)
