@@ -8,6 +8,7 @@ Axes: N atoms, n_i AOs of atom i.
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -82,8 +83,15 @@ class Stored:
         """Names of the labels that the sample has."""
         return tuple(name for name in LABELS if name in self.matrices or getattr(self.molecule, name) is not None)
 
-    def dense(self) -> Molecule:
-        """The molecule with its matrices, symmetric to the last bit."""
+    def dense(self, where: str) -> Molecule:
+        """The molecule with its matrices, symmetric to the last bit.
+
+        Raises:
+            ValueError: a matrix holds NaN or infinity; the message begins with `where`.
+        """
+        for matrix, parts in self.matrices.items():
+            for name, values in parts.items():
+                check_finite(f"{where}: {matrix}_{name}", values)
         dense: dict[str, Any] = {name: decode_matrix(parts, self.offsets) for name, parts in self.matrices.items()}
         return replace(self.molecule, **dense)
 
@@ -94,7 +102,8 @@ def parse(members: Mapping[str, Buffer], where: str) -> Stored:
     Args:
         where: shard and key, for messages.
     Raises:
-        ValueError: a member is damaged, or an array is missing, wrongly sized or not finite.
+        ValueError: a member is damaged, or an array is missing or wrongly sized. Whether matrices are finite is seen
+            when they are used.
     """
     try:
         header = json.loads(bytes(members["json"]))
@@ -113,8 +122,12 @@ def parse(members: Mapping[str, Buffer], where: str) -> Stored:
 
 
 def decode(members: Mapping[str, Buffer], where: str) -> Molecule:
-    """Rebuild a molecule from its members; see `parse`."""
-    return parse(members, where).dense()
+    """Rebuild a molecule from its members.
+
+    Raises:
+        ValueError: as `parse`, or a matrix holds NaN or infinity.
+    """
+    return parse(members, where).dense(where)
 
 
 def encode_matrix(matrix: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarray]:
@@ -157,6 +170,13 @@ def decode_matrix(parts: Mapping[str, np.ndarray], offsets: np.ndarray) -> np.nd
     return _assemble(parts["onsite"], exact, offsets)
 
 
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Raise ValueError naming the array if it holds NaN or infinity: either survives any sum, which needs no copy."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not math.isfinite(values.sum()):
+            raise ValueError(f"{name} holds NaN or infinity; get the shard anew")
+
+
 def check_parts(parts: Mapping[str, np.ndarray], offsets: np.ndarray) -> None:
     """Raise ValueError unless the arrays of `encode_matrix` fit each other and the AOs of the atoms."""
     sizes = np.diff(offsets)
@@ -193,9 +213,6 @@ def _assemble(onsite: np.ndarray, offsite: np.ndarray, offsets: np.ndarray) -> n
 
 def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stored:
     """Check sizes and values; errors do not name the sample yet."""
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} holds NaN or infinity")
     method, numbers = Method(**header["method"]), arrays["atomic_numbers"].copy()
     offsets = ao_offsets(method.basis, numbers)
     if not np.array_equal(arrays["nao_per_atom"], np.diff(offsets)):
@@ -205,6 +222,7 @@ def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stored:
     for name, values in vectors.items():
         if values.shape != (len(numbers), 3):
             raise ValueError(f"{name}: got {values.shape}, wanted ({len(numbers)}, 3)")
+        check_finite(name, values)
     matrices = {name: _parts(arrays, name) for name in MATRICES if name in labels}
     for parts in matrices.values():
         check_parts(parts, offsets)

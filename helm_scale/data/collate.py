@@ -24,24 +24,28 @@ def collate(molecules: Sequence[Molecule], config: ModelConfig) -> GraphBatch:
             missing H0, or exact exchange in on-site blocks under parity "semilocal"; each names the molecule.
     """
     labelled = all(m.hamiltonian is not None for m in molecules)
-    return _collate(
-        molecules, (lambda: [targets.dense_blocks(m, config) for m in molecules]) if labelled else None, config, targets.new_tensor
-    )
+    cut = (lambda: targets.dense_blocks(molecules, config)) if labelled else None
+    return _collate(molecules, cut, config, targets.new_tensor)
 
 
-def collate_stored(samples: Sequence[codec.Stored], config: ModelConfig, empty: targets.Empty = targets.new_tensor) -> GraphBatch:
+def collate_stored(
+    samples: Sequence[codec.Stored],
+    config: ModelConfig,
+    empty: targets.Empty = targets.new_tensor,
+    scratch: targets.Empty = targets.new_tensor,
+) -> GraphBatch:
     """Join samples as shards hold them, each with a Hamiltonian; off-site targets are of the model's dtype.
 
     Args:
-        samples: used up by this. empty: makes the flat tensors of the targets.
+        empty: makes the flat tensors of the targets. scratch: makes flat tensors that are needed in between.
     Raises:
         ValueError: as `collate`.
     """
-    return _collate([s.molecule for s in samples], lambda: [targets.stored_blocks(s, config) for s in samples], config, empty)
+    return _collate([s.molecule for s in samples], lambda: targets.stored_blocks(samples, config, scratch), config, empty)
 
 
 def _collate(
-    molecules: Sequence[Molecule], cut: Callable[[], list[targets.Blocks]] | None, config: ModelConfig, empty: targets.Empty
+    molecules: Sequence[Molecule], cut: Callable[[], targets.Blocks] | None, config: ModelConfig, empty: targets.Empty
 ) -> GraphBatch:
     for molecule in molecules:
         _check(molecule, config)
@@ -57,8 +61,8 @@ def _collate(
     if cut is not None:
         blocks = cut()
         labels = {
-            "onsite_target": targets.onsite_target(blocks, starts, atom_order, atom_segments, config, empty),
-            "offsite_target": targets.offsite_target(blocks, starts, pairs, pair_segments, config, empty),
+            "onsite_target": targets.onsite_target(blocks, atom_order, atom_segments, config, empty),
+            "offsite_target": targets.offsite_target(blocks, pairs, pair_segments, config, empty),
             "matrix_elements": targets.matrix_elements(blocks, starts, pairs),
         }
     return GraphBatch(

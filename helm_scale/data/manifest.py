@@ -146,7 +146,7 @@ class Manifest:
 
     def where(self, index: int) -> str:
         """Shard and key of a sample, for messages."""
-        return f"{self.folder / self.shards[self.shard[index]].name}, key '{self.key[index]}'"
+        return f"{self.folder}{os.sep}{self.shards[self.shard[index]].name}, key '{self.key[index]}'"
 
 
 def write(

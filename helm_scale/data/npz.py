@@ -4,6 +4,7 @@ numpy.load reads the same files through zipfile, at several times the cost: it c
 Here the caller has checked the bytes already.
 """
 
+import math
 import re
 import struct
 
@@ -48,7 +49,7 @@ def _array(memory: memoryview, name: str, local: int, size: int) -> np.ndarray:
     if mark != b"PK\3\4" or bytes(memory[start : start + 8]) != b"\x93NUMPY\1\0" or header is None:
         raise ValueError(f"'{name}': wanted a little-endian .npy array of numbers in C order")
     dtype, shape = np.dtype(header[1].decode()), tuple(int(n) for n in header[2].decode().split(",") if n.strip())
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     if 10 + length + count * dtype.itemsize != size:
         raise ValueError(f"'{name}': got {size} bytes, wanted {10 + length + count * dtype.itemsize} for shape {shape}")
     return np.frombuffer(memory, dtype, count, start + 10 + length).reshape(shape)

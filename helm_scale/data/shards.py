@@ -24,6 +24,7 @@ from helm_scale.data.manifest import Manifest, Rejected, SampleRecord, ShardReco
 
 KEY = re.compile(r"[A-Za-z0-9_+=-]{1,90}")
 END_OF_ARCHIVE = bytes(1024)
+OPEN_FILES = 64
 TYPICAL_BLOCK = 1600  # matrix elements of a block of two atoms of 40 AOs: counts as one unit of cost
 
 
@@ -185,6 +186,7 @@ class ShardReader:
 
     def __init__(self, dataset: Manifest) -> None:
         self.manifest = dataset
+        self._files: dict[int, io.FileIO] = {}
         for shard in dataset.shards:
             if not (dataset.folder / shard.name).is_file():
                 raise ValueError(f"{dataset.folder / shard.name}: shard not found; the manifest lists it: get it anew")
@@ -203,16 +205,14 @@ class ShardReader:
         Raises:
             ValueError: shard cut short or changed, or the sample contradicts the manifest; names shard and key.
         """
-        return self.stored(index, memoryview(bytearray(self.size(index)))).dense()
+        return self.stored(index, memoryview(bytearray(self.size(index)))).dense(self.manifest.where(index))
 
     def stored(self, index: int, memory: memoryview) -> codec.Stored:
         """Read sample `index` into memory of at least its size; the matrices are views on it. Raises as `read`."""
         listed, where = self.manifest, self.manifest.where(index)
         offset, size = int(listed.offset[index]), int(listed.size[index])
         content = memory[:size]
-        with self._open(int(listed.shard[index])) as file:
-            file.seek(offset)
-            got = file.readinto(content)
+        got = os.preadv(self._open(int(listed.shard[index])).fileno(), [content], offset)
         if got != size:
             raise ValueError(f"{where}: shard is cut short: got {got} of {size} bytes at {offset}; get the shard anew")
         if zlib.crc32(content) != listed.crc32[index]:
@@ -233,7 +233,12 @@ class ShardReader:
         return sample
 
     def _open(self, shard: int) -> io.FileIO:
-        return io.FileIO(self.manifest.folder / self.manifest.shards[shard].name)
+        """The open file of a shard; the latest ones stay open."""
+        if shard not in self._files:
+            while len(self._files) >= OPEN_FILES:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[shard] = io.FileIO(self.manifest.folder / self.manifest.shards[shard].name)
+        return self._files[shard]
 
     def _check_listed(self, sample: codec.Stored, index: int, where: str) -> None:
         """Raise ValueError if the sample is not what the manifest says."""

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from itertools import tee
 from typing import Protocol
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from helm_scale.batch import GraphBatch
 from helm_scale.config import ModelConfig
 from helm_scale.data import codec
@@ -33,6 +37,26 @@ class Loaded:
     skipped: tuple[Skipped, ...]
 
 
+class _Reused:
+    """Memory that is used again by the next batch, and grows with the largest."""
+
+    def __init__(self) -> None:
+        self._memory, self._used = np.zeros(0, dtype=np.uint8), 0
+
+    def start(self, size: int) -> memoryview:
+        """All of it, at least so many bytes; what was handed out before is void."""
+        if size > len(self._memory):
+            self._memory = np.empty(size, dtype=np.uint8)
+        self._used = 0
+        return self._memory.data
+
+    def empty(self, count: int, dtype: torch.dtype) -> Tensor:
+        """An uninitialised flat tensor, behind those handed out since `start`."""
+        begin = -(-self._used // 8) * 8
+        self._used = begin + count * dtype.itemsize
+        return torch.from_numpy(self._memory[begin : self._used]).view(dtype)
+
+
 class BatchMaker:
     """Reads and collates the samples of one micro-batch; the memory that they are read into is used again.
 
@@ -42,7 +66,7 @@ class BatchMaker:
 
     def __init__(self, reader: Reader, config: ModelConfig, skip: bool = False) -> None:
         self._reader, self._config, self._skip = reader, config, skip
-        self._memory = bytearray()
+        self._read_into, self._scratch = _Reused(), _Reused()
 
     def __call__(self, samples: Sequence[int], empty: Empty = new_tensor) -> Loaded:
         """Make the batch of samples (maybe none).
@@ -51,18 +75,18 @@ class BatchMaker:
             ValueError: a sample that cannot be read (unless skipped) or collated.
         """
         sizes = [self._reader.size(index) for index in samples]
-        if sum(sizes) > len(self._memory):
-            self._memory = bytearray(sum(sizes))
+        memory = self._read_into.start(sum(sizes))
         stored, skipped, place = [], [], 0
         for index, size in zip(samples, sizes, strict=True):
             try:
-                stored.append(self._reader.stored(index, memoryview(self._memory)[place : place + size]))
+                stored.append(self._reader.stored(index, memory[place : place + size]))
             except ValueError as error:
                 if not self._skip:
                     raise
                 skipped.append(Skipped(index, str(error)))
             place += size
-        return Loaded(collate_stored(stored, self._config, empty), tuple(skipped))
+        self._scratch.start(8 * sum(sizes))
+        return Loaded(collate_stored(stored, self._config, empty, self._scratch.empty), tuple(skipped))
 
 
 class Stream:
