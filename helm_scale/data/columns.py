@@ -44,28 +44,34 @@ class Keys:
 
 
 def write(folder: Path, columns: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Write `folder/columns/*.npy`; returns the SHA-256 of every file by column."""
+    """Write every column to `folder/columns`; returns the SHA-256 of every file by column, which is in its name too."""
     (folder / FOLDER).mkdir(exist_ok=True)
     sums = {}
     for name in NAMES:
-        path = folder / FOLDER / f"{name}.npy"
-        with path.open("wb") as file:
+        partial = folder / FOLDER / f"{name}.partial"
+        with partial.open("wb") as file:
             np.save(file, columns[name].astype(DTYPES.get(name, columns[name].dtype)), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        sums[name] = _sha256(path)
+        sums[name] = _sha256(partial)
+        partial.replace(folder / path_of(name, sums[name]))
     return sums
 
 
+def path_of(name: str, sha256: str) -> str:
+    """Path of a column's file below the dataset's folder; a manifest with other rows has other files."""
+    return f"{FOLDER}/{name}-{sha256[:12]}.npy"
+
+
 def load(folder: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Map `folder/columns/*.npy` into memory; what is not used takes none.
+    """Map the columns into memory; what is not used takes none.
 
     Raises:
         ValueError: a file is missing or not the one that was written.
     """
     found = {}
     for name in NAMES:
-        path = folder / FOLDER / f"{name}.npy"
+        path = folder / path_of(name, sums[name])
         if not path.is_file() or _sha256(path) != sums[name]:
             raise ValueError(f"{path} is missing or not the file that the manifest lists")
         found[name] = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -3,6 +3,7 @@
 It is written last and atomically: a folder without one is an unfinished dataset.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -120,7 +121,7 @@ class Manifest:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: damaged or foreign manifest: {error}; get the dataset anew") from None
 
-    @property
+    @functools.cached_property
     def splits(self) -> np.ndarray:
         """Split of every sample, by name."""
         return np.array(self.names_of_splits)[self.split_code]
