@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ class SampleRecord:
     cost: float
 
 
+SHARD = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*\.tar")
 COLUMNS = columns.NAMES
 
 
@@ -192,6 +194,14 @@ def write_columns(
     return _write(folder, _record(head, shards, rejected), f'"columns_beside": {json.dumps(where)}')
 
 
+def column_files(content: bytes) -> list[str]:
+    """Paths, below the dataset's folder, of the columns that a manifest.json keeps beside it; none if it is damaged."""
+    try:
+        return [columns.path_of(name, sum_) for name, sum_ in json.loads(content)["columns_beside"]["sha256"].items() if name in COLUMNS]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
 def _record(head: dict[str, Any], shards: Sequence[ShardRecord], rejected: Sequence[Rejected]) -> dict[str, Any]:
     record = {"format": FORMAT, "version": VERSION, **head, "method": asdict(head["method"])}
     return record | {"shards": [vars(shard) for shard in shards], "rejected": [vars(one) for one in rejected], "columns": list(COLUMNS)}
@@ -228,6 +238,9 @@ def _read(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     else:
         splits, rows = _columns([SampleRecord(*row) for row in record["samples"]])
     columns.check_keys(rows["key"])
+    for shard in record["shards"]:
+        if not SHARD.fullmatch(shard["name"]):
+            raise ValueError(f"shard '{shard['name']}': wanted a plain file name ending in .tar")
     return {
         "method": Method(**record["method"]),
         "labels": tuple(record["labels"]),

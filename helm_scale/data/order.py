@@ -16,7 +16,7 @@ class Row:
 
     Args:
         manifest_hash: identifies the dataset. samples: of the split, ascending. seed: seed of the order.
-        shards: shard of each sample, or none for an order without windows. window: shards per window.
+        shards: shard of each sample, given where there are windows. window: shards per window; 0: no windows.
     Raises:
         ValueError: no samples.
     """
@@ -25,8 +25,8 @@ class Row:
         if len(samples) == 0:
             raise ValueError("data.train_split: got a split without molecules, wanted at least one")
         self._name, self._samples = f"{manifest_hash} {seed}", np.asarray(samples)
-        self._window = window if shards is not None else 0
-        if self._window:
+        self._window = window
+        if shards is not None:
             by_shard = np.argsort(shards, kind="stable")
             self._samples = self._samples[by_shard]
             starts = np.unique(np.asarray(shards)[by_shard], return_index=True)[1]

@@ -20,11 +20,11 @@ from helm_scale.basis import elements
 from helm_scale.basis.shells import nao
 from helm_scale.batch import Method, Molecule
 from helm_scale.data import codec, manifest, tar
+from helm_scale.data.cache import CachedShards, LocalShards
 from helm_scale.data.manifest import Manifest, Rejected, SampleRecord, ShardRecord
 
 KEY = re.compile(r"[A-Za-z0-9_+=-]{1,90}")
 END_OF_ARCHIVE = bytes(1024)
-OPEN_FILES = 64
 TYPICAL_BLOCK = 1600  # matrix elements of a block of two atoms of 40 AOs: counts as one unit of cost
 
 
@@ -179,17 +179,19 @@ class ShardReader:
     """Random access to the samples of a dataset, each checked as it is read; safe to use after a fork.
 
     Args:
-        dataset: manifest of the dataset.
+        dataset: manifest of the dataset. shards: where its tar files are read from; none: the folder of the manifest.
+        missing: whether shards may be missing there; then reading a sample of one fails.
     Raises:
         ValueError: a shard is missing.
     """
 
-    def __init__(self, dataset: Manifest) -> None:
-        self.manifest = dataset
-        self._files: dict[int, io.FileIO] = {}
-        for shard in dataset.shards:
-            if not (dataset.folder / shard.name).is_file():
-                raise ValueError(f"{dataset.folder / shard.name}: shard not found; the manifest lists it: get it anew")
+    def __init__(self, dataset: Manifest, shards: LocalShards | CachedShards | None = None, missing: bool = False) -> None:
+        self.manifest, self._shards = dataset, shards or LocalShards(dataset.folder)
+        if shards is None and not missing:
+            present = set(os.listdir(dataset.folder))
+            for shard in dataset.shards:
+                if shard.name not in present:
+                    raise ValueError(f"{dataset.folder / shard.name}: shard not found; the manifest lists it: get it anew")
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -212,7 +214,7 @@ class ShardReader:
         listed, where = self.manifest, self.manifest.where(index)
         offset, size = int(listed.offset[index]), int(listed.size[index])
         content = memory[:size]
-        got = os.preadv(self._open(int(listed.shard[index])).fileno(), [content], offset)
+        got = self._shards.read_into(listed.shards[listed.shard[index]], offset, content)
         if got != size:
             raise ValueError(f"{where}: shard is cut short: got {got} of {size} bytes at {offset}; get the shard anew")
         if zlib.crc32(content) != listed.crc32[index]:
@@ -231,14 +233,6 @@ class ShardReader:
         sample = codec.parse(_members(content, str(self.manifest.key[index]), where), where)
         self._check_listed(sample, index, where)
         return sample
-
-    def _open(self, shard: int) -> io.FileIO:
-        """The open file of a shard; the latest ones stay open."""
-        if shard not in self._files:
-            while len(self._files) >= OPEN_FILES:
-                self._files.pop(next(iter(self._files))).close()
-            self._files[shard] = io.FileIO(self.manifest.folder / self.manifest.shards[shard].name)
-        return self._files[shard]
 
     def _check_listed(self, sample: codec.Stored, index: int, where: str) -> None:
         """Raise ValueError if the sample is not what the manifest says."""
