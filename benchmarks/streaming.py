@@ -9,7 +9,8 @@ dataset larger than memory finds them, then again from the page cache:
     stream       this package: read in plan order, checked, coupled to irreps, collated; in process, and in two processes
     consumer     as stream in two processes, but blocks travel as read and are coupled by the process that takes the batches
 
-Every measurement is the best of its repeats. Memory: peak of all processes for a dataset and for one four times as large.
+Every measurement is the best of its repeats; MB per CPU second, all processes together, stand beside, for machines that do
+other work, too. Memory: peak of all processes for a dataset and for one four times as large.
 
     python benchmarks/streaming.py [--quick] [--megabytes 400] [--folder runs/streaming]
 """
@@ -20,6 +21,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -38,6 +40,7 @@ from helm_scale.batch import Method, Molecule
 from helm_scale.config import ModelConfig
 from helm_scale.data.collate import collate_stored
 from helm_scale.data.manifest import Manifest
+from helm_scale.data.order import Row
 from helm_scale.data.plan import StepPlan
 from helm_scale.data.shards import ShardReader, ShardWriter
 from helm_scale.data.stream import BatchMaker, Stream
@@ -45,7 +48,7 @@ from helm_scale.data.workers import in_processes
 
 METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-9, "none", "random numbers")
 CONFIG = ModelConfig(parity="full", pair_cutoff=100.0)
-KINDS = {"0.1 MB": (8, 16), "4 MB": (56, 4), "32 MB": (158, 1)}  # atoms, molecules per batch
+KINDS = {"0.1 MB": (10, 16), "4 MB": (56, 4), "32 MB": (158, 1)}  # atoms, molecules per batch
 SHARDS = 8
 
 
@@ -106,7 +109,7 @@ def plain_webdataset(dataset: Manifest, workers: int) -> int:
 
 def bins(dataset: Manifest, batch: int) -> Iterator[list[int]]:
     """Samples of every batch, in plan order, once through the dataset."""
-    plan = StepPlan(dataset.hash, dataset.split("train"), dataset.cost, batch, 1, 0)
+    plan = StepPlan([Row(dataset.hash, dataset.split("train"), 0)], dataset.cost, batch, 1)
     return (plan.samples_of(step) for step in range(len(dataset) // batch))
 
 
@@ -157,19 +160,28 @@ def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, 
         "consumer_2": lambda: coupled_by_the_consumer(dataset, batch, 2),
     }
     best: dict[str, dict[str, float]] = {}
+    least: dict[str, float] = {}
     stream(dataset, batch, 0)  # makes the coupling tables, which every later batch shares
     for state in ["cold", "warm"] * repeats:
         for name, way in ways.items():
             if state == "cold":
                 drop(dataset)
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), cpu_seconds()
             count = way()
-            seconds = time.perf_counter() - start
+            seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
             assert count >= len(dataset) - batch, f"{name}: {count} samples"
+            least[name] = min(cpu / count, least.get(name, cpu / count))
             row = best.setdefault(f"{name} {state}", {"mb_per_s": 0.0, "samples_per_s": 0.0})
             if count / seconds > row["samples_per_s"]:
                 row |= {"mb_per_s": megabytes * count / len(dataset) / seconds, "samples_per_s": count / seconds}
+            row["mb_per_cpu_s"] = megabytes / len(dataset) / least[name]
     return best
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of the children that have ended."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in usage)
 
 
 def peak_megabytes(folder: Path) -> float:
@@ -205,6 +217,8 @@ def main() -> None:
                 rows[name][f"ratio_to_plain_{state}"] = rates["stream_2"] / rates["plain"]
                 rows[name][f"ratio_to_webdataset_{state}"] = rates["stream_2"] / max(rates["webdataset"], rates["webdataset_2"])
                 print(f"{name:7s} {state}: " + ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items()) + " MB/s", flush=True)
+            work = {way.split()[0]: row["mb_per_cpu_s"] for way, row in found.items()}
+            print(f"{name:7s} work: " + ", ".join(f"{way} {rate:.0f}" for way, rate in work.items()) + " MB per CPU s", flush=True)
         write(arguments.folder / "large", KINDS["4 MB"][0], 4 * arguments.megabytes)
         memory = {label: peak_megabytes(arguments.folder / folder) for label, folder in (("one", "4MB"), ("four_times", "large"))}
     finally:

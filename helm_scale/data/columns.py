@@ -87,8 +87,8 @@ def check_keys(stored: np.ndarray) -> None:
     for start in range(0, len(stored), AT_ONCE):
         part = stored[start : start + AT_ONCE].astype(f"S{width}")
         letters = part.view(np.uint8).reshape(len(part), width)
-        wrong = np.flatnonzero(~allowed[letters].all(axis=1) | (letters[:, 0] == 0))
-        if len(wrong):
+        if not allowed[letters].all() or not letters[:, 0].all():
+            wrong = np.flatnonzero(~allowed[letters].all(axis=1) | (letters[:, 0] == 0))
             raise ValueError(f"key '{part[wrong[0]].decode(errors='replace')}': wanted 1 to 90 of A-Z a-z 0-9 _ + = - (no dot)")
         mixed = np.zeros(len(part), dtype=np.uint64)
         for word in letters.view(np.uint64).T:
