@@ -35,6 +35,10 @@ METHOD = Method("pbe", "def2-svp", "def2", 3, None, 1e-9, "none", "random number
 CONFIG = ModelConfig(basis="def2-svp", parity="full")
 PER_SHARD, BATCH, CRC32 = 1000, 64, 0x600DF00D
 RESUMED = (0, 1000, 1_000_000)
+LINE = (
+    "window {window:2d}, step {step:7d}: open {open_s:.2f} s (CPU {open_cpu_s:.2f}),"
+    " first batch {first_batch_s:.2f} s (CPU {first_batch_cpu_s:.2f}), peak {peak_mb:.0f} MB"
+)
 
 
 def water(key: str) -> Molecule:
@@ -112,7 +116,7 @@ def measure(folder: Path, window: int, step: int) -> dict[str, float]:
 def main() -> None:
     """Measure; the last line is one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="200,000 samples")
+    parser.add_argument("--quick", action="store_true", help="200,000 samples, two steps")
     parser.add_argument("--samples", type=int, default=10_000_000)
     parser.add_argument("--folder", type=Path, default=Path("runs/scale"), help="where the data goes; removed afterwards")
     parser.add_argument("--one", type=int, nargs=2, metavar=("WINDOW", "STEP"), help="measure one step, in this process")
@@ -127,11 +131,10 @@ def main() -> None:
         assert len(Manifest.load(arguments.folder)) == samples
         for window in (0, 16):
             fill(arguments.folder, window)
-            for step in RESUMED:
+            for step in RESUMED[:: 2 if arguments.quick else 1]:
                 command = [sys.executable, __file__, "--folder", str(arguments.folder), "--one", str(window), str(step)]
                 rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
-                print("window {window:2d}, step {step:7d}: open {open_s:.2f} s (CPU {open_cpu_s:.2f}),"
-                      " first batch {first_batch_s:.2f} s (CPU {first_batch_cpu_s:.2f}), peak {peak_mb:.0f} MB".format(**rows[-1]), flush=True)  # fmt: skip
+                print(LINE.format(**rows[-1]), flush=True)
     finally:
         shutil.rmtree(arguments.folder, ignore_errors=True)
     about = {"hardware": f"{os.cpu_count()} CPU cores", "numpy": importlib.metadata.version("numpy"), "command": " ".join(sys.argv)}

@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/streaming"), help="where the data goes; removed afterwards")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.megabytes, arguments.repeats = 16.0, 1
+        arguments.megabytes, arguments.repeats = 8.0, 1
     torch.set_num_threads(1)
     rows = {}
     try:

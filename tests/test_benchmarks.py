@@ -64,5 +64,5 @@ def test_packed_steps_are_balanced_and_fixed_counts_are_not() -> None:
 @pytest.mark.slow
 def test_a_large_manifest_is_opened_and_read_at_any_step() -> None:
     found = figures("scale.py")
-    assert found["samples"] == 200_000 and len(found["rows"]) == 6
+    assert found["samples"] == 200_000 and len(found["rows"]) == 4
     assert all(row["open_cpu_s"] > 0 and row["first_batch_cpu_s"] > 0 and row["peak_mb"] < 2000 for row in found["rows"])
