@@ -127,6 +127,7 @@ def test_a_window_holds_whole_shards_and_an_epoch_every_sample() -> None:
     shards = [set(part // 7) for part in np.split(row[:70], [21, 42, 63])]
     assert [len(part) for part in shards] == [3, 3, 3, 1] and set().union(*shards) == set(range(10))
     assert len(set(row[:7] // 7)) > 1, "shuffled within the window"
+    assert set(row[70:91] // 7) != shards[0] and len(set(row[70:91] // 7)) == 3, "other shards go together in the next epoch"
     assert row[:70].tolist() != row[70:].tolist() and row.tolist() != windowed(seed=1).at(np.arange(140)).tolist()
 
 
