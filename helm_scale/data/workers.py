@@ -99,7 +99,7 @@ class _Worker:
 
     def __init__(self, make: Make, slots: int) -> None:
         self._slots = [Slot() for _ in range(slots)]
-        self._free = deque(range(slots))
+        self._free = list(range(slots))
         self._tasks: deque[tuple[int | None, Sequence[int]]] = deque()
         fork = multiprocessing.get_context("fork")
         self._connection, theirs = fork.Pipe()
@@ -109,7 +109,7 @@ class _Worker:
 
     def ask(self, samples: Sequence[int]) -> None:
         """Have a batch made; where all slots are in use it will travel through the pipe, slower."""
-        task = (self._free.popleft() if self._free else None, samples)
+        task = (self._free.pop() if self._free else None, samples)  # the slot used last: its pages are there
         self._tasks.append(task)
         self._connection.send(task)
 
