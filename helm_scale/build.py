@@ -318,38 +318,41 @@ def pretrain(config: PretrainConfig) -> str:
     """
     from helm_scale.data.collate import collate
     from helm_scale.data.plan import validation_bins
-    from helm_scale.data.shards import ShardReader
-    from helm_scale.data.stream import Stream
+    from helm_scale.data.quarantine import Quarantine
+    from helm_scale.data.stream import BatchMaker, Stream
     from helm_scale.objective.losses import HamiltonianObjective
     from helm_scale.parallel import collectives, engines, mesh
     from helm_scale.training import checkpoint, loop, optim, preflight
 
     logging.getLogger("helm_scale").setLevel(logging.ERROR if mesh.launched_rank() else logging.INFO)
     (dataset, plan), settings = preflight.check(config), config.training
-    reader, join = ShardReader(dataset), functools.partial(collate, config=config.model)
+    skips = config.data.damaged == "quarantine"
     torch.manual_seed(settings.seed)
     model = Helm(config.model)
     model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
     objective = HamiltonianObjective(config.model.basis, config.model.parity, model.reference_onsite)
     if config.dry_run:
-        shards_verify(config.data.path)
+        for manifest in dataset.local:
+            shards_verify(str(manifest.folder))
         found = preflight.measure_activations(
-            model, objective, dataset, plan.head(settings.batch_molecules), lambda i: join([reader.read(i)])
+            model, objective, dataset, plan.head(settings.batch_molecules), lambda i: collate([dataset.read(i)], config.model)
         )
         return preflight.describe(config, dataset, plan, model, found)
     with mesh.processes(config.execution) as ranks:
-        stream = Stream(reader.read, join, ranks.rank, ranks.world_size, config.execution.workers)
+        quarantine = Quarantine(config.data.quarantine_share, Path(config.out) / f"quarantine-{ranks.rank}.jsonl") if skips else None
+        make = BatchMaker(dataset, config.model, skips)
+        stream = Stream(make, ranks.rank, ranks.world_size, config.execution.workers, quarantine)
         resume_from = collectives.from_rank_zero(ranks.rank, lambda: checkpoint.latest(config.out))
         if resume_from is None:
             singles = [[index] for index in plan.head(settings.reference_molecules)]
             fitted = collectives.from_rank_zero(ranks.rank, lambda: _fitted_reference(model, stream.batches(singles)))
             model.set_reference(*fitted)
         make_optimizers = functools.partial(optim.make_optimizers, config=settings)
-        engine = engines.start(config.execution, ranks, model, objective, make_optimizers, settings.clip_norm, join([]))
+        engine = engines.start(config.execution, ranks, model, objective, make_optimizers, settings.clip_norm, collate([], config.model))
         samples = dataset.split(config.data.validation_split)
         bins = validation_bins(samples, dataset.cost[samples], -(-settings.batch_molecules // settings.bins), ranks.world_size)
         job = loop.Job(
-            config, engine, plan, dataset.key.tolist(), functools.partial(stream.steps, plan), lambda: stream.share(bins),
+            config, engine, plan, dataset.key, functools.partial(stream.steps, plan), lambda: stream.share(bins),
             preflight.record(config, dataset), resume_from,
         )  # fmt: skip
         ending = loop.train(job)

@@ -58,3 +58,30 @@ def test_speed_compares_four_variants_with_a_matrix_product() -> None:
     found = figures("speed.py")
     assert len(found["rows"]) == 4 and found["gflop_per_second"] > 0
     assert all(row["share_of_matrix_product_rate"] > 0 for row in found["rows"].values())
+
+
+def test_streaming_compares_all_ways_on_the_same_files() -> None:
+    found = figures("streaming.py")
+    for row in found["rows"].values():
+        ways = {way for way, rate in row.items() if isinstance(rate, dict) and rate["mb_per_s"] > 0 and rate["mb_per_cpu_s"] > 0}
+        assert ways == {
+            f"{way} {state}"
+            for way in ("plain", "webdataset", "webdataset_2", "stream", "stream_2", "consumer_2")
+            for state in ("cold", "warm")
+        }
+    memory = found["peak_mb_4mb_samples"]
+    assert memory["four_times"] < 1.1 * memory["one"], "memory follows the prefetch, not the dataset"
+
+
+def test_packed_steps_are_balanced_and_fixed_counts_are_not() -> None:
+    rows = figures("balance.py")["rows"]
+    assert {row["ranks"] for row in rows} == {8, 64, 512}
+    assert all(row["packed"] >= 0.95 > row["naive"] for row in rows if row["molecules_per_rank"] >= 8)
+    assert all(row["packed"] > row["naive"] for row in rows)
+
+
+@pytest.mark.slow
+def test_a_large_manifest_is_opened_and_read_at_any_step() -> None:
+    found = figures("scale.py")
+    assert found["samples"] == 200_000 and len(found["rows"]) == 4
+    assert all(row["open_cpu_s"] > 0 and row["first_batch_cpu_s"] > 0 and row["peak_mb"] < 2000 for row in found["rows"])

@@ -96,3 +96,24 @@ def absolute_sum(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
     """Sum of |H| over all matrix elements that the packed irreps stand for, transposed blocks included (scalar)."""
     sums = [values.abs().sum() * (1 if group.weight == 1.0 else 2) for group, values in _group_values(packed_BS, layout)]
     return torch.stack(sums).sum()
+
+
+def packing_entries(layout: BlockLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The linear map of `pack`, a sparse matrix: packed[component] += value * block[row, column].
+
+    Returns:
+        component, row, column (int64) and value (float64), one entry per nonzero: two to four per matrix element.
+    """
+    entries: list[tuple[np.ndarray, ...]] = []
+    start = 0
+    for group in layout.groups:
+        row, column = (axis.reshape(-1) for axis in np.broadcast_arrays(*_group_index(layout, group)))
+        matrix = group.weight * _kept_columns(group.l1, group.l2, group.degrees).numpy()
+        place, kept = np.nonzero(np.abs(matrix) > 1e-12)  # what round-off leaves of a zero is no entry
+        shell_pair = np.arange(len(group.first))[:, None]
+        element = (shell_pair * matrix.shape[0] + place).reshape(-1)
+        component = (start + shell_pair * matrix.shape[1] + kept).reshape(-1)
+        entries.append((component, row[element], column[element], np.tile(matrix[place, kept], len(group.first))))
+        start += len(group.first) * matrix.shape[1]
+    component, row, column, value = (np.concatenate(parts) for parts in zip(*entries, strict=True))
+    return np.argsort(layout.order)[component], row, column, value

@@ -29,6 +29,7 @@ def shell_counts(basis: str, atomic_number: int) -> tuple[int, ...]:
     return tuple(shells.count(degree) for degree in range(4))
 
 
+@cache
 def nao(basis: str, atomic_number: int) -> int:
     """Number of atomic orbitals of an element."""
     return sum(2 * degree + 1 for degree in shells_of(basis, atomic_number))

@@ -8,15 +8,18 @@ Axes: N atoms, n_i AOs of atom i.
 
 import io
 import json
-import zipfile
-from dataclasses import asdict
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from helm_scale.basis.layout import ao_offsets
 from helm_scale.batch import Method, Molecule
+from helm_scale.data import npz
 
+Buffer = bytes | bytearray | memoryview
 VERSION = 1
 MATRICES = ("hamiltonian", "baseline_hamiltonian", "overlap")
 LABELS = (*MATRICES, "energy", "forces")
@@ -57,28 +60,74 @@ def encode(molecule: Molecule) -> dict[str, bytes]:
         matrix = getattr(molecule, name)
         if matrix is not None:
             arrays |= {f"{name}_{part}": values for part, values in encode_matrix(matrix, offsets).items()}
-    npz = io.BytesIO()
-    np.savez(npz, allow_pickle=False, **arrays)
-    return {"json": json.dumps(header, sort_keys=True, indent=1).encode(), "npz": npz.getvalue()}
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return {"json": json.dumps(header, sort_keys=True, indent=1).encode(), "npz": file.getvalue()}
 
 
-def decode(members: dict[str, bytes], where: str) -> Molecule:
-    """Rebuild a molecule from its members; matrices are symmetric to the last bit.
+@dataclass(frozen=True)
+class Stored:
+    """A sample as its bytes hold it.
+
+    Attributes:
+        molecule: all but the matrices. offsets: first AO of every atom, [N+1].
+        matrices: {"hamiltonian": arrays of `encode_matrix`, ...}, views on the bytes they were read from.
+    """
+
+    molecule: Molecule
+    offsets: np.ndarray
+    matrices: dict[str, dict[str, np.ndarray]]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels that the sample has."""
+        return tuple(name for name in LABELS if name in self.matrices or getattr(self.molecule, name) is not None)
+
+    def dense(self, where: str) -> Molecule:
+        """The molecule with its matrices, symmetric to the last bit.
+
+        Raises:
+            ValueError: a matrix holds NaN or infinity; the message begins with `where`.
+        """
+        for matrix, parts in self.matrices.items():
+            for name, values in parts.items():
+                check_finite(f"{where}: {matrix}_{name}", values)
+        dense: dict[str, Any] = {name: decode_matrix(parts, self.offsets) for name, parts in self.matrices.items()}
+        return replace(self.molecule, **dense)
+
+
+def parse(members: Mapping[str, Buffer], where: str) -> Stored:
+    """Read the members of a sample without copying its matrices or computing checksums.
 
     Args:
         where: shard and key, for messages.
     Raises:
-        ValueError: a member is damaged, or an array is missing, wrongly sized or not finite.
+        ValueError: a member is damaged, or an array is missing or wrongly sized. Whether matrices are finite is seen
+            when they are used.
     """
-    header, arrays = _open(members, where)
+    try:
+        header = json.loads(bytes(members["json"]))
+        header["version"] = int(header["version"])
+        arrays = npz.arrays(memoryview(members["npz"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{where}: damaged sample ({error}); get the shard anew") from None
     if header["version"] != VERSION:
         raise ValueError(f"{where}: got format version {header['version']}, wanted {VERSION}; update helm_scale")
     try:
-        return _molecule(header, arrays)
+        return _stored(header, arrays)
     except KeyError as error:
         raise ValueError(f"{where}: {error} is missing; get the shard anew") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}; get the shard anew") from None
+
+
+def decode(members: Mapping[str, Buffer], where: str) -> Molecule:
+    """Rebuild a molecule from its members.
+
+    Raises:
+        ValueError: as `parse`, or a matrix holds NaN or infinity.
+    """
+    return parse(members, where).dense(where)
 
 
 def encode_matrix(matrix: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarray]:
@@ -89,27 +138,47 @@ def encode_matrix(matrix: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarr
         offsite: float32, block (i, j) row-major, pairs i < j row-major.
         remainder_index, remainder: places in offsite, and what float32 lost there, where |value| > 0.5.
     """
-    atoms = len(offsets) - 1
-    block = [slice(offsets[i], offsets[i + 1]) for i in range(atoms)]
-    onsite = [matrix[b, b][np.triu_indices(b.stop - b.start)] for b in block]
-    offsite = [matrix[block[i], block[j]].ravel() for i in range(atoms) for j in range(i + 1, atoms)]
-    exact = np.concatenate([np.zeros(0), *offsite])
+    onsite, exact = flat_blocks(matrix, offsets)
     rounded = exact.astype(np.float32)
     index = np.flatnonzero(np.abs(exact) > FLOAT32_LIMIT)
     return {
-        "onsite": np.concatenate([np.zeros(0), *onsite]),
+        "onsite": onsite,
         "offsite": rounded,
         "remainder_index": index.astype(np.int64 if len(exact) > 2**31 else np.int32),
         "remainder": (exact[index] - rounded[index]).astype(np.float32),
     }
 
 
-def decode_matrix(parts: dict[str, np.ndarray], offsets: np.ndarray) -> np.ndarray:
+def flat_blocks(matrix: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(onsite, offsite): upper triangles of the atoms' blocks, and blocks i < j, flat and row-major, float64."""
+    atoms = len(offsets) - 1
+    block = [slice(offsets[i], offsets[i + 1]) for i in range(atoms)]
+    onsite = [matrix[b, b][np.triu_indices(b.stop - b.start)] for b in block]
+    offsite = [matrix[block[i], block[j]].ravel() for i in range(atoms) for j in range(i + 1, atoms)]
+    return np.concatenate([np.zeros(0), *onsite]), np.concatenate([np.zeros(0), *offsite])
+
+
+def decode_matrix(parts: Mapping[str, np.ndarray], offsets: np.ndarray) -> np.ndarray:
     """Rebuild the symmetric matrix [nao, nao], float64, from the arrays of `encode_matrix`.
 
     Raises:
         ValueError: an array has the wrong size.
     """
+    check_parts(parts, offsets)
+    exact = parts["offsite"].astype(np.float64)
+    exact[parts["remainder_index"]] += parts["remainder"]
+    return _assemble(parts["onsite"], exact, offsets)
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Raise ValueError naming the array if it holds NaN or infinity: either survives any sum, which needs no copy."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not math.isfinite(values.sum()):
+            raise ValueError(f"{name} holds NaN or infinity; get the shard anew")
+
+
+def check_parts(parts: Mapping[str, np.ndarray], offsets: np.ndarray) -> None:
+    """Raise ValueError unless the arrays of `encode_matrix` fit each other and the AOs of the atoms."""
     sizes = np.diff(offsets)
     count = int(sizes.sum() ** 2 - (sizes**2).sum()) // 2
     wanted = {"onsite": int((sizes * (sizes + 1) // 2).sum()), "offsite": count, "remainder_index": len(parts["remainder"])}
@@ -119,9 +188,6 @@ def decode_matrix(parts: dict[str, np.ndarray], offsets: np.ndarray) -> np.ndarr
     index = parts["remainder_index"]
     if len(index) and not 0 <= index.min() <= index.max() < count:
         raise ValueError(f"remainder_index: points outside the {count} off-site elements")
-    exact = parts["offsite"].astype(np.float64)
-    exact[index] += parts["remainder"]
-    return _assemble(parts["onsite"], exact, offsets)
 
 
 def _assemble(onsite: np.ndarray, offsite: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -145,35 +211,26 @@ def _assemble(onsite: np.ndarray, offsite: np.ndarray, offsets: np.ndarray) -> n
     return matrix
 
 
-def _open(members: dict[str, bytes], where: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Parse the members; reading an array checks its CRC."""
-    try:
-        header = json.loads(members["json"])
-        header["version"] = int(header["version"])
-        with np.load(io.BytesIO(members["npz"]), allow_pickle=False) as stored:
-            return header, dict(stored)
-    except (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{where}: damaged sample ({error}); get the shard anew") from None
-
-
-def _molecule(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Molecule:
-    """Check sizes and values, and build the molecule; errors do not name the sample yet."""
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} holds NaN or infinity")
-    method, numbers = Method(**header["method"]), arrays["atomic_numbers"]
+def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stored:
+    """Check sizes and values; errors do not name the sample yet."""
+    method, numbers = Method(**header["method"]), arrays["atomic_numbers"].copy()
     offsets = ao_offsets(method.basis, numbers)
     if not np.array_equal(arrays["nao_per_atom"], np.diff(offsets)):
         raise ValueError(f"nao_per_atom: got {arrays['nao_per_atom'].tolist()}, wanted {np.diff(offsets).tolist()} for {method.basis}")
     labels = header["labels"]
-    for name in ("positions", "forces") if "forces" in labels else ("positions",):
-        if arrays[name].shape != (len(numbers), 3):
-            raise ValueError(f"{name}: got {arrays[name].shape}, wanted ({len(numbers)}, 3)")
-    matrices = {name: decode_matrix(_parts(arrays, name), offsets) for name in MATRICES if name in labels}
-    return Molecule(
-        key=header["key"], atomic_numbers=numbers, positions=arrays["positions"], charge=header["charge"],
-        spin_multiplicity=header["spin_multiplicity"], energy=header["energy"], forces=arrays.get("forces"), method=method, **matrices,
+    vectors = {name: arrays[name].copy() for name in ("positions", "forces") if name == "positions" or name in labels}
+    for name, values in vectors.items():
+        if values.shape != (len(numbers), 3):
+            raise ValueError(f"{name}: got {values.shape}, wanted ({len(numbers)}, 3)")
+        check_finite(name, values)
+    matrices = {name: _parts(arrays, name) for name in MATRICES if name in labels}
+    for parts in matrices.values():
+        check_parts(parts, offsets)
+    molecule = Molecule(
+        key=header["key"], atomic_numbers=numbers, charge=header["charge"], spin_multiplicity=header["spin_multiplicity"],
+        energy=header["energy"], method=method, **vectors,
     )  # fmt: skip
+    return Stored(molecule, offsets, matrices)
 
 
 def _parts(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

@@ -8,10 +8,10 @@ import io
 import os
 import re
 import tarfile
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from webdataset.writer import TarWriter
@@ -19,7 +19,8 @@ from webdataset.writer import TarWriter
 from helm_scale.basis import elements
 from helm_scale.basis.shells import nao
 from helm_scale.batch import Method, Molecule
-from helm_scale.data import codec, manifest
+from helm_scale.data import codec, manifest, tar
+from helm_scale.data.cache import CachedShards, LocalShards
 from helm_scale.data.manifest import Manifest, Rejected, SampleRecord, ShardRecord
 
 KEY = re.compile(r"[A-Za-z0-9_+=-]{1,90}")
@@ -49,9 +50,9 @@ def sample_bytes(molecule: Molecule) -> bytes:
     """
     check_key(molecule.key)
     buffer = io.BytesIO()
-    with TarWriter(buffer, encoder=False, mtime=0, user="", group="") as tar:
-        tar.write({"__key__": molecule.key, **codec.encode(molecule)})
-        size = tar.tarstream.offset
+    with TarWriter(buffer, encoder=False, mtime=0, user="", group="") as writer:
+        writer.write({"__key__": molecule.key, **codec.encode(molecule)})
+        size = writer.tarstream.offset
     return buffer.getvalue()[:size]
 
 
@@ -63,12 +64,22 @@ def write_sample(path: Path, molecule: Molecule) -> None:
 
 
 def read_sample(path: Path) -> Molecule:
-    """Read a file of `write_sample`.
+    """Read a file of `write_sample`, which no manifest vouches for: the CRC-32 of every array is computed.
 
     Raises:
         ValueError: it is damaged.
     """
-    return codec.decode(_members(path.read_bytes(), path.stem, str(path)), str(path))
+    content = path.read_bytes()
+    if not content.endswith(END_OF_ARCHIVE):
+        raise ValueError(f"{path}: cut short: its end is missing; remove the file, and it is made anew")
+    members = _members(memoryview(content)[: -len(END_OF_ARCHIVE)], path.stem, str(path))
+    try:
+        damaged = zipfile.ZipFile(io.BytesIO(members["npz"])).testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{path}: {error}; remove the file, and it is made anew") from None
+    if damaged:
+        raise ValueError(f"{path}: CRC-32 of {damaged} is wrong; remove the file, and it is made anew")
+    return codec.decode(members, str(path))
 
 
 class ShardWriter:
@@ -168,20 +179,27 @@ class ShardReader:
     """Random access to the samples of a dataset, each checked as it is read; safe to use after a fork.
 
     Args:
-        dataset: manifest of the dataset.
+        dataset: manifest of the dataset. shards: where its tar files are read from; none: the folder of the manifest.
+        missing: whether shards may be missing there; then reading a sample of one fails.
     Raises:
         ValueError: a shard is missing.
     """
 
-    def __init__(self, dataset: Manifest) -> None:
-        self.manifest = dataset
-        for shard in dataset.shards:
-            if not (dataset.folder / shard.name).is_file():
-                raise ValueError(f"{dataset.folder / shard.name}: shard not found; the manifest lists it: get it anew")
+    def __init__(self, dataset: Manifest, shards: LocalShards | CachedShards | None = None, missing: bool = False) -> None:
+        self.manifest, self._shards = dataset, shards or LocalShards(dataset.folder)
+        if shards is None and not missing:
+            present = set(os.listdir(dataset.folder))
+            for shard in dataset.shards:
+                if shard.name not in present:
+                    raise ValueError(f"{dataset.folder / shard.name}: shard not found; the manifest lists it: get it anew")
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.manifest)
+
+    def size(self, index: int) -> int:
+        """Bytes of a sample in its shard."""
+        return int(self.manifest.size[index])
 
     def read(self, index: int) -> Molecule:
         """Read sample `index` (its place in the manifest).
@@ -189,24 +207,37 @@ class ShardReader:
         Raises:
             ValueError: shard cut short or changed, or the sample contradicts the manifest; names shard and key.
         """
+        return self.stored(index, memoryview(bytearray(self.size(index)))).dense(self.manifest.where(index))
+
+    def stored(self, index: int, memory: memoryview) -> codec.Stored:
+        """Read sample `index` into memory of at least its size; the matrices are views on it. Raises as `read`."""
         listed, where = self.manifest, self.manifest.where(index)
         offset, size = int(listed.offset[index]), int(listed.size[index])
-        with (listed.folder / listed.shards[listed.shard[index]].name).open("rb") as file:
-            file.seek(offset)
-            content = file.read(size)
-        if len(content) != size:
-            raise ValueError(f"{where}: shard is cut short: got {len(content)} of {size} bytes at {offset}; get the shard anew")
+        content = memory[:size]
+        got = self._shards.read_into(listed.shards[listed.shard[index]], offset, content)
+        if got != size:
+            raise ValueError(f"{where}: shard is cut short: got {got} of {size} bytes at {offset}; get the shard anew")
         if zlib.crc32(content) != listed.crc32[index]:
             raise ValueError(
                 f"{where}: bytes have changed (CRC-32 {zlib.crc32(content):08x}, wanted {int(listed.crc32[index]):08x}); get the shard anew"
             )
-        molecule = codec.decode(_members(content, str(listed.key[index]), where), where)
-        self._check_listed(molecule, index, where)
-        return molecule
+        return self.parsed(index, content)
 
-    def _check_listed(self, molecule: Molecule, index: int, where: str) -> None:
+    def parsed(self, index: int, content: memoryview) -> codec.Stored:
+        """The sample in the bytes that `stored` has read.
+
+        Raises:
+            ValueError: it contradicts the format, the basis or the manifest.
+        """
+        where = self.manifest.where(index)
+        sample = codec.parse(_members(content, str(self.manifest.key[index]), where), where)
+        self._check_listed(sample, index, where)
+        return sample
+
+    def _check_listed(self, sample: codec.Stored, index: int, where: str) -> None:
         """Raise ValueError if the sample is not what the manifest says."""
-        got = {"key": molecule.key, "atoms": len(molecule.atomic_numbers), "method": molecule.method, "labels": codec.labels_of(molecule)}
+        molecule = sample.molecule
+        got = {"key": molecule.key, "atoms": len(molecule.atomic_numbers), "method": molecule.method, "labels": sample.labels}
         listed = self.manifest
         wanted = {
             "key": str(listed.key[index]), "atoms": int(listed.atoms[index]), "method": listed.method, "labels": listed.labels,
@@ -254,29 +285,22 @@ def _shard_problems(dataset: Manifest, number: int) -> Iterator[str]:
     elif digest != record.sha256:
         yield f"{path}: SHA-256 {digest}, wanted {record.sha256}; get the shard anew"
     else:
-        with tarfile.open(path) as tar:
-            found = [(member.name, member.offset) for member in tar if member.name.endswith(".json")]
+        with tarfile.open(path) as archive:
+            found = [(member.name, member.offset) for member in archive if member.name.endswith(".json")]
         rows = dataset.shard == number
         wanted = [(f"{key}.json", int(offset)) for key, offset in zip(dataset.key[rows], dataset.offset[rows], strict=True)]
         if found != wanted:
             yield f"{path}: holds other samples than the manifest lists; they do not belong together"
 
 
-def _members(content: bytes, key: str, where: str) -> dict[str, bytes]:
+def _members(content: memoryview, key: str, where: str) -> dict[str, memoryview]:
     """Split the bytes of one sample into its members."""
-    with _named_damage(where), tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-        members = {member.name: file.read() for member in tar if (file := tar.extractfile(member)) is not None}
+    try:
+        members = tar.members(content)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; get the shard anew") from None
     if set(members) != {f"{key}.json", f"{key}.npz"}:
         raise ValueError(
             f"{where}: got the members {', '.join(sorted(members)) or 'none'}, wanted {key}.json and {key}.npz; get the shard anew"
         )
     return {"json": members[f"{key}.json"], "npz": members[f"{key}.npz"]}
-
-
-@contextmanager
-def _named_damage(where: str) -> Iterator[None]:
-    """Turn errors of tarfile into one that names the sample."""
-    try:
-        yield
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{where}: damaged tar header ({error}); get the shard anew") from None

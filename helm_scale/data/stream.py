@@ -1,62 +1,128 @@
-"""The loader: this rank's micro-batches, step after step, read ahead by worker processes where wanted."""
+"""The loader: this rank's micro-batches, step after step, made ahead by worker processes where wanted."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import tee
+from typing import Protocol
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
-from helm_scale.batch import GraphBatch, Molecule
+from helm_scale.batch import GraphBatch
+from helm_scale.config import ModelConfig
+from helm_scale.data import codec
+from helm_scale.data.collate import collate_stored
 from helm_scale.data.plan import StepPlan
+from helm_scale.data.quarantine import Quarantine, Skipped
+from helm_scale.data.targets import Empty, new_tensor
+from helm_scale.data.workers import in_processes
 
 
-class _MicroBatches(Dataset[GraphBatch | ValueError]):
-    """Reads and collates the samples of one micro-batch; runs in the workers.
+class Reader(Protocol):
+    """Random access to samples."""
 
-    A ValueError is returned: torch would bury the message of one that is raised in the traceback of the worker.
+    def size(self, index: int) -> int:
+        """Bytes of a sample."""
+
+    def stored(self, index: int, memory: memoryview) -> codec.Stored:
+        """Read a sample into memory; ValueError if it is damaged."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A micro-batch, and the samples that it lacks."""
+
+    batch: GraphBatch
+    skipped: tuple[Skipped, ...]
+
+
+class _Reused:
+    """Memory that is used again by the next batch, and grows with the largest."""
+
+    def __init__(self) -> None:
+        self._memory, self._used = np.zeros(0, dtype=np.uint8), 0
+
+    def start(self, size: int) -> memoryview:
+        """All of it, at least so many bytes; what was handed out before is void."""
+        if size > len(self._memory):
+            self._memory = np.empty(size, dtype=np.uint8)
+        self._used = 0
+        return self._memory.data
+
+    def empty(self, count: int, dtype: torch.dtype) -> Tensor:
+        """An uninitialised flat tensor, behind those handed out since `start`."""
+        begin = -(-self._used // 8) * 8
+        self._used = begin + count * dtype.itemsize
+        return torch.from_numpy(self._memory[begin : self._used]).view(dtype)
+
+
+class BatchMaker:
+    """Reads and collates the samples of one micro-batch; the memory that they are read into is used again.
+
+    Args:
+        skip: leave damaged samples out, and tell; otherwise the first one raises.
     """
 
-    def __init__(self, read: Callable[[int], Molecule], collate: Callable[[Sequence[Molecule]], GraphBatch]) -> None:
-        self._read, self._collate = read, collate
+    def __init__(self, reader: Reader, config: ModelConfig, skip: bool = False) -> None:
+        self._reader, self._config, self._skip = reader, config, skip
+        self._read_into, self._scratch = _Reused(), _Reused()
 
-    def __getitem__(self, samples: Sequence[int]) -> GraphBatch | ValueError:
-        try:
-            return self._collate([self._read(index) for index in samples])
-        except ValueError as error:
-            return error
+    def __call__(self, samples: Sequence[int], empty: Empty = new_tensor) -> Loaded:
+        """Make the batch of samples (maybe none).
+
+        Raises:
+            ValueError: a sample that cannot be read (unless skipped) or collated.
+        """
+        sizes = [self._reader.size(index) for index in samples]
+        memory = self._read_into.start(sum(sizes))
+        stored, skipped, place = [], [], 0
+        for index, size in zip(samples, sizes, strict=True):
+            try:
+                stored.append(self._reader.stored(index, memory[place : place + size]))
+            except ValueError as error:
+                if not self._skip:
+                    raise
+                skipped.append(Skipped(index, str(error)))
+            place += size
+        self._scratch.start(8 * sum(sizes))
+        return Loaded(collate_stored(stored, self._config, empty, self._scratch.empty), tuple(skipped))
 
 
 class Stream:
     """Micro-batches of one rank.
 
     Args:
-        read: sample index -> molecule. collate: molecules (maybe none) -> batch. workers: processes that read ahead; 0
-            reads in process. With workers both functions must survive a fork.
+        make: samples (maybe none) -> batch. workers: processes that make batches ahead; 0 makes them in process. With
+            workers `make` must survive a fork. quarantine: counts skipped samples; none: nothing is ever skipped.
     """
 
-    def __init__(
-        self, read: Callable[[int], Molecule], collate: Callable[[Sequence[Molecule]], GraphBatch], rank: int, world_size: int, workers: int
-    ) -> None:
-        self._data, self._rank, self._world_size, self._workers = _MicroBatches(read, collate), rank, world_size, workers
+    def __init__(self, make: Callable[..., Loaded], rank: int, world_size: int, workers: int, quarantine: Quarantine | None = None) -> None:
+        self._make, self._rank, self._world_size, self._workers, self._quarantine = make, rank, world_size, workers, quarantine
 
     def steps(self, plan: StepPlan, first: int, last: int) -> Iterator[list[GraphBatch]]:
         """Yield the list of micro-batches of every step first, ..., last - 1 (from 0); each list is equally long on every rank."""
         bins = (members for step in range(first, last) for members in plan.bins_of_rank(step, self._rank, self._world_size))
-        batches = self.batches(bins)
+        each = plan.bins // self._world_size
+        batches = self.batches(bins, kept=2 * each)
         for _ in range(first, last):
-            yield [next(batches) for _ in range(plan.bins // self._world_size)]
+            yield [next(batches) for _ in range(each)]
 
     def share(self, bins: Sequence[Sequence[int]]) -> Iterator[GraphBatch]:
         """Yield this rank's batches of a list of bins that all ranks divide among themselves."""
         return self.batches(bins[self._rank :: self._world_size])
 
-    def batches(self, bins: Iterable[Sequence[int]]) -> Iterator[GraphBatch]:
-        """Yield one batch per bin, in order.
+    def batches(self, bins: Iterable[Sequence[int]], kept: int = 2) -> Iterator[GraphBatch]:
+        """Yield one batch per bin, in order; without the samples that are quarantined.
 
+        Args:
+            kept: batches that the caller holds at a time.
         Raises:
-            ValueError: a sample that cannot be read or collated, with the message it met.
+            ValueError: a sample that cannot be read or collated, or too many that were skipped.
         """
-        own_generator = torch.Generator()  # the loader draws a seed for its workers: not from the global generator
-        for batch in DataLoader(self._data, batch_size=None, sampler=bins, num_workers=self._workers, generator=own_generator):
-            if isinstance(batch, ValueError):
-                raise batch
-            yield batch
+        tasks, asked = tee(bins)
+        made = in_processes(self._make, tasks, self._workers, kept) if self._workers else map(self._make, tasks)
+        for loaded, samples in zip(made, asked, strict=True):
+            if self._quarantine:
+                self._quarantine.note(len(samples), loaded.skipped)
+            yield loaded.batch

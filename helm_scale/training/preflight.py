@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from helm_scale.batch import GraphBatch
 from helm_scale.config import PretrainConfig, dump
-from helm_scale.data.manifest import Manifest
+from helm_scale.data.corpus import Corpus
 from helm_scale.data.plan import StepPlan, check_world_size
 from helm_scale.parallel import mesh
 from helm_scale.parallel.engine import Objective
 from helm_scale.training import checkpoint
 
 
-def check(config: PretrainConfig) -> tuple[Manifest, StepPlan]:
+def check(config: PretrainConfig) -> tuple[Corpus, StepPlan]:
     """Check that config, data, launch and run folder fit each other, before any process group starts.
 
     Returns:
@@ -26,17 +26,16 @@ def check(config: PretrainConfig) -> tuple[Manifest, StepPlan]:
         ValueError: names what does not fit, both values and the remedy.
     """
     mesh.check_launch(config.execution)
-    dataset, settings = Manifest.load(config.data.path), config.training
+    dataset, settings = Corpus.open(config.data), config.training
     check_data(config, dataset)
-    train = dataset.split(config.data.train_split)
     dataset.split(config.data.validation_split)
     check_world_size(settings.bins, mesh.launched_world_size())
-    plan = StepPlan(dataset.hash, train, dataset.cost[train], settings.batch_molecules, settings.bins, settings.seed)
+    plan = dataset.plan(settings.batch_molecules, settings.bins, settings.seed)
     checkpoint.check_record(Path(config.out), record(config, dataset))
     return dataset, plan
 
 
-def record(config: PretrainConfig, dataset: Manifest) -> dict[str, Any]:
+def record(config: PretrainConfig, dataset: Corpus) -> dict[str, Any]:
     """What model.json holds: the model, the method of its labels, and how it was trained."""
     return {
         "model": config.model.model_dump(mode="json"),
@@ -46,7 +45,7 @@ def record(config: PretrainConfig, dataset: Manifest) -> dict[str, Any]:
     }
 
 
-def check_data(config: PretrainConfig, dataset: Manifest) -> None:
+def check_data(config: PretrainConfig, dataset: Corpus) -> None:
     """Raise ValueError unless the dataset holds what the model is to learn; names both sides."""
     if "hamiltonian" not in dataset.labels:
         raise ValueError(
@@ -65,7 +64,7 @@ def check_data(config: PretrainConfig, dataset: Manifest) -> None:
         )
 
 
-def describe(config: PretrainConfig, dataset: Manifest, plan: StepPlan, model: nn.Module, activations: Mapping[str, Any]) -> str:
+def describe(config: PretrainConfig, dataset: Corpus, plan: StepPlan, model: nn.Module, activations: Mapping[str, Any]) -> str:
     """Resolved config, parameters, data and an estimate of memory, as text.
 
     Args:
@@ -76,12 +75,13 @@ def describe(config: PretrainConfig, dataset: Manifest, plan: StepPlan, model: n
     parameters = sum(parameter.numel() for parameter in model.parameters())
     weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     state_bytes = (4 + bool(config.training.ema_decay)) * weight_bytes  # weight, gradient, two moments; Muon keeps one less
+    verified = "every shard and sample verified" if dataset.local == list(dataset.manifests) else "remote shards are verified on arrival"
     heaviest = max(_bin_costs(plan, dataset, range(max(1, round(steps_per_epoch)))))
     return "\n".join(
         [
             dump(config),
             f"parameters: {parameters:,}",
-            f"data: {dataset.folder}, every shard and sample verified; {len(train)} molecules in '{config.data.train_split}',"
+            f"data: {dataset.folder}, {verified}; {len(train)} molecules in '{config.data.train_split}',"
             f" {len(validation)} in '{config.data.validation_split}'",
             f"steps: {config.training.steps:,}; {steps_per_epoch:.1f} per epoch; {config.training.steps / steps_per_epoch:.1f} epochs",
             f"memory, weights with gradients and optimiser: {state_bytes / 1e6:,.0f} MB (fsdp2 divides it by the number of ranks)",
@@ -93,7 +93,7 @@ def describe(config: PretrainConfig, dataset: Manifest, plan: StepPlan, model: n
 
 
 def measure_activations(
-    model: nn.Module, objective: Objective, dataset: Manifest, samples: Sequence[int], load: Callable[[int], GraphBatch]
+    model: nn.Module, objective: Objective, dataset: Corpus, samples: Sequence[int], load: Callable[[int], GraphBatch]
 ) -> dict[str, Any]:
     """Bytes that one molecule of median cost keeps for backward.
 
@@ -118,6 +118,6 @@ def measure_activations(
     return {"key": str(dataset.key[index]), "cost": float(dataset.cost[index]), "bytes": sum(kept.values())}
 
 
-def _bin_costs(plan: StepPlan, dataset: Manifest, steps: range) -> list[float]:
+def _bin_costs(plan: StepPlan, dataset: Corpus, steps: range) -> list[float]:
     costs = dataset.cost
     return [float(costs[members].sum()) for step in steps for members in plan.bins_of(step)]

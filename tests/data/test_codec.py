@@ -97,7 +97,7 @@ def test_labels_that_cannot_be_right_are_not_stored(change: dict, message: str) 
 @pytest.mark.parametrize(
     ("header", "arrays", "message"),
     [
-        ({}, {"hamiltonian_onsite": np.full(3, np.nan)}, "shard.tar, key 'hof': hamiltonian_onsite holds NaN"),
+        ({}, {"hamiltonian_onsite": np.full(225, np.nan)}, "shard.tar, key 'hof': hamiltonian_onsite holds NaN"),
         ({}, {"hamiltonian_onsite": np.zeros(3)}, r"onsite: got \(3,\), wanted \(2..,\)"),
         ({}, {"hamiltonian_offsite": np.zeros(7, np.float32)}, r"offsite: got \(7,\), wanted"),
         ({}, {"hamiltonian_remainder": np.zeros(1, np.float32)}, "remainder_index: got"),

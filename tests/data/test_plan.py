@@ -5,15 +5,19 @@ from itertools import chain
 import numpy as np
 import pytest
 
+from helm_scale.data.order import Row
 from helm_scale.data.plan import StepPlan, check_world_size, pack, validation_bins
 
 SAMPLES = np.array([3, 4, 7, 9, 11, 12, 20, 21, 22, 30, 41])
 COSTS = np.array([5.0, 1.0, 9.0, 2.0, 2.0, 7.0, 1.0, 30.0, 4.0, 4.0, 6.0])
 
+COST_OF = np.zeros(42)
+COST_OF[SAMPLES] = COSTS
+
 
 def plan(bins: int = 4, batch: int = 6, seed: int = 0, manifest: str = "a") -> StepPlan:
     """Plan over eleven samples of ragged cost."""
-    return StepPlan(manifest, SAMPLES, COSTS, batch, bins, seed)
+    return StepPlan([Row(manifest, SAMPLES, seed)], COST_OF, batch, bins)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -82,5 +86,60 @@ def test_a_world_size_that_does_not_divide_the_bins_is_refused_by_name() -> None
 def test_more_bins_than_molecules_and_an_empty_split_are_refused() -> None:
     with pytest.raises(ValueError, match=r"training\.batch_molecules: got 3"):
         plan(bins=4, batch=3)
+    with pytest.raises(ValueError, match=r"data\.weights: got \[0\.5\], wanted 2 positive numbers"):
+        mixture([0.5])
     with pytest.raises(ValueError, match="without molecules"):
-        StepPlan("a", SAMPLES[:0], COSTS[:0], 4, 1, 0)
+        Row("a", SAMPLES[:0], 0)
+
+
+def mixture(weights: list[float], batch: int = 8, bins: int = 4) -> StepPlan:
+    """Plan over two datasets, of 11 and 100 samples."""
+    return StepPlan([Row("a", SAMPLES, 0), Row("b", np.arange(100, 200), 0)], np.ones(200), batch, bins, weights)
+
+
+def test_datasets_are_mixed_by_weight_in_any_stretch_and_each_in_its_own_order() -> None:
+    row = list(chain(*(mixture([0.3, 0.7]).samples_of(step) for step in range(500))))
+    first = np.array(row) < 100
+    for start in (0, 137, 2500):
+        assert abs(first[start : start + 1000].mean() - 0.3) < 0.002
+    alone = [i for i in row if i < 100]
+    assert alone == list(chain(*(plan(bins=1, batch=1).samples_of(n) for n in range(len(alone)))))
+    assert all(sorted(alone[e * 11 : e * 11 + 11]) == SAMPLES.tolist() for e in range(100))
+
+
+def test_without_weights_each_sample_is_seen_equally_often() -> None:
+    row = list(chain(*(mixture([]).samples_of(step) for step in range(111 * 10))))
+    counts = np.bincount(row, minlength=200)[[*SAMPLES, *range(100, 200)]]
+    assert counts.min() >= 79 and counts.max() <= 81
+    rare = StepPlan([Row("a", SAMPLES, 0), Row("b", np.arange(100, 200), 0)], np.ones(200), 1000, 1, [1e-9, 1.0])
+    assert sum(sum(i < 100 for i in rare.samples_of(step)) for step in range(11)) > 0, "the least weight is not none"
+
+
+def windowed(epoch_shards: int = 3, per_shard: int = 7, shards: int = 10, seed: int = 0) -> Row:
+    """A row over shards of equal size, shuffled in windows."""
+    samples = np.arange(per_shard * shards)
+    return Row("a", samples, seed, samples // per_shard, epoch_shards)
+
+
+def test_a_window_holds_whole_shards_and_an_epoch_every_sample() -> None:
+    row = windowed().at(np.arange(140))
+    assert sorted(row[:70]) == sorted(row[70:]) == list(range(70))
+    shards = [set(part // 7) for part in np.split(row[:70], [21, 42, 63])]
+    assert [len(part) for part in shards] == [3, 3, 3, 1] and set().union(*shards) == set(range(10))
+    assert len(set(row[:7] // 7)) > 1, "shuffled within the window"
+    assert set(row[70:91] // 7) != shards[0] and len(set(row[70:91] // 7)) == 3, "other shards go together in the next epoch"
+    assert row[:70].tolist() != row[70:].tolist() and row.tolist() != windowed(seed=1).at(np.arange(140)).tolist()
+
+
+def test_any_place_of_a_windowed_row_is_found_without_those_before() -> None:
+    walked = windowed().at(np.arange(700))
+    for place in (699, 3, 350, 69, 70):
+        assert windowed().at(np.array([place]))[0] == walked[place]
+
+
+def test_windows_follow_the_shards_that_a_split_really_has() -> None:
+    samples, shards = np.array([0, 1, 5, 6, 8, 20]), np.array([0, 0, 2, 2, 2, 9])
+    row = Row("a", samples, 0, shards, 1).at(np.arange(6))
+    assert sorted(row) == samples.tolist()
+    runs = [shards[samples.tolist().index(i)] for i in row]
+    assert [shard for n, shard in enumerate(runs) if n == 0 or runs[n - 1] != shard] == list(dict.fromkeys(runs))

@@ -11,7 +11,7 @@ import pytest
 import webdataset
 
 from helm_scale.batch import Molecule
-from helm_scale.data import shards
+from helm_scale.data import columns, manifest, shards
 from helm_scale.data.manifest import Manifest, Rejected
 from helm_scale.data.shards import ShardReader, ShardWriter, verify
 from tests.data.labels import SVP, random_molecule, same, write_dataset
@@ -153,6 +153,38 @@ def test_a_manifest_of_another_dataset_does_not_fit(dataset: Manifest) -> None:
     path.write_text(json.dumps(record | {"method": record["method"] | {"xc": "b3lyp"}}))
     with pytest.raises(ValueError, match=r"key 'hof-0': method: got .*'pbe'.*, but the manifest says .*'b3lyp'"):
         ShardReader(Manifest.load(dataset.folder)).read(0)
+
+
+def test_a_large_manifest_keeps_its_rows_in_mapped_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = write_dataset(tmp_path / "small")
+    monkeypatch.setattr(manifest, "LARGE", 3)
+    large = write_dataset(tmp_path / "large")
+    assert "hof-3" not in (large.folder / "manifest.json").read_text()
+    for name in ("key", "splits", "shard", "offset", "size", "crc32", "atoms", "pairs", "cost"):
+        assert getattr(large, name).tolist() == getattr(small, name).tolist()
+    assert isinstance(large.cost, np.memmap) and large.key[2] == "hof-2" and large.key[np.array([4, 1])].tolist() == ["hof-4", "hof-1"]
+    assert same(ShardReader(large).read(3), random_molecule("hof-3", 3), SHARD_MAX) and verify(large.folder) == []
+    (column,) = (large.folder / "columns").glob("cost-*.npy")
+    flip(column, column.stat().st_size - 1)
+    with pytest.raises(ValueError, match=r"columns/cost-.*npy is missing or not the file that the manifest lists"):
+        Manifest.load(large.folder)
+    column.unlink()
+    with pytest.raises(ValueError, match=r"columns/cost-.*npy is missing"):
+        Manifest.load(large.folder)
+
+
+def test_keys_are_looked_at_whatever_their_number() -> None:
+    good = np.array([f"molecule_{number}+x" for number in range(3000)], dtype="S")
+    columns.check_keys(good)
+    for place, key, message in (
+        (7, b"a.b", "key 'a.b': wanted"),
+        (2999, b"", "key '': wanted"),
+        (5, good[2000], "'molecule_2000.x' occurs 2"),
+    ):
+        bad = good.copy()
+        bad[place] = key
+        with pytest.raises(ValueError, match=message):
+            columns.check_keys(bad)
 
 
 def test_a_shard_that_no_manifest_lists_is_reported(dataset: Manifest) -> None:

@@ -1,0 +1,73 @@
+"""How evenly the ranks of a step are loaded: mean over maximum of their costs, against fixed-count batches.
+
+Sizes are drawn like those of OMol: log-normal around 50 atoms between 10 and 150, H to O in organic proportion; costs are
+those that a manifest lists (data_shards/README.md) in def2-TZVPD. Simulated, not run: a step lasts as long as its slowest
+rank, so mean/max is the share of the time in which the ranks work.
+
+    python benchmarks/balance.py [--quick] [--molecules 200000] [--steps 50]
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import sys
+import time
+
+import numpy as np
+
+from helm_scale.basis.shells import nao
+from helm_scale.data.order import Row
+from helm_scale.data.plan import StepPlan
+from helm_scale.data.shards import TYPICAL_BLOCK
+
+
+def costs_like_omol(molecules: int) -> np.ndarray:
+    """Costs of molecules of 10 to 150 atoms."""
+    rng = np.random.default_rng(0)
+    drawn = np.exp(rng.normal(np.log(50), 0.5, size=4 * molecules))
+    atoms = np.rint(drawn[(drawn >= 10) & (drawn <= 150)][:molecules]).astype(np.int64)
+    hydrogens = rng.binomial(atoms, 0.5)
+    light, heavy = nao("def2-tzvpd", 1), nao("def2-tzvpd", 6)
+    size = hydrogens * light + (atoms - hydrogens) * heavy
+    squares = hydrogens * light**2 + (atoms - hydrogens) * heavy**2
+    return atoms * (atoms + 1) / 2 + (size.astype(np.float64) ** 2 + squares) / 2 / TYPICAL_BLOCK
+
+
+def balance(costs: np.ndarray, ranks: int, per_rank: int, steps: int) -> dict[str, float]:
+    """Mean over maximum of the ranks' costs, mean and worst over the steps, packed and naive."""
+    plan = StepPlan([Row("omol", np.arange(len(costs)), 0)], costs, ranks * per_rank, ranks)
+    packed, naive, seconds = [], [], 0.0
+    for step in range(steps):
+        start = time.perf_counter()
+        bins = plan.bins_of(step)
+        seconds += time.perf_counter() - start
+        loads = np.array([costs[members].sum() for members in bins])
+        fixed = costs[plan.samples_of(step)].reshape(ranks, per_rank).sum(axis=1)
+        packed.append(loads.mean() / loads.max())
+        naive.append(fixed.mean() / fixed.max())
+    return {
+        "ranks": ranks, "molecules_per_rank": per_rank, "packed": float(np.mean(packed)), "packed_worst_step": float(np.min(packed)),
+        "naive": float(np.mean(naive)), "naive_worst_step": float(np.min(naive)), "milliseconds_per_step": 1e3 * seconds / steps,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Simulate all numbers of ranks; the last line is one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="20,000 molecules, 5 steps")
+    parser.add_argument("--molecules", type=int, default=200_000)
+    parser.add_argument("--steps", type=int, default=50)
+    arguments = parser.parse_args()
+    molecules, steps = (20_000, 5) if arguments.quick else (arguments.molecules, arguments.steps)
+    costs = costs_like_omol(molecules)
+    rows = [balance(costs, ranks, per_rank, steps) for ranks in (8, 64, 512) for per_rank in (4, 8, 16)]
+    for row in rows:
+        print("{ranks:4d} ranks, {molecules_per_rank:2d} molecules each: packed {packed:.3f} (worst {packed_worst_step:.3f}),"
+              " naive {naive:.3f}; {milliseconds_per_step:.1f} ms to plan a step".format(**row))  # fmt: skip
+    about = {"hardware": f"{os.cpu_count()} CPU cores", "numpy": importlib.metadata.version("numpy"), "command": " ".join(sys.argv)}
+    print(json.dumps({"benchmark": "balance", "molecules": molecules, "steps": steps, "rows": rows, "about": about}))
+
+
+if __name__ == "__main__":
+    main()

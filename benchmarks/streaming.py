@@ -1,0 +1,232 @@
+"""Tar files to collated batches: MB/s and samples/s against plain reading and plain webdataset, and peak memory.
+
+Samples hold H in def2-TZVPD of synthetic organic molecules: about 0.1, 4 and 32 MB each, in eight shards; matrix elements
+are random numbers. All ways read the same tar files, in turn, first with the files dropped from the page cache, as a
+dataset larger than memory finds them, then again from the page cache:
+
+    plain        Python's tarfile, the bytes of every member
+    webdataset   webdataset.WebDataset(...).decode(), every array of every sample; in process, and in two DataLoader processes
+    stream       this package: read in plan order, checked, coupled to irreps, collated; in process, and in two processes
+    consumer     as stream in two processes, but blocks travel as read and are coupled by the process that takes the batches
+
+Every measurement is the best of its repeats; MB per CPU second, all processes together, stand beside, for machines that do
+other work, too. Memory: peak of all processes for a dataset and for one four times as large.
+
+    python benchmarks/streaming.py [--quick] [--megabytes 400] [--folder runs/streaming]
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import webdataset
+from torch.utils.data import DataLoader
+
+from helm_scale.basis.layout import ao_offsets
+from helm_scale.batch import Method, Molecule
+from helm_scale.config import ModelConfig
+from helm_scale.data.collate import collate_stored
+from helm_scale.data.manifest import Manifest
+from helm_scale.data.order import Row
+from helm_scale.data.plan import StepPlan
+from helm_scale.data.shards import ShardReader, ShardWriter
+from helm_scale.data.stream import BatchMaker, Stream
+from helm_scale.data.workers import in_processes
+
+METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-9, "none", "random numbers")
+CONFIG = ModelConfig(parity="full", pair_cutoff=100.0)
+KINDS = {"0.1 MB": (10, 16), "4 MB": (56, 4), "32 MB": (158, 1)}  # atoms, molecules per batch
+SHARDS = 8
+
+
+def molecule(key: str, atoms: int) -> Molecule:
+    """Random organic composition on a jittered grid of 1.4 Angstrom, growing outward from the origin."""
+    rng = np.random.default_rng(atoms)
+    axis = np.arange(-4, 5)
+    grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3) * 1.4
+    nearest = grid[np.argsort(np.linalg.norm(grid, axis=1), kind="stable")[:atoms]]
+    numbers = rng.choice([1, 6, 7, 8], size=atoms, p=[0.5, 0.35, 0.08, 0.07])
+    size = int(ao_offsets(METHOD.basis, numbers)[-1])
+    matrix = 0.1 * rng.normal(size=(size, size))
+    return Molecule(
+        key, numbers, nearest + rng.normal(scale=0.1, size=nearest.shape), hamiltonian=(matrix + matrix.T) / 2, energy=0.0, method=METHOD
+    )
+
+
+def write(folder: Path, atoms: int, megabytes: float) -> Manifest:
+    """A dataset of about so many megabytes, at least one sample per shard."""
+    one = molecule("sample", atoms)
+    count = max(SHARDS, round(megabytes * 1e6 / (2 * one.hamiltonian.size)))
+    writer = ShardWriter(folder, METHOD, "CC0-1.0", "random numbers", -(-count // SHARDS))
+    for number in range(count):
+        writer.write(dataclasses.replace(one, key=f"sample-{number}"), "train")
+    return writer.close()
+
+
+def drop(dataset: Manifest) -> None:
+    """Take the tar files out of the page cache."""
+    for shard in dataset.shards:
+        file = os.open(dataset.folder / shard.name, os.O_RDONLY)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+
+
+def plain(dataset: Manifest) -> int:
+    """The bytes of every member; returns the number of samples."""
+    count = 0
+    for shard in dataset.shards:
+        with tarfile.open(dataset.folder / shard.name) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                count += file is not None and len(file.read()) > 0 and member.name.endswith(".npz")
+    return count
+
+
+def arrays(sample: dict) -> dict:
+    """All arrays of a decoded sample."""
+    return {"json": sample["json"], **{name: sample["npz"][name] for name in sample["npz"]}}
+
+
+def plain_webdataset(dataset: Manifest, workers: int) -> int:
+    """Every array of every sample, in webdataset's own way."""
+    urls = [str(dataset.folder / shard.name) for shard in dataset.shards]
+    samples = webdataset.WebDataset(urls, shardshuffle=False).decode().map(arrays)
+    return sum(1 for _ in DataLoader(samples, batch_size=None, num_workers=workers))
+
+
+def bins(dataset: Manifest, batch: int) -> Iterator[list[int]]:
+    """Samples of every batch, in plan order, once through the dataset."""
+    plan = StepPlan([Row(dataset.hash, dataset.split("train"), 0)], dataset.cost, batch, 1)
+    return (plan.samples_of(step) for step in range(len(dataset) // batch))
+
+
+def stream(dataset: Manifest, batch: int, workers: int) -> int:
+    """This package."""
+    found = Stream(BatchMaker(ShardReader(dataset), CONFIG), 0, 1, workers).batches(bins(dataset, batch))
+    return sum(one.num_molecules for one in found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """The bytes of one batch's samples, as they were read."""
+
+    content: torch.Tensor
+
+
+def coupled_by_the_consumer(dataset: Manifest, batch: int, workers: int) -> int:
+    """Worker processes read and check; this process couples and collates."""
+    reader, tasks = ShardReader(dataset), list(bins(dataset, batch))
+
+    def read(samples: list[int], empty: Callable[..., torch.Tensor]) -> Raw:
+        content = empty(sum(reader.size(i) for i in samples), torch.uint8)
+        memory, place = memoryview(content.numpy()), 0
+        for index in samples:
+            reader.stored(index, memory[place : place + reader.size(index)])
+            place += reader.size(index)
+        return Raw(content)
+
+    count = 0
+    for samples, raw in zip(tasks, in_processes(read, tasks, workers, 2), strict=True):
+        memory, place, stored = memoryview(raw.content.numpy()), 0, []
+        for index in samples:
+            stored.append(reader.parsed(index, memory[place : place + reader.size(index)]))
+            place += reader.size(index)
+        count += collate_stored(stored, CONFIG).num_molecules
+    return count
+
+
+def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, float]]:
+    """MB/s and samples/s of every way, cold and warm."""
+    megabytes = sum(shard.size for shard in dataset.shards) / 1e6
+    ways: dict[str, Callable[[], int]] = {
+        "plain": lambda: plain(dataset),
+        "webdataset": lambda: plain_webdataset(dataset, 0),
+        "webdataset_2": lambda: plain_webdataset(dataset, 2),
+        "stream": lambda: stream(dataset, batch, 0),
+        "stream_2": lambda: stream(dataset, batch, 2),
+        "consumer_2": lambda: coupled_by_the_consumer(dataset, batch, 2),
+    }
+    best: dict[str, dict[str, float]] = {}
+    least: dict[str, float] = {}
+    stream(dataset, batch, 0)  # makes the coupling tables, which every later batch shares
+    for state in ["cold", "warm"] * repeats:
+        for name, way in ways.items():
+            if state == "cold":
+                drop(dataset)
+            start, cpu = time.perf_counter(), cpu_seconds()
+            count = way()
+            seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+            assert count >= len(dataset) - batch, f"{name}: {count} samples"
+            least[name] = min(cpu / count, least.get(name, cpu / count))
+            row = best.setdefault(f"{name} {state}", {"mb_per_s": 0.0, "samples_per_s": 0.0})
+            if count / seconds > row["samples_per_s"]:
+                row |= {"mb_per_s": megabytes * count / len(dataset) / seconds, "samples_per_s": count / seconds}
+            row["mb_per_cpu_s"] = megabytes / len(dataset) / least[name]
+    return best
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of the children that have ended."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in usage)
+
+
+def peak_megabytes(folder: Path) -> float:
+    """Peak resident memory of a process that streams a dataset with two workers, theirs included (shared pages count twice)."""
+    code = (
+        "import resource, sys; from benchmarks.streaming import *; dataset = Manifest.load(sys.argv[1]); stream(dataset, 1, 2);"
+        "own, theirs = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN));"
+        "print((own + 2 * theirs) / 1024)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
+    return float(subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True, env=environment).stdout)
+
+
+def main() -> None:
+    """Measure all sizes; the last line is one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="little data, one repeat, no 32 MB samples")
+    parser.add_argument("--megabytes", type=float, default=400.0, help="size of each dataset")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("runs/streaming"), help="where the data goes; removed afterwards")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.megabytes, arguments.repeats = 8.0, 1
+    torch.set_num_threads(1)
+    rows = {}
+    try:
+        for name, (atoms, batch) in list(KINDS.items())[: 2 if arguments.quick else None]:
+            dataset = write(arguments.folder / name.replace(" ", ""), atoms, arguments.megabytes)
+            found = compare(dataset, batch, arguments.repeats)
+            rows[name] = {"sample_mb": float(dataset.size.mean()) / 1e6, "samples": len(dataset), "molecules_per_batch": batch, **found}
+            for state in ("cold", "warm"):
+                rates = {way.split()[0]: row["mb_per_s"] for way, row in found.items() if way.endswith(state)}
+                rows[name][f"ratio_to_plain_{state}"] = rates["stream_2"] / rates["plain"]
+                rows[name][f"ratio_to_webdataset_{state}"] = rates["stream_2"] / max(rates["webdataset"], rates["webdataset_2"])
+                print(f"{name:7s} {state}: " + ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items()) + " MB/s", flush=True)
+            work = {way.split()[0]: row["mb_per_cpu_s"] for way, row in found.items()}
+            print(f"{name:7s} work: " + ", ".join(f"{way} {rate:.0f}" for way, rate in work.items()) + " MB per CPU s", flush=True)
+        write(arguments.folder / "large", KINDS["4 MB"][0], 4 * arguments.megabytes)
+        memory = {label: peak_megabytes(arguments.folder / folder) for label, folder in (("one", "4MB"), ("four_times", "large"))}
+    finally:
+        shutil.rmtree(arguments.folder, ignore_errors=True)
+    versions = {package: importlib.metadata.version(package) for package in ("torch", "numpy", "webdataset")}
+    about = {"hardware": f"{os.cpu_count()} CPU cores", "python": platform.python_version(), **versions, "command": " ".join(sys.argv)}
+    print(json.dumps({"benchmark": "streaming", "rows": rows, "peak_mb_4mb_samples": memory, "about": about}))
+
+
+if __name__ == "__main__":
+    main()

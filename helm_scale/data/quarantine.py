@@ -1,0 +1,53 @@
+"""Damaged samples: stop at the first, or skip, count and list them up to a share."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+JUDGED_FROM = 1000  # samples: before so many were read, the share is taken of this number
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sample that could not be read: its number, and the message with shard and key."""
+
+    sample: int
+    reason: str
+
+
+class Quarantine:
+    """Counts what one rank has skipped.
+
+    Args:
+        share: largest share of the samples read that may be skipped; 0 tolerates none.
+        file: one JSON object per skipped sample is appended to it, once per run of the program.
+    """
+
+    def __init__(self, share: float, file: Path) -> None:
+        self._share, self._file = share, file
+        self._read = self._skipped = 0
+        self._listed: set[int] = set()
+
+    def note(self, read: int, skipped: Sequence[Skipped]) -> None:
+        """Take in a batch: so many samples were asked for, those were skipped.
+
+        Raises:
+            ValueError: more than the share has been skipped; names the latest.
+        """
+        self._read += read
+        self._skipped += len(skipped)
+        for one in skipped:
+            if one.sample not in self._listed:
+                self._listed.add(one.sample)
+                _log.warning("skipped %s", one.reason)
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                with self._file.open("a") as file:
+                    file.write(json.dumps({"sample": one.sample, "reason": one.reason}) + "\n")
+        if self._skipped > self._share * max(self._read, JUDGED_FROM):
+            raise ValueError(
+                f"{skipped[-1].reason if skipped else self._file}: {self._skipped} of {self._read} samples read were skipped, more than"
+                f" data.quarantine_share = {self._share:g}; they are listed in {self._file}: get their shards anew"
+            )

@@ -1,0 +1,248 @@
+"""Blocks of H - H0 -> packed irreps, the targets of a batch.
+
+Molecules bring their blocks as shards store them: flat, the upper triangle of every atom's block, then the blocks of the
+pairs i < j. Blocks of one kind are gathered row by row and coupled by one sparse product per kind, written straight into
+the target: 2 to 3 ns per matrix element on one core, several times less than a product per shell pair, and little enough
+to leave it in the processes that read.
+
+Axes: N atoms of all molecules, P unordered pairs, B blocks of one kind of shape a x b, S packed components.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from helm_scale.basis import elements, layout, packing
+from helm_scale.batch import Molecule, Segment
+from helm_scale.config import ModelConfig
+from helm_scale.data import codec
+
+Empty = Callable[[int, torch.dtype], Tensor]  # makes uninitialised flat tensors
+CHUNK = 1 << 17  # matrix elements coupled at once: they stay in the processor's cache
+
+
+def new_tensor(count: int, dtype: torch.dtype) -> Tensor:
+    """An uninitialised flat tensor."""
+    return torch.empty(count, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """H - H0 of the molecules of a batch, molecule after molecule.
+
+    Attributes:
+        sizes: AOs of every atom, [N].
+        onsite: upper triangles of the atoms' blocks, row-major, float64 Hartree. triangle: where each atom's begins, [N].
+        offsite: blocks of the pairs i < j of each molecule, row-major, float64 or float32; the target takes their dtype.
+        row, column: the block of atoms i < j begins at row[i] + sizes[i] * column[j]: [N] each.
+    """
+
+    sizes: np.ndarray
+    onsite: np.ndarray
+    triangle: np.ndarray
+    offsite: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+
+
+def dense_blocks(molecules: Sequence[Molecule], config: ModelConfig) -> Blocks:
+    """Cut the matrices of molecules into blocks, all float64.
+
+    Raises:
+        ValueError: a Hamiltonian is of another size than the basis says, or H0 is missing; names the molecule.
+    """
+    offsets = [layout.ao_offsets(config.basis, molecule.atomic_numbers) for molecule in molecules]
+    flat = [codec.flat_blocks(_residual(m, int(o[-1]), config), o) for m, o in zip(molecules, offsets, strict=True)]
+    onsite, offsite = (np.concatenate([np.zeros(0), *parts]) for parts in (zip(*flat, strict=True) if flat else ((), ())))
+    return _placed(offsets, onsite, offsite)
+
+
+def stored_blocks(samples: Sequence[codec.Stored], config: ModelConfig, scratch: Empty = new_tensor) -> Blocks:
+    """The blocks of stored samples, off-site ones of the model's dtype.
+
+    Args:
+        scratch: makes the flat arrays that blocks are joined in.
+    Raises:
+        ValueError: H0 is missing, or a matrix holds NaN or infinity; names the molecule.
+    """
+    whole = [sample.matrices["hamiltonian"] for sample in samples]
+    part = [_baseline(sample, config) for sample in samples]
+    onsite = scratch(sum(len(one["onsite"]) for one in whole), torch.float64).numpy()
+    offsite = scratch(sum(len(one["offsite"]) for one in whole), getattr(torch, config.dtype)).numpy()
+    on = off = 0
+    for sample, h, h0 in zip(samples, whole, part, strict=True):
+        on, start = on + len(h["onsite"]), on
+        onsite[start:on] = h["onsite"] if h0 is None else h["onsite"] - h0["onsite"]
+        codec.check_finite(f"molecule '{sample.molecule.key}': on-site part of the Hamiltonian", onsite[start:on])
+        off, start = off + len(h["offsite"]), off
+        _subtract(h, h0, offsite[start:off])
+        codec.check_finite(f"molecule '{sample.molecule.key}': off-site part of the Hamiltonian", offsite[start:off])
+    return _placed([sample.offsets for sample in samples], onsite, offsite)
+
+
+def _subtract(h: Mapping[str, np.ndarray], h0: Mapping[str, np.ndarray] | None, out: np.ndarray) -> None:
+    """Off-site elements of H - H0; the difference comes first: it is small enough to take up what float32 had lost of either."""
+    if h0 is None:
+        out[:] = h["offsite"]
+    else:
+        np.subtract(h["offsite"], h0["offsite"], out=out, dtype=out.dtype)
+        out[h0["remainder_index"]] -= h0["remainder"]
+    out[h["remainder_index"]] += h["remainder"]
+
+
+def _baseline(sample: codec.Stored, config: ModelConfig) -> dict[str, np.ndarray] | None:
+    if config.baseline == "none":
+        return None
+    _check_baseline(sample.molecule.key, "baseline_hamiltonian" in sample.matrices, config)
+    return sample.matrices["baseline_hamiltonian"]
+
+
+def _residual(molecule: Molecule, nao: int, config: ModelConfig) -> np.ndarray:
+    assert molecule.hamiltonian is not None
+    if molecule.hamiltonian.shape != (nao, nao):
+        raise ValueError(
+            f"molecule '{molecule.key}': hamiltonian has shape {molecule.hamiltonian.shape}, wanted {(nao, nao)} in {config.basis}"
+        )
+    if config.baseline == "none":
+        return molecule.hamiltonian
+    _check_baseline(molecule.key, molecule.baseline_hamiltonian is not None, config)
+    return molecule.hamiltonian - molecule.baseline_hamiltonian
+
+
+def _check_baseline(key: str, present: bool, config: ModelConfig) -> None:
+    if not present:
+        raise ValueError(
+            f"molecule '{key}': model.baseline is '{config.baseline}' but the data holds no H0;"
+            f" generate it with --baseline {config.baseline}"
+        )
+
+
+def _placed(offsets: Sequence[np.ndarray], onsite: np.ndarray, offsite: np.ndarray) -> Blocks:
+    """Say where every block lies.
+
+    Within a molecule block (i, j) follows all blocks of the atoms before i, which reach to the last AO, and those of i with
+    the atoms between: at sum_{k<i} n_k (nao - o_{k+1}) + n_i (o_j - o_{i+1}), o the first AO of an atom.
+    """
+    nothing = np.zeros(0, dtype=np.int64)
+    sizes = np.concatenate([nothing, *map(np.diff, offsets)])
+    rows, columns, start = [nothing], [nothing], 0
+    for o in offsets:
+        n = np.diff(o)
+        before = start + np.cumsum(n * (o[-1] - o[1:]))
+        rows.append(np.concatenate([[start], before[:-1]]) - n * o[1:])
+        columns.append(o[:-1])
+        start = int(before[-1])
+    triangles = sizes * (sizes + 1) // 2
+    return Blocks(sizes, onsite, np.cumsum(triangles) - triangles, offsite, np.concatenate(rows), np.concatenate(columns))
+
+
+def onsite_target(blocks: Blocks, order: np.ndarray, segments: Sequence[Segment], config: ModelConfig, empty: Empty) -> Tensor:
+    """Packed irreps of the on-site blocks, segment after segment, float64.
+
+    Args:
+        order: atoms, sorted by element.
+    Raises:
+        ValueError: parity "semilocal" would drop a part of a block.
+    """
+    kinds = [layout.onsite_layout(config.basis, segment.first, config.parity) for segment in segments]
+    target = empty(sum((s.stop - s.start) * kind.size for s, kind in zip(segments, kinds, strict=True)), torch.float64)
+    place = 0
+    for segment, kind in zip(segments, kinds, strict=True):
+        size = kind.shape[0] * (kind.shape[0] + 1) // 2
+        gathered = _windows(blocks.onsite, size)[blocks.triangle[order[segment.start : segment.stop]]]
+        packed = target[place : place + len(gathered) * kind.size].view(len(gathered), kind.size)
+        torch.mm(_onsite_coupling(config.basis, segment.first, config.parity), torch.from_numpy(gathered).T, out=packed.T)
+        _check_nothing_dropped(gathered, packed, segment.first, kind, config.parity)
+        place += packed.numel()
+    return target
+
+
+def offsite_target(blocks: Blocks, pairs: np.ndarray, segments: Sequence[Segment], config: ModelConfig, empty: Empty) -> Tensor:
+    """Packed irreps of the pairs' blocks, segment after segment, of the blocks' dtype.
+
+    Args:
+        pairs: [2, P] atoms, lower atomic number first.
+    """
+    kinds = [layout.offsite_layout(config.basis, s.first, s.second) for s in segments]
+    dtype = str(blocks.offsite.dtype)
+    target = empty(sum((s.stop - s.start) * kind.size for s, kind in zip(segments, kinds, strict=True)), getattr(torch, dtype))
+    low, high = np.minimum(*pairs), np.maximum(*pairs)
+    begin, swapped = blocks.row[low] + blocks.sizes[low] * blocks.column[high], pairs[0] > pairs[1]
+    place = 0
+    for segment, kind in zip(segments, kinds, strict=True):
+        coupling = _offsite_coupling(config.basis, segment.first, segment.second, dtype)
+        windows, step = _windows(blocks.offsite, kind.size), max(1, CHUNK // kind.size)
+        for start in range(segment.start, segment.stop, step):
+            rows = slice(start, min(start + step, segment.stop))
+            gathered = windows[begin[rows]]
+            _turn(gathered, swapped[rows], kind.shape)
+            packed = target[place : place + gathered.size].view(gathered.shape)
+            torch.mm(coupling, torch.from_numpy(gathered).T, out=packed.T)
+            place += gathered.size
+    return target
+
+
+def matrix_elements(blocks: Blocks, starts: np.ndarray, pairs: np.ndarray) -> Tensor:
+    """Matrix elements of every molecule within the Hamiltonian cutoff, both triangles: [molecules] int64.
+
+    Args:
+        starts: first atom of every molecule, and the number of atoms.
+    """
+    counted = blocks.sizes**2
+    np.add.at(counted, pairs[0], 2 * blocks.sizes[pairs[0]] * blocks.sizes[pairs[1]])
+    return torch.from_numpy(np.add.reduceat(counted, starts[:-1]) if len(counted) else counted)
+
+
+def _turn(gathered: np.ndarray, swapped: np.ndarray, shape: tuple[int, int]) -> None:
+    """Transpose, in place, those of the blocks [B, a*b] that were stored b x a."""
+    if swapped.any():
+        gathered[swapped] = gathered[swapped].reshape(-1, shape[1], shape[0]).transpose(0, 2, 1).reshape(-1, shape[0] * shape[1])
+
+
+def _windows(flat: np.ndarray, size: int) -> np.ndarray:
+    """View of all runs of `size` elements, by their first one."""
+    return np.ndarray((max(len(flat) - size + 1, 0), size), flat.dtype, flat, strides=2 * flat.strides)
+
+
+@cache
+def _offsite_coupling(basis: str, first: int, second: int, dtype: str) -> Tensor:
+    """Sparse [S, a*b]: blocks between two elements -> packed irreps."""
+    kind = layout.offsite_layout(basis, first, second)
+    component, row, column, value = packing.packing_entries(kind)
+    return _sparse(component, row * kind.shape[1] + column, value, (kind.size, kind.shape[0] * kind.shape[1]), dtype)
+
+
+@cache
+def _onsite_coupling(basis: str, atomic_number: int, parity: str) -> Tensor:
+    """Sparse [S, a*(a+1)/2]: upper triangles of an element's on-site blocks -> packed irreps."""
+    kind = layout.onsite_layout(basis, atomic_number, parity)
+    component, row, column, value = packing.packing_entries(kind)
+    low, high, size = np.minimum(row, column), np.maximum(row, column), kind.shape[0]
+    place = low * size - low * (low - 1) // 2 + high - low
+    return _sparse(component, place, value, (kind.size, size * (size + 1) // 2), "float64")
+
+
+def _sparse(row: np.ndarray, column: np.ndarray, value: np.ndarray, shape: tuple[int, int], dtype: str) -> Tensor:
+    """Compressed sparse rows; entries of one place are added."""
+    places, values = torch.from_numpy(np.stack([row, column])), torch.from_numpy(value).to(getattr(torch, dtype))
+    entries = torch.sparse_coo_tensor(places, values, shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return entries.coalesce().to_sparse_csr()
+
+
+def _check_nothing_dropped(triangles: np.ndarray, packed: Tensor, atomic_number: int, kind: layout.BlockLayout, parity: str) -> None:
+    """Compare the squared norms of blocks and irreps."""
+    diagonal = np.cumsum([0, *range(kind.shape[0], 1, -1)])
+    kept = float(packed.square().sum())
+    dropped = 2 * float(np.square(triangles).sum()) - float(np.square(triangles[:, diagonal]).sum()) - kept
+    if dropped > 1e-8 + 1e-12 * kept:
+        raise ValueError(
+            f"on-site blocks of {elements.symbol(atomic_number)}: parity '{parity}' drops {max(dropped, 0.0) ** 0.5:.1e} Eh;"
+            " hybrid functionals need model.parity: full (or the blocks are not symmetric)"
+        )

@@ -1,0 +1,187 @@
+"""Shards from elsewhere: whole or absent, whoever is killed; bounded, and never taken from under a reader."""
+
+import contextlib
+import functools
+import hashlib
+import http.server
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helm_scale.config import DataConfig
+from helm_scale.data import cache
+from helm_scale.data.corpus import Corpus
+from helm_scale.data.manifest import Manifest, ShardRecord
+from tests.data.labels import random_molecule, same, write_dataset
+from tests.tolerances import SHARD_MAX
+
+SIZE = 1 << 20
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Manifest:
+    """Five molecules in three shards."""
+    return write_dataset(tmp_path / "dataset")
+
+
+@pytest.fixture
+def server(dataset: Manifest) -> Iterator[str]:
+    """The dataset on a local HTTP server."""
+    handler = functools.partial(QuietHandler, directory=str(dataset.folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Says nothing about requests."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def opened(address: str, folder: Path, gigabytes: float = 1.0) -> Corpus:
+    """A remote dataset with a cache."""
+    return Corpus.open(DataConfig(path=address, cache=str(folder), cache_gb=gigabytes))
+
+
+@pytest.mark.parametrize("scheme", ["file", "pipe", "http"])
+def test_remote_samples_are_those_of_the_dataset(scheme: str, dataset: Manifest, server: str, tmp_path: Path) -> None:
+    address = {"file": f"file:{dataset.folder}", "pipe": f"pipe:cat {dataset.folder}/{{name}}", "http": server}[scheme]
+    corpus = opened(address, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.tar")), "shards come when they are needed"
+    for number in (3, 0, 4, 1, 2):
+        assert same(corpus.read(number), random_molecule(f"hof-{number}", number), SHARD_MAX)
+    assert corpus.hash == dataset.hash
+    shutil.rmtree(dataset.folder)
+    assert corpus.read(0).key == "hof-0", "a second reading needs no source"
+
+
+def test_s3_goes_through_its_command_and_a_pipe_needs_a_place_for_the_name() -> None:
+    assert cache.Remote("s3://bucket/set").url("a.tar") == "pipe:aws s3 cp --only-show-errors 's3://bucket/set/a.tar' -"
+    with pytest.raises(ValueError, match=r"data\.path: got 'pipe:cat x', wanted \{name\}"):
+        cache.Remote("pipe:cat x")
+    assert not cache.is_remote("data_shards/quickstart") and cache.is_remote("https://a/b")
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "missing"])
+def test_what_arrives_damaged_is_named_and_not_kept(damage: str, dataset: Manifest, tmp_path: Path) -> None:
+    path = dataset.folder / "shard-000001.tar"
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 1
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == "flip" else content[:-600])
+    corpus = opened(f"pipe:cat {dataset.folder}/{{name}}", tmp_path / "cache")
+    assert corpus.read(0).key == "hof-0"
+    message = "cannot be fetched" if damage == "missing" else r"got \d+ bytes with SHA-256 .* wanted"
+    with pytest.raises(ValueError, match=f"shard-000001.tar: {message}"):
+        corpus.read(2)
+    assert [found.name for found in (tmp_path / "cache").rglob("shard-*")] == ["shard-000000.tar"]
+
+
+def test_a_manifest_cannot_send_the_cache_elsewhere(dataset: Manifest) -> None:
+    path = dataset.folder / "manifest.json"
+    path.write_text(path.read_text().replace("shard-000001.tar", "../x;rm.tar"))
+    with pytest.raises(ValueError, match=r"shard '\.\./x;rm\.tar': wanted a plain file name"):
+        Manifest.load(dataset.folder)
+
+
+def shards(folder: Path, count: int) -> list[ShardRecord]:
+    """Files of random bytes."""
+    folder.mkdir()
+    found = []
+    for number in range(count):
+        content = np.random.default_rng(number).bytes(SIZE)
+        (folder / f"s{number}.tar").write_bytes(content)
+        found.append(ShardRecord(f"s{number}.tar", SIZE, hashlib.sha256(content).hexdigest()))
+    return found
+
+
+def cached(tmp_path: Path, limit: float, slow: str = "") -> cache.CachedShards:
+    """A cache of so many shards; `slow` goes before the copying."""
+    (tmp_path / "cache" / "set").mkdir(parents=True, exist_ok=True)
+    return cache.CachedShards(cache.Remote(f"pipe:{slow}cat {tmp_path}/source/{{name}}"), tmp_path / "cache" / "set", int(limit * SIZE))
+
+
+def whole(found: cache.CachedShards, record: ShardRecord) -> bool:
+    """Whether the cache gives the right bytes."""
+    memory = bytearray(SIZE)
+    return found.read_into(record, 0, memoryview(memory)) == SIZE and hashlib.sha256(memory).hexdigest() == record.sha256
+
+
+def held(folder: Path) -> list[str]:
+    """Finished shards in the cache."""
+    return sorted(path.name for path in folder.rglob("*.tar"))
+
+
+def test_the_cache_stays_within_its_limit_and_drops_what_was_read_longest_ago(tmp_path: Path) -> None:
+    records, found = shards(tmp_path / "source", 5), cached(tmp_path, 3.5)
+    for number in (0, 1, 2):
+        assert whole(found, records[number])
+        time.sleep(0.02)
+    assert whole(found, records[0]) and held(tmp_path / "cache") == ["s0.tar", "s1.tar", "s2.tar"]
+    time.sleep(0.02)
+    assert whole(found, records[3]) and held(tmp_path / "cache") == ["s0.tar", "s2.tar", "s3.tar"]
+    assert whole(found, records[4]) and held(tmp_path / "cache") == ["s0.tar", "s3.tar", "s4.tar"]
+    with pytest.raises(ValueError, match=r"s0.tar: 1048576 bytes do not fit into data\.cache_gb"):
+        whole(cached(tmp_path / "small", 0.5), records[0])
+
+
+def test_a_shard_that_is_read_is_not_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records, found = shards(tmp_path / "source", 3), cached(tmp_path, 2)
+    with found._held(records[0]), found._held(records[1]):
+        monkeypatch.setattr(cache, "WAIT", 0.2)
+        with pytest.raises(ValueError, match=r"no room for s2.tar within 0 s: all .* GB are in use"):
+            found._fetch(records[2])
+        assert held(tmp_path / "cache") == ["s0.tar", "s1.tar"]
+    assert whole(found, records[2]) and len(held(tmp_path / "cache")) == 2
+
+
+def read_for_ever(tmp_path: Path, records: list[ShardRecord], seed: int, good: "multiprocessing.sharedctypes.Synchronized[int]") -> None:
+    """Read shards at random, counting the right ones; exit code 3 at the first wrong one."""
+    found, rng = cached(tmp_path, 3.2, "sleep 0.004; "), np.random.default_rng(seed)
+    while True:
+        if not whole(found, records[int(rng.integers(len(records)))]):
+            os._exit(3)
+        with good.get_lock():
+            good.value += 1
+
+
+def test_killed_processes_leave_no_corrupt_file_to_the_others(tmp_path: Path) -> None:
+    """One process reads throughout, another is killed again and again at any moment, in a cache that has to drop all the time."""
+    records, fork = shards(tmp_path / "source", 8), multiprocessing.get_context("fork")
+    good = [fork.Value("i", 0) for _ in range(13)]
+    steady = fork.Process(target=read_for_ever, args=(tmp_path, records, 0, good[0]))
+    steady.start()
+    rng = np.random.default_rng(1)
+    for number in range(1, 13):
+        victim = fork.Process(target=read_for_ever, args=(tmp_path, records, number, good[number]))
+        victim.start()
+        time.sleep(float(rng.uniform(0.05, 0.2)))
+        assert victim.is_alive() and victim.pid is not None
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.join()
+    before, patience = good[0].value, time.monotonic() + 30
+    while good[0].value < before + 5 and time.monotonic() < patience:
+        time.sleep(0.02)
+    assert steady.is_alive() and good[0].value >= before + 5, "the survivor goes on, and reads right bytes only"
+    with contextlib.suppress(ProcessLookupError):
+        steady.kill()
+    steady.join()
+    for record in records:
+        path = tmp_path / "cache" / "set" / record.name
+        assert not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256
+    found = cached(tmp_path, 3.2)
+    assert all(whole(found, record) for record in records)
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.tar*")) <= 3.2 * SIZE

@@ -1,0 +1,213 @@
+"""Batches made ahead are those made in place; a run goes on where it stopped, on any number of ranks."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helm_scale.basis import layout, packing
+from helm_scale.batch import GraphBatch
+from helm_scale.config import DataConfig, ModelConfig
+from helm_scale.data import codec
+from helm_scale.data.collate import collate
+from helm_scale.data.corpus import Corpus
+from helm_scale.data.manifest import Manifest
+from helm_scale.data.shards import ShardReader
+from helm_scale.data.stream import BatchMaker, Stream
+from helm_scale.data.workers import Slot, in_processes
+from tests.data.labels import write_dataset
+
+QUICKSTART = Path(__file__).parents[2] / "data_shards" / "quickstart"
+EXACT = ModelConfig(dtype="float64", pair_cutoff=3.0)
+RESIDUAL = ModelConfig(dtype="float64", baseline="minao", pair_cutoff=4.0)
+
+
+def equal(first: GraphBatch, second: GraphBatch, tolerance: float = 0.0) -> bool:
+    """Whether two batches agree in every field."""
+    for field in fields(GraphBatch):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(a, torch.Tensor):
+            if a.dtype != b.dtype or a.shape != b.shape or (a.numel() and float((a - b).abs().max()) > tolerance):
+                return False
+        elif a != b:
+            return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    """The committed molecules: 58 elements."""
+    return Corpus.open(DataConfig(path=str(QUICKSTART)))
+
+
+@pytest.mark.parametrize("first,second", [(1, 8), (8, 8), (17, 53)])
+def test_the_sparse_coupling_is_that_of_the_shell_pairs(first: int, second: int) -> None:
+    for kind in (layout.offsite_layout("def2-tzvpd", first, second), layout.onsite_layout("def2-tzvpd", first, "semilocal")):
+        blocks = torch.randn(3, *kind.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        component, row, column, value = packing.packing_entries(kind)
+        packed = np.zeros((3, kind.size))
+        np.add.at(packed, (slice(None), component), value * blocks.numpy()[:, row, column])
+        assert np.abs(packed - packing.pack(blocks, kind).numpy()).max() < 1e-13
+        assert len(value) < 5 * kind.size
+
+
+@pytest.mark.parametrize("config", [EXACT, RESIDUAL], ids=["H", "H-H0"])
+def test_stored_blocks_give_the_batch_of_the_dense_matrices(config: ModelConfig, corpus: Corpus) -> None:
+    samples = list(range(0, len(corpus), 3))
+    made = BatchMaker(corpus, config)(samples)
+    assert equal(made.batch, collate([corpus.read(i) for i in samples], config), 1e-13) and not made.skipped
+
+
+def test_float32_targets_keep_what_float32_can_keep(corpus: Corpus) -> None:
+    samples = corpus.split("test").tolist()
+    for changes in ({}, {"baseline": "minao"}):
+        exact, rounded = (BatchMaker(corpus, ModelConfig(dtype=d, **changes))(samples).batch for d in ("float64", "float32"))
+        assert rounded.offsite_target.dtype == torch.float32 and torch.equal(rounded.onsite_target, exact.onsite_target)
+        error = (rounded.offsite_target.double() - exact.offsite_target).abs()
+        assert float(error.max()) < 3e-7 * float(exact.offsite_target.abs().max()) and float(error.mean()) < 1e-8
+
+
+def test_processes_make_the_same_batches_in_the_same_order(corpus: Corpus) -> None:
+    bins = [list(range(n, 97, 13)) for n in range(13)] + [[], [5]]
+    here = list(Stream(BatchMaker(corpus, RESIDUAL), 0, 1, 0).batches(bins))
+    there = list(Stream(BatchMaker(corpus, RESIDUAL), 0, 1, 3).batches(bins))  # holds more batches than there are slots
+    assert len(here) == len(there) and all(equal(a, b) for a, b in zip(here, there, strict=True))
+    assert not multiprocessing.active_children()
+
+
+def test_memory_is_used_again_only_when_its_batch_is_gone(corpus: Corpus) -> None:
+    batches = Stream(BatchMaker(corpus, EXACT), 0, 1, 1).batches([[n] for n in range(40)])
+    kept, sums = [], []
+    for number, batch in enumerate(batches):
+        if number % 7 == 0:
+            kept.append(batch.offsite_target[:50])  # a view keeps it, too
+            sums.append(kept[-1].clone())
+    assert all(torch.equal(a, b) for a, b in zip(kept, sums, strict=True))
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A result for `in_processes`."""
+
+    place: int
+    values: torch.Tensor
+
+
+def test_slots_are_few_whatever_the_number_of_batches() -> None:
+    def make(samples: Sequence[int], empty: Callable[..., torch.Tensor]) -> Numbers:
+        values = empty(1000, torch.float64)
+        return Numbers(values.data_ptr(), values.fill_(samples[0]))
+
+    places = set()
+    for number, found in enumerate(in_processes(make, ([n] for n in range(100)), 2, 1)):
+        assert float(found.values.min()) == float(found.values.max()) == number
+        places.add(found.place)
+    assert len(places) <= 6
+
+
+def test_a_slot_grows_and_keeps_what_it_held() -> None:
+    slot = Slot()
+    slot.map(100)[:5] = b"12345"
+    assert slot.map(10_000_000)[:5] == b"12345" and len(slot.map()) >= 10_000_000
+    slot.close()
+
+
+def test_an_error_comes_in_its_turn_and_as_it_is(corpus: Corpus, tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset")
+    path = dataset.folder / "shard-000001.tar"
+    content = bytearray(path.read_bytes())
+    content[3000] ^= 1
+    path.write_bytes(content)
+    config = ModelConfig(basis="def2-svp", parity="full")
+    for workers in (0, 2):
+        batches = Stream(BatchMaker(ShardReader(dataset), config), 0, 1, workers).batches([[0], [1], [2], [3]])
+        assert [next(batches).keys for _ in range(2)] == [("hof-0",), ("hof-1",)]
+        with pytest.raises(ValueError, match=r"shard-000001.tar, key 'hof-2': bytes have changed"):
+            next(batches)
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_process_is_named_and_none_is_left(corpus: Corpus) -> None:
+    batches = Stream(BatchMaker(corpus, EXACT), 0, 1, 2).batches([n] for n in range(90))
+    next(batches)
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match=r"a data process died \(exit code -9\) over the samples \[\d"):
+        list(batches)
+    assert not multiprocessing.active_children()
+
+
+class Ids:
+    """A reader that notes what it is asked for, and gives it as a molecule."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus, self.asked = corpus, list[int]()
+
+    def size(self, index: int) -> int:
+        """Bytes of a sample."""
+        return self.corpus.size(index)
+
+    def stored(self, index: int, memory: memoryview) -> codec.Stored:
+        """The sample."""
+        self.asked.append(index)
+        return self.corpus.stored(index, memory)
+
+
+@pytest.mark.parametrize("window", [0, 1])
+@pytest.mark.parametrize("stopped", [1, 7, 40])
+def test_a_resumed_run_sees_the_rest_of_the_uninterrupted_one_on_any_number_of_ranks(stopped: int, window: int) -> None:
+    corpus = Corpus.open(DataConfig(path=str(QUICKSTART), shuffle_window=window))
+    plan, last = corpus.plan(24, 12, 3), stopped + 3
+    config = ModelConfig(baseline="minao")
+
+    def seen(first: int, world_size: int) -> tuple[list[list[str]], list[int]]:
+        steps: list[list[str]] = [[] for _ in range(first, last)]
+        readers = [Ids(corpus) for _ in range(world_size)]
+        for rank, reader in enumerate(readers):
+            for step, batches in zip(steps, Stream(BatchMaker(reader, config), rank, world_size, 0).steps(plan, first, last), strict=True):
+                step += [key for batch in batches for key in batch.keys]
+        return [sorted(step) for step in steps], [index for reader in readers for index in reader.asked]
+
+    names = [sorted(corpus.key[i] for i in plan.samples_of(step)) for step in range(stopped, last)]
+    for world_size in (1, 2, 3, 4):
+        after, asked = seen(stopped, world_size)
+        assert after == names
+        assert len(asked) == 24 * (last - stopped), "nothing before the resumed step is read"
+
+
+def test_an_interrupted_mixture_goes_on_with_every_dataset_where_it_was(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "a", 5), write_dataset(tmp_path / "b", 12, 3)
+    path = tmp_path / "b" / "manifest.json"
+    path.write_text(path.read_text().replace('"source": "random numbers"', '"source": "other numbers"'))
+    config = DataConfig(path=(str(tmp_path / "a"), str(tmp_path / "b")), weights=(0.5, 0.5), shuffle_window=2)
+    corpus = Corpus.open(config)
+    whole = [corpus.plan(6, 2, 0).samples_of(step) for step in range(30)]
+    assert [Corpus.open(config).plan(6, 2, 0).samples_of(step) for step in range(20, 30)] == whole[20:]
+    from_first = sum(i < 5 for step in whole for i in step)
+    assert from_first == 90 and {corpus.key[i] for step in whole for i in step if i >= 5} == {f"hof-{n}" for n in range(11)}
+    assert corpus.split("test").tolist() == [4, 16] and corpus.read(16).key == "hof-11"
+    assert corpus.hash != Corpus.open(config.model_copy(update={"weights": (0.4, 0.6)})).hash
+    config = ModelConfig(basis="def2-svp", parity="full")
+    (batch,) = islice(Stream(BatchMaker(corpus, config), 0, 1, 0).batches([[0, 5]]), 1)
+    assert batch.keys == ("hof-0", "hof-0")
+
+
+def test_datasets_of_two_methods_do_not_mix(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "a"), write_dataset(tmp_path / "b")
+    path = tmp_path / "b" / "manifest.json"
+    path.write_text(path.read_text().replace('"xc": "pbe"', '"xc": "b3lyp"'))
+    with pytest.raises(ValueError, match=r"data\.path: .*/a and .*/b do not mix: method .*'pbe'.* and .*'b3lyp'"):
+        Corpus.open(DataConfig(path=(str(tmp_path / "a"), str(tmp_path / "b"))))
+
+
+def test_one_dataset_without_windows_is_ordered_as_ever() -> None:
+    corpus = Corpus.open(DataConfig(path=str(QUICKSTART)))
+    assert corpus.hash == Manifest.load(QUICKSTART).hash
+    assert corpus.plan(8, 2, 0).samples_of(0) == [24, 77, 45, 49, 43, 50, 0, 60]
