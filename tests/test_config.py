@@ -10,7 +10,7 @@ from helm_scale import config
 
 KINDS = (
     config.PretrainConfig, config.EvaluateConfig, config.PredictConfig, config.ExportConfig, config.FinetuneConfig,
-    config.GenerateConfig,
+    config.GenerateConfig, config.ReplayConfig,
 )  # fmt: skip
 
 

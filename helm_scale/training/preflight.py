@@ -32,7 +32,7 @@ def check(config: PretrainConfig) -> tuple[Manifest, StepPlan]:
     dataset.split(config.data.validation_split)
     check_world_size(settings.bins, mesh.launched_world_size())
     plan = StepPlan(dataset.hash, train, dataset.cost[train], settings.batch_molecules, settings.bins, settings.seed)
-    checkpoint.check_record(Path(config.out), record(config, dataset))
+    checkpoint.check_record(Path(config.out), record(config, dataset), config.accept_changes)
     return dataset, plan
 
 
