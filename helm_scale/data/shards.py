@@ -230,7 +230,12 @@ def verify(folder: str | Path) -> list[str]:
     """
     dataset = Manifest.load(folder)
     reader = ShardReader(dataset)
-    problems = [problem for number in range(len(dataset.shards)) for problem in _shard_problems(dataset, number)]
+    problems = []
+    for number in range(len(dataset.shards)):
+        try:
+            problems += _shard_problems(dataset, number)
+        except ValueError as error:
+            problems.append(str(error))
     problems += [f"{dataset.folder}: key '{key}' occurs {count} times" for key, count in Counter(dataset.key.tolist()).items() if count > 1]
     known = {shard.name for shard in dataset.shards}
     strangers = sorted(path.name for path in dataset.folder.glob("*.tar") if path.name not in known)
@@ -254,7 +259,7 @@ def _shard_problems(dataset: Manifest, number: int) -> Iterator[str]:
     elif digest != record.sha256:
         yield f"{path}: SHA-256 {digest}, wanted {record.sha256}; get the shard anew"
     else:
-        with tarfile.open(path) as tar:
+        with _named_damage(str(path)), tarfile.open(path) as tar:
             found = [(member.name, member.offset) for member in tar if member.name.endswith(".json")]
         rows = dataset.shard == number
         wanted = [(f"{key}.json", int(offset)) for key, offset in zip(dataset.key[rows], dataset.offset[rows], strict=True)]

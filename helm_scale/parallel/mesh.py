@@ -61,7 +61,7 @@ def check_launch(execution: ExecutionConfig) -> None:
 
 @contextlib.contextmanager
 def processes(execution: ExecutionConfig) -> Iterator[Processes]:
-    """Join the process group (gloo, and NCCL on GPUs); leave it at the end, also after an error.
+    """Join the process group (gloo, and NCCL on GPUs); leave it at the end.
 
     Engine 'single' has no group; the others have one of their own under plain python.
 
@@ -82,10 +82,8 @@ def processes(execution: ExecutionConfig) -> Iterator[Processes]:
     else:
         store, rank, world_size = dist.HashStore(), 0, 1
     dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
-    try:
-        yield Processes(rank, world_size, device, dist.PrefixStore("helm_scale", store))
-    finally:
-        dist.destroy_process_group()
+    yield Processes(rank, world_size, device, dist.PrefixStore("helm_scale", store))
+    dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
 
 
 def _device(execution: ExecutionConfig) -> torch.device:

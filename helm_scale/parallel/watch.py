@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -66,6 +67,7 @@ class Watch:
             yield self
         except Exception as error:
             if isinstance(error, RuntimeError) and _COLLECTIVE.search(f"{type(error).__name__} {error}"):
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher ends what is left of the ranks; first the report
                 self._store.set(f"lost/{self._rank}", "1")
                 raise ConnectionError(self._blame(f"lost the other ranks ({str(error).splitlines()[0][:200]})")) from error
             self._store.set(f"failed/{self._rank}", f"{type(error).__name__}: {error}")
@@ -84,7 +86,10 @@ class Watch:
 
     def _blame(self, what: str) -> str:
         """Who failed or does not answer, after a moment in which the others can say that they wait."""
-        time.sleep(_GRACE)
+        patience = time.monotonic() + _GRACE
+        others = [rank for rank in range(self._world_size) if rank != self._rank]
+        while time.monotonic() < patience and not all(self._get(f"failed/{r}") or self._get(f"lost/{r}") for r in others):
+            time.sleep(0.1)
         lines = []
         for rank in range(self._world_size):
             said = self._said(rank)

@@ -72,7 +72,7 @@ def start(arguments: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: "subprocess.Popen[str]", seconds: float = 120) -> tuple[int, str, str]:
+def finish(process: "subprocess.Popen[str]", seconds: float = 240) -> tuple[int, str, str]:
     """Wait for a launch: (exit code, standard output, standard error); none is left behind."""
     try:
         out, err = process.communicate(timeout=seconds)

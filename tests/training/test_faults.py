@@ -67,13 +67,10 @@ def kill_when(arguments: list[str], reached: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "ranks"), [("single", 1), ("fsdp2", 2)])
-def test_a_run_killed_twice_equals_the_uninterrupted_run(engine: str, ranks: int, data: Path, finished: Path, tmp_path: Path) -> None:
-    run, changes, chance = tmp_path / "run", {"execution__engine": engine, **LATE}, random.Random(f"{engine} {ranks}")
-    uninterrupted = finished
-    if ranks > 1:
-        uninterrupted = tmp_path / "uninterrupted"
-        launching.trained(data, uninterrupted, ranks, **changes)
+def test_two_ranks_killed_twice_equal_the_uninterrupted_run(data: Path, tmp_path: Path) -> None:
+    run, uninterrupted, ranks = tmp_path / "run", tmp_path / "uninterrupted", 2
+    changes, chance = {"execution__engine": "fsdp2", **LATE}, random.Random(2)
+    launching.trained(data, uninterrupted, ranks, **changes)
     step = chance.randint(4, 7)
     kill_when(launching.command(data, run, ranks, **changes), lambda: len(launching.lines(run)) >= step)
     before = {folder.name for folder in (run / "checkpoints").iterdir()}
