@@ -38,3 +38,10 @@ def test_muon_is_compared_for_the_models_of_two_configs() -> None:
     rows = figures("muon.py")
     assert sorted(rows) == ["configs/quickstart.yaml", "configs/water.yaml"]
     assert all(row["matrices"] > 0 and row["float32_ratio"] > 0 and row["bfloat16_ratio"] > 0 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_checkpoints_are_written_in_the_background_and_at_once() -> None:
+    found = figures("checkpoint.py")
+    assert found["background_seconds"] > 0 and found["at_once_seconds"] > 0
+    assert 1 < found["bytes_ratio"] < 2

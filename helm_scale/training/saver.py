@@ -41,6 +41,11 @@ class Saver:
         self.saved_step, self.failure = -1, ""
 
     @property
+    def pending(self) -> bool:
+        """Whether a checkpoint is not sealed yet."""
+        return self._folder is not None
+
+    @property
     def written(self) -> bool:
         """Whether this rank has a checkpoint written that is not sealed yet."""
         return self._folder is not None and not self._thread.is_alive()

@@ -77,6 +77,6 @@ def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:
 
 def test_a_file_that_another_node_wrote_elsewhere_is_missed_before_the_commit(tmp_path: Path) -> None:
     folder = checkpoint.begin(tmp_path, 1)
-    with pytest.raises(FileNotFoundError, match="state/rank-00001.*a disk that all nodes share"):
+    with pytest.raises(FileNotFoundError, match=r"state/rank-00001.*a disk that all nodes share"):
         checkpoint.commit(folder, True, {"state/rank-00001-of-00002.safetensors": "0" * 64})
     assert checkpoint.committed(tmp_path) == []
