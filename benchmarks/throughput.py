@@ -7,7 +7,6 @@ cost is measured. Every size runs in a process of its own, so that its peak memo
 """
 
 import argparse
-import dataclasses
 import json
 import resource
 import subprocess
@@ -16,54 +15,25 @@ import time
 
 import numpy as np
 import torch
+from synthetic import Step
 
-from helm_scale.basis import layout
-from helm_scale.batch import GraphBatch, Molecule
 from helm_scale.config import ModelConfig
-from helm_scale.data.collate import collate
-from helm_scale.model.helm import Helm
-from helm_scale.objective.losses import HamiltonianObjective
-
-
-def synthetic(atoms: int, seed: int) -> Molecule:
-    """Random organic composition on a jittered grid of 1.4 Angstrom, growing outward from the origin."""
-    rng = np.random.default_rng(seed)
-    axis = np.arange(-4, 5)
-    grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3) * 1.4
-    nearest = grid[np.argsort(np.linalg.norm(grid, axis=1), kind="stable")[:atoms]]
-    numbers = rng.choice([1, 6, 7, 8], size=atoms, p=[0.5, 0.35, 0.08, 0.07])
-    return Molecule(f"synthetic-{atoms}", numbers, nearest + rng.normal(scale=0.1, size=nearest.shape))
-
-
-def with_random_targets(batch: GraphBatch, config: ModelConfig) -> GraphBatch:
-    """Targets of the true size."""
-    onsite = sum((s.stop - s.start) * layout.onsite_layout(config.basis, s.first, config.parity).size for s in batch.atom_segments)
-    offsite = sum((s.stop - s.start) * layout.offsite_layout(config.basis, s.first, s.second).size for s in batch.pair_segments)
-    targets = torch.randn(onsite + offsite, dtype=torch.float64).split([onsite, offsite])
-    aos = layout.ao_offsets(config.basis, batch.atomic_numbers.numpy())[-1]
-    return dataclasses.replace(batch, onsite_target=targets[0], offsite_target=targets[1], matrix_elements=torch.tensor([int(aos) ** 2]))
 
 
 def measure(atoms: int, channels: int, threads: int, repeats: int) -> dict[str, float]:
     """One warm step, then the median of the repeats."""
     torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    config = ModelConfig(channels=channels, hidden_channels=channels, edge_channels=channels, pair_cutoff=25.0)
-    model = Helm(config)
-    batch = with_random_targets(collate([synthetic(atoms, 0)], config), config)
-    objective = HamiltonianObjective(config.basis, config.parity, model.reference_onsite)
+    step = Step(atoms, ModelConfig(channels=channels, hidden_channels=channels, edge_channels=channels, pair_cutoff=25.0))
+    step.model.set_memory(pair_chunk=512, recompute="none", message_chunk=1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = []
     for _ in range(repeats + 1):
-        model.zero_grad()
         start = time.perf_counter()
-        sums = objective(model, batch)
-        objective.loss(sums.total, sums.count).backward()
+        step()
         seconds.append(time.perf_counter() - start)
-    step = float(np.median(seconds[1:]))
-    pairs = batch.pair_index.shape[1]
+    median, pairs = float(np.median(seconds[1:])), step.batch.pair_index.shape[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
-    return {"atoms": atoms, "pairs": pairs, "step_seconds": step, "pairs_per_second": pairs / step, "peak_above_model_mb": peak}
+    return {"atoms": atoms, "pairs": pairs, "step_seconds": median, "pairs_per_second": pairs / median, "peak_above_model_mb": peak}
 
 
 def main() -> None:

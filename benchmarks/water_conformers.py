@@ -1,9 +1,10 @@
 """Write the XYZ of 500 / 100 / 500 water conformers at 500 K, for configs/water_data.yaml.
 
-Sampling: classical harmonic normal modes. At the PBE/def2-SVP minimum every vibrational mode, of angular frequency w,
-gets a mass-weighted amplitude from the Boltzmann distribution, a Gaussian of variance kT / w^2 (no zero-point motion, no
-anharmonicity); then the molecule is turned at random. Seeded; no two conformers agree in their three distances to 1e-6
-Angstrom.
+Sampling: the classical Boltzmann distribution exp(-E/kT) of the PBE/def2-SVP energy in the three normal coordinates (a
+molecule that vibrates and does not rotate; no zero-point motion), by rejection. At the minimum every mode, of angular
+frequency w, gets a mass-weighted amplitude from the harmonic distribution of a higher temperature T', a Gaussian of
+variance kT' / w^2; the conformer is kept with probability exp(-E/kT + E_harmonic/kT'), then turned at random. Harmonic
+sampling alone overpopulates short bonds. Seeded; no two conformers agree in their three distances to 1e-6 Angstrom.
 
     python benchmarks/water_conformers.py [--out runs/water/conformers.xyz] [--quick]
 """
@@ -18,7 +19,10 @@ import numpy as np
 from pyscf import dft, gto
 from pyscf.data import nist
 
+from helm_scale.dft.processes import run_parallel
+
 TEMPERATURE = 500.0  # Kelvin
+PROPOSAL = 700.0 / 500.0  # T'/T
 SPLITS = {"train": 500, "validation": 100, "test": 500}
 QUICK_SPLITS = {"train": 40, "validation": 10, "test": 10}
 SEED = 500
@@ -68,19 +72,51 @@ def random_rotation(generator: np.random.Generator) -> np.ndarray:
     ])  # fmt: skip
 
 
-def conformers(splits: dict[str, int]) -> list[ase.Atoms]:
-    """Conformers with key, charge, multiplicity and split; splits: how many of each."""
+def energy(positions_bohr: np.ndarray) -> float:
+    """PBE/def2-SVP energy (Hartree)."""
+    mol = gto.M(atom=list(zip(SYMBOLS, positions_bohr, strict=True)), unit="Bohr", basis="def2-svp", verbose=0)
+    return float(dft.RKS(mol, xc="pbe").run(conv_tol=1e-9).e_tot)
+
+
+def proposals(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The minimum [3, 3], then displaced positions [count, 3, 3] (Bohr) with their harmonic energies [count] in kT'."""
     positions, hessian = minimum()
     masses = ase.Atoms(SYMBOLS).get_masses() * nist.AMU2AU
     frequencies, modes = vibrations(hessian, masses)
     sys.stdout.write(f"harmonic wavenumbers: {np.round(frequencies * nist.HARTREE2WAVENUMBER, 1)} 1/cm\n")
+    reduced = generator.normal(size=(count, 3))
+    amplitudes = reduced * np.sqrt(KT * PROPOSAL) / frequencies
+    displaced = positions + (amplitudes @ modes.T).reshape(count, 3, 3) / np.sqrt(masses)[:, None]
+    return positions, displaced, 0.5 * (reduced**2).sum(axis=1)
+
+
+def boltzmann(generator: np.random.Generator, count: int, processes: int) -> np.ndarray:
+    """Count positions [count, 3, 3] (Bohr) of the Boltzmann distribution at TEMPERATURE.
+
+    Raises:
+        RuntimeError: more than one proposal in a hundred would need a probability above one, or too few are kept.
+    """
+    bottom, displaced, harmonic = proposals(generator, 2 * count + 20)
+    jobs = [bottom, *displaced]
+    energies = np.empty(len(jobs))
+    for number, value in run_parallel(energy, jobs, processes, len(jobs), "energies"):
+        energies[number] = value
+    probability = np.exp(harmonic - (energies[1:] - energies[0]) / KT)
+    kept = displaced[generator.uniform(size=len(displaced)) < probability]
+    sys.stdout.write(f"kept {len(kept)} of {len(displaced)}; probability above one: {(probability > 1).sum()}\n")
+    if (probability > 1).mean() > 0.01 or len(kept) < count:
+        raise RuntimeError("the proposals do not cover the Boltzmann distribution; raise PROPOSAL or their number")
+    return kept[:count]
+
+
+def conformers(splits: dict[str, int], processes: int) -> list[ase.Atoms]:
+    """Conformers with key, charge, multiplicity and split; splits: how many of each."""
     generator = np.random.Generator(np.random.PCG64(SEED))
+    names = [name for name, count in splits.items() for _ in range(count)]
     found = []
-    for number, split in enumerate(name for name, count in splits.items() for _ in range(count)):
-        amplitudes = generator.normal(size=3) * np.sqrt(KT) / frequencies
-        displaced = positions + (modes @ amplitudes).reshape(3, 3) / np.sqrt(masses)[:, None]
-        turned = displaced @ random_rotation(generator).T * nist.BOHR
-        info = {"key": f"water-{number:04d}", "charge": 0, "multiplicity": 1, "split": split}
+    for number, positions in enumerate(boltzmann(generator, len(names), processes)):
+        turned = positions @ random_rotation(generator).T * nist.BOHR
+        info = {"key": f"water-{number:04d}", "charge": 0, "multiplicity": 1, "split": names[number]}
         found.append(ase.Atoms(SYMBOLS, turned, info=info))
     check_distinct(found)
     return found
@@ -99,8 +135,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/water/conformers.xyz"))
     parser.add_argument("--quick", action="store_true", help="60 conformers")
+    parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
-    found = conformers(QUICK_SPLITS if arguments.quick else SPLITS)
+    found = conformers(QUICK_SPLITS if arguments.quick else SPLITS, arguments.processes)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     ase.io.write(arguments.out, found, format="extxyz")
     sys.stdout.write(f"{arguments.out}: {len(found)} conformers\n")

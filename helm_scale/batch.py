@@ -1,8 +1,9 @@
 """The types that travel along the data flow: Method, Molecule (numpy), GraphBatch (torch).
 
-Axes: N atoms of all molecules of a batch, B molecules, E directed message edges, P unordered pairs.
+Axes: N atoms of all molecules of a batch, B molecules, E message edges, P unordered pairs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -67,6 +68,22 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class PairChunk:
+    """Consecutive pairs of a batch.
+
+    Attributes:
+        start, stop: columns of GraphBatch.pair_index.
+        segments: runs of one element pair, counted from `start`.
+        flat: place of their packed irreps in GraphBatch.offsite_target.
+    """
+
+    start: int
+    stop: int
+    segments: tuple[Segment, ...]
+    flat: slice
+
+
+@dataclass(frozen=True)
 class GraphBatch:
     """Several molecules as one graph.
 
@@ -74,7 +91,7 @@ class GraphBatch:
         keys: names of the molecules.
         atomic_numbers: [N]. positions: [N, 3] float64, Angstrom. molecule: [N] index of an atom's molecule.
         charge, spin_multiplicity: [B].
-        edge_index: [2, E] source and target atom of the messages, both directions.
+        edge_index: [2, E] the two atoms of every message edge, each edge once; messages go both ways.
         pair_index: [2, P] atoms of each unordered pair, lower atomic number first, sorted by element pair.
         pair_segments: runs of one element pair in pair_index.
         atom_order: [N] atoms sorted by element. atom_segments: runs of one element in atom_order.
@@ -105,6 +122,23 @@ class GraphBatch:
     def num_molecules(self) -> int:
         """Number of molecules B."""
         return len(self.keys)
+
+    def pair_chunks(self, length: int, size_of: Callable[[Segment], int]) -> list[PairChunk]:
+        """Cut the pairs into chunks of at most `length`, at least one chunk even without pairs; 0: one chunk of all.
+
+        Args:
+            size_of: packed components of one block of an element pair.
+        """
+        total = self.pair_index.shape[1]
+        chunks, place = [], 0
+        for start in range(0, max(total, 1), length or max(total, 1)):
+            stop = min(start + (length or total), total)
+            inside = [s for s in self.pair_segments if s.start < stop and s.stop > start]
+            cut = tuple(Segment(s.first, s.second, max(s.start, start) - start, min(s.stop, stop) - start) for s in inside)
+            size = sum((s.stop - s.start) * size_of(s) for s in cut)
+            chunks.append(PairChunk(start, stop, cut, slice(place, place + size)))
+            place += size
+        return chunks
 
     def to(self, device: torch.device | str) -> "GraphBatch":
         """Copy with every tensor on the device."""

@@ -279,6 +279,7 @@ def pretrain(config: PretrainConfig) -> str:
     reader, join = ShardReader(dataset), functools.partial(collate, config=config.model)
     torch.manual_seed(settings.seed)
     model = Helm(config.model)
+    model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
     objective = HamiltonianObjective(config.model.basis, config.model.parity, model.reference_onsite)
     if config.dry_run:
         shards_verify(config.data.path)

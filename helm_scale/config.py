@@ -35,7 +35,10 @@ class ModelConfig(_Strict):
     hidden_channels: int = Field(128, ge=2, description="channels inside the edgewise operator and the feed-forward blocks")
     edge_channels: int = Field(128, ge=2, description="width of the radial networks")
     num_layers: int = Field(3, ge=1, description="node layers")
-    pair_layers: int = Field(1, ge=1, description="pair layers, which read the last node states")
+    pair_layers: int = Field(1, ge=1, description="pair layers")
+    pair_reads: Literal["last", "each"] = Field(
+        "last", description="node states that pair layers read: all the last, or each that of the node layer of its number"
+    )
     radial_functions: int = Field(128, ge=4, description="Gaussians of the distance basis")
     trunk_cutoff: float = Field(6.0, gt=0, description="range of messages, Angstrom")
     pair_cutoff: float = Field(15.0, gt=0, description="range of Hamiltonian pairs, Angstrom; farther blocks are zero")
@@ -44,9 +47,14 @@ class ModelConfig(_Strict):
     dtype: Literal["float32", "float64"] = Field("float32", description="dtype of weights and features")
 
     @model_validator(mode="after")
-    def _orders_fit_degrees(self) -> "ModelConfig":
+    def _sizes_fit(self) -> "ModelConfig":
         if self.mmax > self.lmax:
             raise ValueError(f"mmax: got {self.mmax}, wanted at most lmax = {self.lmax}; set mmax too")
+        for name in ("channels", "hidden_channels"):
+            if getattr(self, name) % 2:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted an even number: half of them is even under exchange")
+        if self.pair_reads == "each" and self.pair_layers != self.num_layers:
+            raise ValueError(f"pair_layers: got {self.pair_layers}, wanted num_layers = {self.num_layers} where pair_reads is 'each'")
         return self
 
 
@@ -89,6 +97,11 @@ class ExecutionConfig(_Strict):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
     threads: int = Field(0, ge=0, description="CPU threads per process; 0 leaves torch's choice")
     workers: int = Field(0, ge=0, description="data-loading processes per rank")
+    pair_chunk: int = Field(512, ge=0, description="pairs whose activations are held at once; 0: all, as one ordinary graph")
+    recompute: Literal["none", "messages", "full"] = Field(
+        "none", description="activations of the trunk computed again in the backward pass: none, those of messages, or all"
+    )
+    message_chunk: int = Field(512, ge=1, description="message edges whose activations are held at once where they are recomputed")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     background_save: bool = Field(True, description="train on while a checkpoint is written; only copying it holds training up")
     validate_every: int = Field(500, ge=1, description="steps between validations")

@@ -45,3 +45,23 @@ def test_checkpoints_are_written_in_the_background_and_at_once() -> None:
     found = figures("checkpoint.py")
     assert found["background_seconds"] > 0 and found["at_once_seconds"] > 0
     assert 1 < found["bytes_ratio"] < 2
+
+
+@pytest.mark.slow
+def test_flops_counts_both_configs() -> None:
+    rows = figures("flops.py")["rows"]
+    assert rows["reference"]["mflop_per_directed_edge"] > rows["lean"]["mflop_per_directed_edge"] > 0
+
+
+@pytest.mark.slow
+def test_memory_measures_plain_and_chunked_steps() -> None:
+    rows = figures("memory.py")["rows"]
+    assert [(row["atoms"], row["variant"]) for row in rows] == [(n, v) for n in (8, 12) for v in ("plain", "chunked")]
+    assert all(row["live_mb"] >= 0 and row["seconds"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_speed_compares_four_variants_with_a_matrix_product() -> None:
+    found = figures("speed.py")
+    assert len(found["rows"]) == 4 and found["gflop_per_second"] > 0
+    assert all(row["share_of_matrix_product_rate"] > 0 for row in found["rows"].values())

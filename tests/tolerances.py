@@ -14,6 +14,9 @@ MODEL = {
     torch.float32: 1e-5,  # the same in float32, where sums over edges average the errors out
 }
 
+# Relative difference of losses and gradients between chunked and whole evaluation, float64: sums in another order.
+CHUNKS = 1e-12
+
 # Hartree (dimensionless for overlaps): PySCF's own noise.
 ONE_ELECTRON_INTEGRALS = 1e-10  # libcint's and the ECP's analytic integrals in two orientations; entries up to 500
 CONVERGED_FOCK = 1e-7  # Fock matrices of two SCF runs, conv_tol 1e-12

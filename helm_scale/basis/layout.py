@@ -111,23 +111,20 @@ def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
 
 
 @cache
-def transposition(basis: str, atomic_number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (index, sign): packed irreps of the transposed block between two atoms of one element.
+def transposed_rows(basis: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """For every degree L (index, sign) of the off-site head rows of the transposed block.
 
-    h(l2, l1; L) = (-1)^(l1+l2+L) h(l1, l2; L), so transposed = sign * packed[index].
+    h(l2, l1; L) = (-1)^(l1+l2+L) h(l1, l2; L), so row n of the transposed block is sign[n] times row index[n].
     """
-    layout, table = offsite_layout(basis, atomic_number, atomic_number), _slot_pair_rows(basis, False)
-    mirrored: list[tuple[int, int, int]] = []
-    sign: list[float] = []
-    for group in layout.groups:
-        for n1, n2 in zip(group.first, group.second, strict=True):
-            for degree in group.degrees:
-                row = table[degree, group.l2, n2, group.l1, n1]
-                mirrored += [(degree, m, row) for m in range(2 * degree + 1)]
-                sign += [(-1.0) ** (group.l1 + group.l2 + degree)] * (2 * degree + 1)
-    place_of_key = {key: place for place, key in enumerate(sorted(mirrored))}
-    places = np.array([place_of_key[key] for key in mirrored], dtype=np.int64)
-    return places[layout.order], np.array(sign)[layout.order]
+    table = _slot_pair_rows(basis, False)
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    for degree, count in sorted(head_multiplicities(basis, onsite=False).items()):
+        index, sign = np.empty(count, dtype=np.int64), np.empty(count)
+        for (L, l1, n1, l2, n2), row in table.items():
+            if degree == L:
+                index[row], sign[row] = table[L, l2, n2, l1, n1], (-1.0) ** (l1 + l2 + L)
+        found.append((index, sign))
+    return tuple(found)
 
 
 @cache

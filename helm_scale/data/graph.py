@@ -19,9 +19,8 @@ def check_geometry(key: str, positions: np.ndarray) -> None:
 
 
 def message_edges(positions: np.ndarray, cutoff: float) -> np.ndarray:
-    """Directed edges (source, target) between atoms closer than cutoff (Angstrom): [2, E] int64."""
-    near = (_distances(positions) < cutoff) & ~np.eye(len(positions), dtype=bool)
-    return np.stack(np.nonzero(near)[::-1]).astype(np.int64)
+    """Pairs of atoms closer than cutoff (Angstrom), each once, lower index first: [2, E] int64."""
+    return np.stack(np.nonzero(np.triu(_distances(positions) < cutoff, k=1))).astype(np.int64)
 
 
 def unordered_pairs(positions: np.ndarray, atomic_numbers: np.ndarray, cutoff: float) -> np.ndarray:

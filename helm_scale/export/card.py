@@ -28,7 +28,7 @@ def describe(model: Helm, method: Method, provenance: dict[str, Any]) -> dict[st
         "inputs": {
             "positions": "float64 [N, 3], Angstrom",
             "atomic_numbers": "int64 [N]",
-            "edge_index": "int64 [2, E], rows source and target, both directions of every pair of one molecule within the trunk cutoff",
+            "edge_index": "int64 [2, E], the two atoms of every pair of one molecule within the trunk cutoff, once, in either order",
             "molecule": "int64 [N], index of an atom's molecule, from 0",
             "charge": "int64 [B], one per molecule",
             "spin_multiplicity": "int64 [B], 2S+1",
@@ -106,7 +106,7 @@ features = trunk(*(golden["methanol." + name] for name in names))
 Edges of one molecule, from `positions` [N, 3] (float64, Angstrom):
 ```python
 near = (positions[:, None] - positions).norm(dim=-1) < {trunk_cutoff_angstrom:g}
-edge_index = (near & ~torch.eye(len(positions), dtype=torch.bool)).nonzero().T
+edge_index = near.triu(diagonal=1).nonzero().T
 ```
 Gradients with respect to `positions` (kept in float64 inside) and to the weights pass through. The program is made for
 the CPU; torch's `torch.export.passes.move_to_device_pass` is the way to another device, not tested here.

@@ -77,28 +77,31 @@ def _half_turn_signs(lmax: int) -> Tensor:
 
 
 @cache
-def _dense_map(lmax: int, mmax: int) -> Tensor:
-    """For every entry of the [R, K] edge matrix its place among the concatenated blocks; the last place is zero."""
+def _dense_map(lmax: int, mmax: int, parity: int) -> Tensor:
+    """For every entry of the [R, K] matrix its place in (blocks, -blocks, zero)."""
     layout = so2_layout(lmax, mmax)
     size, count = (lmax + 1) ** 2, sum((2 * degree + 1) ** 2 for degree in range(lmax + 1))
-    place = torch.full((size, size), count)
+    place = torch.full((size, size), 2 * count)
     start = 0
     for degree in range(lmax + 1):
         width = 2 * degree + 1
         block = slice(degree * degree, (degree + 1) ** 2)
         place[block, block] = start + torch.arange(width * width).view(width, width)
         start += width * width
-    return place[layout.rows].flatten()
+    rows, signs = (layout.even, layout.odd)[parity]
+    shift = torch.where(signs < 0, count, 0)[:, None]
+    return (place[rows] + torch.where(place[rows] < count, shift, 0)).flatten()
 
 
-def edge_wigner(edge_vector: Tensor, lmax: int, mmax: int) -> Tensor:
+def edge_frames(edge_vector: Tensor, lmax: int, mmax: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return the matrices that turn coefficients into the frame in which each edge points along +z.
 
     Args:
         edge_vector: [E, 3], any length unit, none of them zero; float64 keeps the error near 1e-14.
+        dtype: of the matrices.
     Returns:
-        [E, R, K]: rows m-major with |m| <= mmax, columns degree-major. D D^T = 1 where mmax = lmax; turning the
-        harmonics of the edge itself leaves m = 0 only.
+        For even and for odd features (see so2.py), each [E, R, K]: rows as in So2Layout, columns degree-major. D D^T = 1
+        where mmax = lmax; turning the harmonics of the edge itself leaves m = 0 only.
     """
     unit = edge_vector / edge_vector.norm(dim=-1, keepdim=True)
     lower = unit[:, 2] < 0
@@ -112,8 +115,9 @@ def edge_wigner(edge_vector: Tensor, lmax: int, mmax: int) -> Tensor:
         exponents, table = exponents.to(unit.device), table.to(unit)
         monomials = powers[:, 0, exponents[:, 0]] * powers[:, 1, exponents[:, 1]] * powers[:, 2, exponents[:, 2]]
         blocks.append(monomials @ table)
-    flat = torch.cat([*blocks, unit.new_zeros(unit.shape[0], 1)], dim=1)
-    size = (lmax + 1) ** 2
-    dense = flat.index_select(1, _dense_map(lmax, mmax).to(unit.device)).unflatten(1, (-1, size))
-    signs = _half_turn_signs(lmax).to(unit)
-    return dense * torch.where(lower[:, None], signs, torch.ones_like(signs)).unsqueeze(1)
+    flat = torch.cat(blocks, dim=1).to(dtype)
+    flat = torch.cat([flat, -flat, flat.new_zeros(flat.shape[0], 1)], dim=1)
+    signs = _half_turn_signs(lmax).to(flat)
+    turned = torch.where(lower[:, None], signs, torch.ones_like(signs)).unsqueeze(1)
+    even, odd = (flat.index_select(1, _dense_map(lmax, mmax, parity).to(unit.device)) for parity in (0, 1))
+    return even.unflatten(1, (-1, len(signs))) * turned, odd.unflatten(1, (-1, len(signs))) * turned

@@ -1,10 +1,15 @@
-"""The edgewise operator F(a_i, a_j, s_ij): SO(2) convolution, gate, SO(2) convolution, all in the edge frame.
+"""The edgewise operator on an unordered pair: both directions of HELM's F(a_i, a_j, s_ij) from one evaluation.
 
-For order m > 0, with u the +m and v the -m coefficients: u' = W_r u - W_i v, v' = W_r v + W_i u, one real block product
-per m. Rows are m-major (irreps/so2.py), so a layer cuts them into contiguous pieces once and joins them once.
+F(a_i, a_j) = E + O and F(a_j, a_i) = E - O, where E is even and O is odd under exchange of the two atoms. Even and odd
+features are made from the sum and the difference of the atoms' states, and irreps/so2.py puts both in rows on which
+every SO(2)-equivariant map that respects the exchange is one real matrix per order. So a pair costs the products of one
+direction, and nothing has to be symmetrised afterwards.
 
-Axes: E edges, R rows of the edge frame, C channels, n = lmax-m+1 degrees of order m.
+Axes: P pairs, R rows of a feature in the edge frame, C channels in, H hidden channels (half even, half odd), n rows of
+one order in p or q.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,65 +18,91 @@ from helm_scale.irreps.so2 import So2Layout
 from helm_scale.model.radial import RadialMLP
 
 
-class So2Convolution(nn.Module):
-    """SO(2)-equivariant linear map C_in -> C_out per order m, with extra m = 0 outputs."""
+class So2Linear(nn.Module):
+    """SO(2)- and exchange-equivariant linear map of (even, odd) features, C_in each -> C_out each.
 
-    def __init__(self, layout: So2Layout, channels_in: int, channels_out: int, extra: int = 0) -> None:
+    The p rows of order 0 are invariant: they have a bias where wanted, and extra invariant outputs.
+    """
+
+    def __init__(self, layout: So2Layout, channels_in: int, channels_out: int, extra: int = 0, bias: bool = True) -> None:
         super().__init__()
-        self.channels_out, self.extra = channels_out, extra
-        degrees = [layout.lmax - m + 1 for m in range(layout.mmax + 1)]
-        self.zero = nn.Linear(degrees[0] * channels_in, degrees[0] * channels_out + extra)
-        self.real, self.imaginary = nn.ParameterList(), nn.ParameterList()
-        for n in degrees[1:]:
-            bound = (2 * n * channels_in) ** -0.5
-            for weights in (self.real, self.imaginary):
-                weights.append(nn.Parameter(torch.empty(n * channels_out, n * channels_in).uniform_(-bound, bound)))
+        p_even, p_odd, q_even, q_odd = layout.sizes[0]
+        p, q = p_even + p_odd, q_even + q_odd
+        self.split_zero = (p * channels_out, extra)
+        self.invariant = nn.Linear(p * channels_in, p * channels_out + extra, bias=bias)
+        self.orders = nn.ModuleList([nn.Linear(q * channels_in, q * channels_out, bias=False)])
+        for even, odd, _, _ in layout.sizes[1:]:
+            self.orders.append(nn.Linear((even + odd) * channels_in, (even + odd) * channels_out, bias=False))
 
-    def forward(self, orders: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Pieces per order, [E, n, C_in] for m = 0 and [E, 2n, C_in] else -> the same with C_out, and extras [E, extra]."""
-        scalars = self.zero(orders[0].flatten(1))
-        scalars, extra = scalars.split([scalars.shape[1] - self.extra, self.extra], dim=1)
-        outputs = [scalars.unflatten(1, (-1, self.channels_out))]
-        for piece, real, imaginary in zip(orders[1:], self.real, self.imaginary, strict=True):
-            block = torch.cat([torch.cat([real, -imaginary], dim=1), torch.cat([imaginary, real], dim=1)])
-            outputs.append((piece.flatten(1) @ block.T).unflatten(1, (-1, self.channels_out)))
-        return outputs, extra
+    def forward(self, p_zero: Tensor, pieces: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
+        """p rows of order 0 [P, n*C_in], then [P, n*C_in] of its q rows and [P, 2, n*C_in] of every m > 0.
+
+        Returns:
+            The same with C_out, and the extra invariants [P, extra].
+        """
+        invariant, extra = self.invariant(p_zero).split(self.split_zero, dim=1)
+        return invariant, [linear(piece) for linear, piece in zip(self.orders, pieces, strict=True)], extra
 
 
 class EdgewiseOperator(nn.Module):
-    """F(a_i, a_j, s_ij) of HELM (arXiv:2510.00224), without the rotations.
+    """Even and odd features of pairs from the sums and differences of their atoms' states.
 
-    Inputs are multiplied per (m, l, channel) by radial weights from an MLP of the edge scalars; the first convolution
-    also gives the gates of the degrees l > 0.
+    Inputs are multiplied per (m, l, channel) by radial weights from an MLP of the pair scalars; the first map also gives
+    the gates of all degrees but the even l = 0, which passes a SiLU.
     """
 
-    def __init__(self, layout: So2Layout, channels: int, hidden: int, scalars: int, edge_channels: int) -> None:
+    gate_of_row: Tensor
+
+    def __init__(self, layout: So2Layout, channels_in: int, hidden: int, channels_out: int, scalars: int, edge_channels: int) -> None:
         super().__init__()
-        self.layout, self.hidden = layout, hidden
-        self.degrees = [layout.lmax - m + 1 for m in range(layout.mmax + 1)]
-        self.radial = RadialMLP(scalars, edge_channels, sum(self.degrees) * 2 * channels)
-        self.first = So2Convolution(layout, 2 * channels, hidden, extra=layout.lmax * hidden)
-        self.second = So2Convolution(layout, hidden, channels)
+        self.layout, self.hidden = layout, hidden // 2
+        self.rows_p = [even + odd for even, odd, _, _ in layout.sizes]
+        self.rows_q = [even + odd for _, _, even, odd in layout.sizes]
+        self.radial = RadialMLP(scalars, edge_channels, (self.rows_q[0] + sum(self.rows_p)) * channels_in)
+        self.first = So2Linear(layout, channels_in, self.hidden, extra=(2 * layout.lmax + 1) * self.hidden)
+        self.second = So2Linear(layout, self.hidden, channels_out, bias=False)
+        self.channels_out = channels_out
+        self.register_buffer("gate_of_row", _gate_of_row(layout), persistent=False)
 
-    def forward(self, x_ERC: Tensor, scalars_ES: Tensor) -> Tensor:
-        """Concatenated source and target features [E, R, 2C] in the edge frame and s_ij [E, S] -> [E, R, C]."""
-        weights = self.radial(scalars_ES).unflatten(1, (-1, x_ERC.shape[-1])).split(self.degrees, dim=1)
-        pieces = x_ERC.split(self.layout.sizes, dim=1)
-        weighted = [pieces[0] * weights[0]] + [_twice(piece, weight) for piece, weight in zip(pieces[1:], weights[1:], strict=True)]
-        hidden, gates = self.first(weighted)
-        outputs, _ = self.second(self._gate(hidden, gates))
-        return torch.cat(outputs, dim=1)
+    def forward(self, even_PRC: Tensor, odd_PRC: Tensor, scalars_PS: Tensor) -> list[Tensor]:
+        """Features [P, R, C] in the edge frame and s_ij [P, S] -> parts [P, n, C_out], cut and ordered as So2Layout.parts."""
+        weights = self.radial(scalars_PS).unflatten(1, (-1, even_PRC.shape[-1]))
+        hidden_p, hidden, gates = self.first(*self._weighted(even_PRC, odd_PRC, weights))
+        out_p, out, _ = self.second(*self._gated(hidden_p, hidden, torch.sigmoid(gates).unflatten(1, (-1, self.hidden))))
+        rows = [piece.flatten(1).unflatten(1, (-1, self.channels_out)) for piece in [out_p, *out]]
+        sizes = [self.layout.sizes[0][:2], self.layout.sizes[0][2:], *self.layout.sizes[1:]]
+        return [part for piece, cut in zip(rows, sizes, strict=True) for part in piece.split(cut, dim=1)]
 
-    def _gate(self, hidden: list[Tensor], gates: Tensor) -> list[Tensor]:
-        """SiLU on degree 0, a sigmoid gate per (l, channel) on the rest."""
-        gate = torch.sigmoid(gates).unflatten(1, (-1, self.hidden))
-        scalar, rest = hidden[0].split([1, self.layout.lmax], dim=1)
-        gated = [torch.cat([nn.functional.silu(scalar), rest * gate], dim=1)]
-        for m, piece in enumerate(hidden[1:], start=1):
-            gated.append(_twice(piece, gate.split([m - 1, self.layout.lmax - m + 1], dim=1)[1]))
-        return gated
+    def _weighted(self, even: Tensor, odd: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Join even and odd rows of every order and multiply by the radial weights, which p and q share for m > 0."""
+        sizes = self.layout.sizes
+        e = even.split([size for p_even, _, q_even, _ in sizes for size in (p_even, q_even)], dim=1)
+        o = odd.split([size for _, p_odd, _, q_odd in sizes for size in (p_odd, q_odd)], dim=1)
+        w = weights.split([self.rows_p[0], self.rows_q[0], *self.rows_p[1:]], dim=1)
+        p_zero = (torch.cat([e[0], o[0]], dim=1) * w[0]).flatten(1)
+        pieces = [(torch.cat([e[1], o[1]], dim=1) * w[1]).flatten(1)]
+        for m in range(1, len(sizes)):
+            both = torch.cat([e[2 * m], o[2 * m], e[2 * m + 1], o[2 * m + 1]], dim=1).unflatten(1, (2, -1))
+            pieces.append((both * w[m + 1].unsqueeze(1)).flatten(2))
+        return p_zero, pieces
+
+    def _gated(self, p_zero: Tensor, pieces: list[Tensor], gates_PGH: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """SiLU on the even scalars, a sigmoid gate per (parity, l, channel) on the rest."""
+        g = gates_PGH.index_select(1, self.gate_of_row).split([self.rows_p[0] - 1, self.rows_q[0], *self.rows_p[1:]], dim=1)
+        scalar, rest = p_zero.split([self.hidden, p_zero.shape[1] - self.hidden], dim=1)
+        gated = [pieces[0] * g[1].flatten(1)]
+        gated += [piece * gate.flatten(1).unsqueeze(1) for piece, gate in zip(pieces[1:], g[2:], strict=True)]
+        return torch.cat([nn.functional.silu(scalar), rest * g[0].flatten(1)], dim=1), gated
 
 
-def _twice(piece: Tensor, factor: Tensor) -> Tensor:
-    """Multiply the +m and the -m half of a piece [E, 2n, C] by the same factor [E, n, C]."""
-    return (piece.unflatten(1, (2, -1)) * factor.unsqueeze(1)).flatten(1, 2)
+def _gate_of_row(layout: So2Layout) -> Tensor:
+    """Gate of the p rows of order 0 but the first, of its q rows, and of the p rows of every m > 0; gates go by kind."""
+    p_even, p_odd, q_even, q_odd = layout.orders[0]
+    degrees = [(p_even, p_odd), (q_even, q_odd), *[order[:2] for order in layout.orders[1:]]]
+    kinds = [degree for even, odd in degrees for degree in [*even, *[layout.lmax + 1 + odd_degree for odd_degree in odd]]]
+    return torch.tensor(kinds[1:]) - 1
+
+
+def halves(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Even and odd features [P, R, C], rows as in So2Layout.even and .odd, from the parts (p even, p odd, q even, q odd, ...)."""
+    return torch.cat(list(parts[0::2]), dim=1), torch.cat(list(parts[1::2]), dim=1)

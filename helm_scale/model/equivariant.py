@@ -1,7 +1,7 @@
 """Degree-wise layers on spherical-harmonic coefficients: linear map, RMS norm, gated feed-forward.
 
 They treat all orders m of a degree alike, so they act the same in any frame and any row order: each is built with the
-degree of every row.
+degree of every row. Where a state has even and odd halves (irreps/so2.py), an odd degree l counts as degree lmax+1+l.
 
 Axes: N atoms or edges, K rows (coefficients), C channels.
 """

@@ -11,44 +11,75 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from helm_scale.basis.layout import BlockLayout
+from helm_scale.basis.layout import BlockLayout, head_multiplicities, transposed_rows
 from helm_scale.batch import Segment
 
 
 class BlockHead(nn.Module):
     """Gate, then one linear map per degree (HELM, arXiv:2510.00224, Hamiltonian head).
 
-    From the l = 0 channels a linear map gives new scalars and one sigmoid gate per (l, channel) for l > 0, so that equal
-    irreps of many shells can be told apart.
+    From the even l = 0 channels a linear map gives new scalars and one sigmoid gate per (l, channel) for the rest, so
+    that equal irreps of many shells can be told apart.
     """
 
-    def __init__(self, lmax: int, channels: int, multiplicities: dict[int, int]) -> None:
+    def __init__(self, lmax: int, channels: int, multiplicities: dict[int, int], odd_channels: int = 0) -> None:
         super().__init__()
-        self.lmax, self.channels = lmax, channels
-        self.gate = nn.Linear(channels, (lmax + 1) * channels)
+        self.lmax, self.channels, self.parities = lmax, channels, (channels - odd_channels, odd_channels)
+        self.gate = nn.Linear(channels - odd_channels, (lmax + 1) * channels)
         self.weights = nn.ParameterList(
             nn.Parameter(torch.randn(multiplicities[degree], channels) * (0.1 * channels**-0.5)) for degree in sorted(multiplicities)
         )
 
     def forward(self, x_NKC: Tensor, segments: Sequence[Segment], layout_of: Callable[[Segment], BlockLayout]) -> list[Tensor]:
         """Packed irreps [n, S] of every segment of the features."""
-        degrees = [2 * degree + 1 for degree in range(self.lmax + 1)]
-        gates = self.gate(x_NKC[:, 0]).unflatten(1, (self.lmax + 1, self.channels)).split([1, self.lmax], dim=1)
-        scalars, *rest = x_NKC.split(degrees, dim=1)
-        gated = [nn.functional.silu(gates[0]) + scalars]
-        gated += [x * g for x, g in zip(rest, torch.sigmoid(gates[1]).split(1, dim=1), strict=True)]
-        anchor = torch.stack([weight.sum() for weight in self.weights]).sum() * 0  # every weight takes part on every rank
+        gated = self._gated(x_NKC)
+        weights = self._rows()
+        anchor = torch.stack([weight.sum() for weight in weights]).sum() * 0  # every weight takes part on every rank
         if not segments:
             return [(anchor + torch.cat([x.flatten() for x in gated]).sum()).reshape(1, 1)[:0]]
         by_degree = [x.split([s.stop - s.start for s in segments]) for x in gated]
-        return [self._segment([x[i] for x in by_degree], layout_of(segment)) + anchor for i, segment in enumerate(segments)]
+        return [self._segment([x[i] for x in by_degree], weights, layout_of(segment)) + anchor for i, segment in enumerate(segments)]
 
-    def _segment(self, by_degree: list[Tensor], layout: BlockLayout) -> Tensor:
+    def _gated(self, x_NKC: Tensor) -> list[Tensor]:
+        """Features of every degree [N, 2l+1, C] after the gate."""
+        scalars, *rest = x_NKC.split([2 * degree + 1 for degree in range(self.lmax + 1)], dim=1)
+        even, odd = scalars.split(self.parities, dim=2)
+        first, *gates = self.gate(even[:, 0]).unflatten(1, (self.lmax + 1, self.channels)).split(1, dim=1)
+        added, factor = first.split(self.parities, dim=2)
+        gated = [torch.cat([nn.functional.silu(added) + even, torch.sigmoid(factor) * odd], dim=2)]
+        return gated + [x * torch.sigmoid(g) for x, g in zip(rest, gates, strict=True)]
+
+    def _rows(self) -> list[Tensor]:
+        """Head rows [multiplicity, C] of every degree."""
+        return list(self.weights)
+
+    @staticmethod
+    def _segment(by_degree: list[Tensor], weights: list[Tensor], layout: BlockLayout) -> Tensor:
         parts = []
         for degree, rows in layout.rows.items():
-            weight = self.weights[degree].index_select(0, torch.from_numpy(rows).to(by_degree[0].device))
+            weight = weights[degree].index_select(0, torch.from_numpy(rows).to(by_degree[0].device))
             parts.append((by_degree[degree] @ weight.T).flatten(1))
         return torch.cat(parts, dim=1)
+
+
+class PairHead(BlockHead):
+    """Head of off-site blocks: exchanging the two atoms transposes the block, exactly.
+
+    The transposed block has h(b, a; L) = (-1)^(l_a+l_b+L) h(a, b; L). So over the slot pairs (a, b) and (b, a) a row is
+    symmetric with that sign in the even channels and antisymmetric in the odd ones.
+    """
+
+    def __init__(self, lmax: int, channels: int, basis: str) -> None:
+        super().__init__(lmax, channels, head_multiplicities(basis, onsite=False), odd_channels=channels // 2)
+        self.transposed = [(torch.from_numpy(index), torch.from_numpy(sign)) for index, sign in transposed_rows(basis)]
+
+    def _rows(self) -> list[Tensor]:
+        return [self._symmetrised(weight, *turned) for weight, turned in zip(self.weights, self.transposed, strict=True)]
+
+    def _symmetrised(self, weight: Tensor, index: Tensor, sign: Tensor) -> Tensor:
+        even, odd = weight.split(self.parities, dim=1)
+        mirrored_even, mirrored_odd = (weight[index.to(weight.device)] * sign.to(weight)[:, None]).split(self.parities, dim=1)
+        return torch.cat([even + mirrored_even, odd - mirrored_odd], dim=1) / 2
 
 
 class EnergyHead(nn.Module):

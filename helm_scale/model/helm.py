@@ -1,31 +1,76 @@
 """HELM: trunk, pair tower and Hamiltonian heads (arXiv:2510.00224).
 
 Unlike the paper: both cutoffs are smooth; a head evaluates only the irreps that an element pair has; each unordered
-pair has one prediction, lower atomic number first, and the mean of both directions for like elements, so that H is
-Hermitian and permutes with the atoms exactly.
+pair is evaluated once, in features that are even or odd under exchange of its atoms, so that H is Hermitian and
+permutes with the atoms exactly.
 
-Axes: N atoms, P unordered pairs, K = (lmax+1)^2 coefficients, C channels.
+Axes: N atoms, P unordered pairs, K = (lmax+1)^2 coefficients, C channels, Y node states read.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from helm_scale.basis import elements, layout
-from helm_scale.batch import GraphBatch, Segment
+from helm_scale.batch import GraphBatch, PairChunk, Segment
 from helm_scale.config import ModelConfig
-from helm_scale.model.heads import BlockHead, EnergyHead
+from helm_scale.model.chunks import kept_sum, loss_over_chunks
+from helm_scale.model.heads import BlockHead, EnergyHead, PairHead
 from helm_scale.model.pair_tower import PairTower
 from helm_scale.model.radial import envelope
 from helm_scale.model.trunk import NUM_ELEMENTS, Trunk
 
+PairMeasure = Callable[[PairChunk, Tensor], Tensor]
+
 
 class Prediction(NamedTuple):
-    """Packed irreps of H - H0 - reference, Hartree, laid out as GraphBatch.onsite_target and offsite_target."""
+    """Packed irreps of H - H0 - reference, Hartree, laid out as GraphBatch.onsite_target and offsite_target.
+
+    Where pairs are measured, `offsite` holds the sums of the measure instead, which needs the memory of one chunk only.
+    """
 
     onsite: Tensor
     offsite: Tensor
+
+
+class PairHalf(nn.Module):
+    """Pair tower and off-site head, walked chunk by chunk: memory does not grow with the number of pairs."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.basis, self.cutoff = config.basis, config.pair_cutoff
+        self.tower = PairTower(config)
+        self.head = PairHead(config.lmax, config.channels, config.basis)
+        self.chunk = 0  # pairs at once, an execution setting; 0: all, as one ordinary graph
+
+    def forward(self, states_YNKC: Tensor, scale: Tensor, batch: GraphBatch, measure: PairMeasure | None) -> Tensor:
+        """Packed irreps of all pairs, flat; or, with a measure, its sums over all pairs (only the first has a gradient)."""
+        chunks = batch.pair_chunks(self.chunk, lambda s: self._layout(s).size)
+        if measure is None:
+            return torch.cat([self._blocks(states_YNKC, scale, batch, chunk) for chunk in chunks])
+
+        def sums(states_YNKC: Tensor, chunk: PairChunk) -> Tensor:
+            return measure(chunk, self._blocks(states_YNKC, scale, batch, chunk))
+
+        if self.chunk and torch.is_grad_enabled():
+            return loss_over_chunks(sums, chunks, states_YNKC, list(self.parameters()))
+        return kept_sum(lambda chunk: sums(states_YNKC, chunk), chunks)
+
+    def _blocks(self, states_YNKC: Tensor, scale: Tensor, batch: GraphBatch, chunk: PairChunk) -> Tensor:
+        """Packed irreps of a chunk, flat."""
+        index = batch.pair_index[:, chunk.start : chunk.stop]
+        z = self.tower(states_YNKC.unbind(), batch.atomic_numbers, batch.positions, index)
+        distance = (batch.positions.index_select(0, index[1]) - batch.positions.index_select(0, index[0])).norm(dim=-1)
+        smooth = (envelope(distance, self.cutoff) * scale).to(states_YNKC)
+        blocks = self.head(z, chunk.segments, self._layout)
+        cut = smooth[:, None].split([s.stop - s.start for s in chunk.segments])
+        parts = [(block * factor).flatten() for block, factor in zip(blocks, cut, strict=False)]
+        return torch.cat(parts or [blocks[0].flatten()])
+
+    def _layout(self, segment: Segment) -> layout.BlockLayout:
+        return layout.offsite_layout(self.basis, segment.first, segment.second)
 
 
 class Helm(nn.Module):
@@ -42,14 +87,13 @@ class Helm(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        multiplicities = layout.head_multiplicities(config.basis, onsite=False)
-        if max(multiplicities) > config.lmax:
-            raise ValueError(f"model.lmax: got {config.lmax}, but blocks of {config.basis} have irreps up to L = {max(multiplicities)}")
+        highest = max(layout.head_multiplicities(config.basis, onsite=False))
+        if highest > config.lmax:
+            raise ValueError(f"model.lmax: got {config.lmax}, but blocks of {config.basis} have irreps up to L = {highest}")
         self.config = config
         self.trunk = Trunk(config)
-        self.tower = PairTower(config)
         self.onsite_head = BlockHead(config.lmax, config.channels, layout.head_multiplicities(config.basis, onsite=True))
-        self.offsite_head = BlockHead(config.lmax, config.channels, multiplicities)
+        self.pairs = PairHalf(config)
         self.to(getattr(torch, config.dtype))
         widest = max(len(self._onsite(z).rows[0]) for z in elements.supported(config.basis))
         self.register_buffer("reference", torch.zeros(NUM_ELEMENTS, widest, dtype=torch.float64))
@@ -60,25 +104,30 @@ class Helm(nn.Module):
         self.reference.copy_(reference)
         self.output_scale.fill_(output_scale)
 
+    def set_memory(self, pair_chunk: int, recompute: str, message_chunk: int) -> None:
+        """Choose what is held for the backward pass (see ExecutionConfig); no number depends on it."""
+        self.pairs.chunk = pair_chunk
+        self.trunk.set_memory(recompute, message_chunk)
+
     def sharding_units(self) -> list[nn.Module]:
         """Submodules that a sharding engine wraps one by one before the root."""
-        return [*self.trunk.layers, self.tower, self.onsite_head, self.offsite_head]
+        return [*self.trunk.layers, self.onsite_head, self.pairs]
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Matrices between hidden features, which Muon orthogonalises; embeddings, heads and vectors are left out."""
         skipped = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
-        return [
-            p for part in (self.trunk, self.tower) for p in part.parameters() if p.ndim == 2 and min(p.shape) > 1 and id(p) not in skipped
-        ]
+        inside = [p for part in (self.trunk, self.pairs.tower) for p in part.parameters() if id(p) not in skipped]
+        return [p for p in inside if p.ndim == 2 and min(p.shape) > 1]
 
-    def forward(self, batch: GraphBatch) -> Prediction:
-        """Predict packed irreps of all on-site blocks and of all pairs within the Hamiltonian cutoff."""
-        y = self.trunk(
+    def forward(self, batch: GraphBatch, pair_measure: PairMeasure | None = None) -> Prediction:
+        """Predict packed irreps of all on-site blocks, and of all pairs within the Hamiltonian cutoff or a measure of them."""
+        states = self.trunk.states(
             batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity
         )  # fmt: skip
+        y, read = states[-1], torch.stack(states if self.config.pair_reads == "each" else states[-1:])
         onsite = self.onsite_head(y.index_select(0, batch.atom_order), batch.atom_segments, lambda s: self._onsite(s.first))
         scale = self.output_scale.to(y.dtype)
-        return Prediction(torch.cat([x.flatten() for x in onsite]) * scale, self._offsite(y, batch) * scale)
+        return Prediction(torch.cat([x.flatten() for x in onsite]) * scale, self.pairs(read, scale, batch, pair_measure))
 
     def reference_onsite(self, batch: GraphBatch) -> Tensor:
         """What completes Prediction.onsite: flat float64 reference (Hartree), laid out like it."""
@@ -93,32 +142,6 @@ class Helm(nn.Module):
 
     def _onsite(self, atomic_number: int) -> layout.BlockLayout:
         return layout.onsite_layout(self.config.basis, atomic_number, self.config.parity)
-
-    def _offsite(self, y_NKC: Tensor, batch: GraphBatch) -> Tensor:
-        """Both directions of like pairs follow the single direction of all pairs; their mean is kept."""
-        like = [s for s in batch.pair_segments if s.first == s.second]
-        mirrored = torch.cat([batch.pair_index[:, :0], *[batch.pair_index[:, s.start : s.stop].flip(0) for s in like]], dim=1)
-        start, segments = batch.pair_index.shape[1], list(batch.pair_segments)
-        for s in like:
-            segments.append(Segment(s.first, s.second, start, start + s.stop - s.start))
-            start += s.stop - s.start
-        index = torch.cat([batch.pair_index, mirrored], dim=1)
-        z = self.tower(y_NKC, batch.atomic_numbers, batch.positions, index)
-        blocks = self.offsite_head(z, segments, lambda s: layout.offsite_layout(self.config.basis, s.first, s.second))
-        mirror_of = dict(zip((s.first for s in like), blocks[len(batch.pair_segments) :], strict=False))
-        merged = []
-        first, second = batch.pair_index
-        distance = (batch.positions.index_select(0, second) - batch.positions.index_select(0, first)).norm(dim=-1)
-        smooth = envelope(distance, self.config.pair_cutoff).to(y_NKC)
-        for s, block in zip(batch.pair_segments, blocks, strict=False):
-            both = self._mean(block, mirror_of[s.first], s.first) if s.first == s.second else block
-            merged.append((both * smooth[s.start : s.stop, None]).flatten())
-        return torch.cat(merged or [blocks[0].flatten()])
-
-    def _mean(self, forward_BS: Tensor, backward_BS: Tensor, atomic_number: int) -> Tensor:
-        index, sign = layout.transposition(self.config.basis, atomic_number)
-        turned = backward_BS.index_select(1, torch.from_numpy(index).to(backward_BS.device))
-        return (forward_BS + turned * torch.from_numpy(sign).to(backward_BS)) / 2
 
 
 class EnergyModel(nn.Module):

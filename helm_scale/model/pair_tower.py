@@ -1,20 +1,24 @@
 """The pair tower: reads node states, never feeds them; its state lives in the frame of the pair.
 
-All layers read the last node states (node-then-edge), so those are gathered and turned once.
+One half of the channels is even, the other odd under exchange of the two atoms, so that exchanging them transposes the
+predicted block exactly. The layers read the last node states, or each those of the node layer of its number.
 
-Axes: P pair rows, N atoms, K degree-major coefficients, R edge-frame rows, C channels.
+Axes: P unordered pairs, N atoms, K degree-major coefficients, R rows of a feature in the pair's frame, Q = 2R rows of even
+and odd halves together, C channels.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from helm_scale.config import ModelConfig
 from helm_scale.irreps.so2 import so2_layout
-from helm_scale.irreps.wigner import edge_wigner
-from helm_scale.model.edgewise import EdgewiseOperator
+from helm_scale.irreps.wigner import edge_frames
+from helm_scale.model.edgewise import EdgewiseOperator, halves
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
-from helm_scale.model.radial import EdgeScalars, RadialMLP
-from helm_scale.model.trunk import NUM_ELEMENTS
+from helm_scale.model.radial import PairScalars, RadialMLP
+from helm_scale.model.trunk import NUM_ELEMENTS, ends
 
 
 class PairLayer(nn.Module):
@@ -22,43 +26,47 @@ class PairLayer(nn.Module):
 
     def __init__(self, config: ModelConfig, scalars: int) -> None:
         super().__init__()
-        layout = so2_layout(config.lmax, config.mmax)
-        self.operator = EdgewiseOperator(layout, config.channels, config.hidden_channels, scalars, config.edge_channels)
-        self.norm_operator = DegreeNorm(layout.degree_of_row, config.channels)
-        self.norm_update = DegreeNorm(layout.degree_of_row, config.channels)
-        self.update = FeedForward(layout.degree_of_row, config.channels, config.hidden_channels)
+        layout, half = so2_layout(config.lmax, config.mmax), config.channels // 2
+        self.operator = EdgewiseOperator(layout, config.channels, config.hidden_channels, half, scalars, config.edge_channels)
+        self.norm_operator = DegreeNorm(layout.kind, half)
+        self.norm_update = DegreeNorm(layout.kind, half)
+        self.update = FeedForward(layout.kind, half, config.hidden_channels // 2)
 
-    def forward(self, z_PRC: Tensor, ends_PRC: Tensor, scalars_PS: Tensor) -> Tensor:
-        """Update pair states from both ends' node states [P, R, 2C] in the pair's frame."""
-        z_PRC = z_PRC + self.norm_operator(self.operator(ends_PRC, scalars_PS))
-        return z_PRC + self.update(self.norm_update(z_PRC))
+    def forward(self, z_PQC: Tensor, even_PRC: Tensor, odd_PRC: Tensor, scalars_PS: Tensor) -> Tensor:
+        """Update pair states from the sums and differences of both ends' node states in the pair's frame."""
+        z_PQC = z_PQC + self.norm_operator(torch.cat(self.operator(even_PRC, odd_PRC, scalars_PS), dim=1))
+        return z_PQC + self.update(self.norm_update(z_PQC))
 
 
 class PairTower(nn.Module):
-    """States of ordered pairs from the states of their atoms."""
+    """States of unordered pairs from the states of their atoms."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.lmax, self.mmax, self.channels = config.lmax, config.mmax, config.channels
-        self.edge_scalars = EdgeScalars(NUM_ELEMENTS, config.channels, config.pair_cutoff, config.radial_functions)
-        self.start = RadialMLP(self.edge_scalars.width, config.edge_channels, (config.lmax + 1) * config.channels)
+        self.channels = config.channels // 2  # of each parity
+        self.layout = so2_layout(config.lmax, config.mmax)
+        self.edge_scalars = PairScalars(NUM_ELEMENTS, config.channels, config.pair_cutoff, config.radial_functions)
+        self.start = RadialMLP(self.edge_scalars.width, config.edge_channels, (config.lmax + 1) * self.channels)
         self.layers = nn.ModuleList(PairLayer(config, self.edge_scalars.width) for _ in range(config.pair_layers))
-        self.norm = DegreeNorm(so2_layout(config.lmax, config.mmax).degree_of_row, config.channels)
+        self.norm = DegreeNorm(self.layout.kind, self.channels)
 
-    def forward(self, y_NKC: Tensor, atomic_numbers: Tensor, positions: Tensor, pair_index: Tensor) -> Tensor:
-        """Pair features [P, K, C], turned back into the molecule's frame.
+    def forward(self, states: Sequence[Tensor], atomic_numbers: Tensor, positions: Tensor, pair_index: Tensor) -> Tensor:
+        """Pair features [P, K, C], turned back into the molecule's frame: C/2 even channels, then C/2 odd ones.
 
         Args:
-            y_NKC: node states. positions: [N, 3] float64, Angstrom. pair_index: [2, P] ordered pairs.
+            states: node states [N, K, C] that the layers read, one for all or one for each.
+            positions: [N, 3] float64, Angstrom. pair_index: [2, P] the two atoms of every pair.
+        Property: exchanging the two atoms of a pair keeps its even channels and changes the sign of its odd ones.
         """
         first, second = pair_index
         vector = positions.index_select(0, second) - positions.index_select(0, first)
-        turn = edge_wigner(vector, self.lmax, self.mmax).to(y_NKC)
+        frames = edge_frames(vector, self.layout.lmax, self.layout.mmax, states[0].dtype)
         numbers = atomic_numbers.index_select(0, first), atomic_numbers.index_select(0, second)
         scalars = self.edge_scalars(*numbers, vector.norm(dim=-1))
-        ends = torch.bmm(turn, torch.cat([y_NKC.index_select(0, first), y_NKC.index_select(0, second)], dim=-1))
+        read = [ends(y_NKC, pair_index, frames) for y_NKC in states]
         z = self.start(scalars).unflatten(1, (-1, self.channels))
-        z = torch.cat([z, z.new_zeros(len(z), turn.shape[1] - z.shape[1], self.channels)], dim=1)
-        for layer in self.layers:
-            z = layer(z, ends, scalars)
-        return torch.bmm(turn.mT, self.norm(z))
+        z = torch.cat([z, z.new_zeros(z.shape[0], len(self.layout.kind) - z.shape[1], self.channels)], dim=1)
+        for number, layer in enumerate(self.layers):
+            z = layer(z, *read[min(number, len(read) - 1)], scalars)
+        both = halves(self.norm(z).split(self.layout.parts, dim=1))
+        return torch.cat([torch.bmm(frame.mT, half) for frame, half in zip(frames, both, strict=True)], dim=-1)

@@ -27,20 +27,25 @@ class GaussianBasis(nn.Module):
         return torch.exp(-0.5 * ((distance.unsqueeze(-1) - centres) / (2 * self.spacing)) ** 2)
 
 
-class EdgeScalars(nn.Module):
-    """s_ij: source-element embedding, Gaussians, target-element embedding, concatenated (HELM, arXiv:2510.00224)."""
+class PairScalars(nn.Module):
+    """s_ij = s_ji: sum and product of element embeddings, and Gaussians of the length between them.
+
+    The paper (HELM, arXiv:2510.00224) joins the embeddings of source and target; here the direction is left to the
+    features, so that one evaluation serves both.
+    """
 
     def __init__(self, num_elements: int, channels: int, cutoff: float, count: int) -> None:
         super().__init__()
-        self.source = nn.Embedding(num_elements, channels)
-        self.target = nn.Embedding(num_elements, channels)
+        self.sum = nn.Embedding(num_elements, channels)
+        self.product = nn.Embedding(num_elements, channels)
         self.basis = GaussianBasis(cutoff, count)
         self.width = 2 * channels + count
 
-    def forward(self, source_number: Tensor, target_number: Tensor, distance: Tensor) -> Tensor:
+    def forward(self, first_number: Tensor, second_number: Tensor, distance: Tensor) -> Tensor:
         """Atomic numbers [E] and distances [E] (Angstrom) -> [E, 2C+G]."""
-        gaussians = self.basis(distance).to(self.source.weight.dtype)
-        return torch.cat([self.source(source_number), gaussians, self.target(target_number)], dim=-1)
+        gaussians = self.basis(distance).to(self.sum.weight.dtype)
+        total = self.sum(first_number) + self.sum(second_number)
+        return torch.cat([total, gaussians, self.product(first_number) * self.product(second_number)], dim=-1)
 
 
 class RadialMLP(nn.Sequential):

@@ -3,18 +3,23 @@
 Takes plain tensors and names no batch type, so that it exports as it is; sizes come from .shape, which stays symbolic
 under torch.export where len() would not.
 
-Axes: N atoms, E directed edges, K = (lmax+1)^2 degree-major coefficients, R edge-frame rows, C channels.
+Axes: N atoms, E edges (unordered), K = (lmax+1)^2 degree-major coefficients, R edge-frame rows, C channels.
 """
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from helm_scale.config import ModelConfig
 from helm_scale.irreps.so2 import degree_of_coefficient, so2_layout
-from helm_scale.irreps.wigner import edge_wigner
-from helm_scale.model.edgewise import EdgewiseOperator
+from helm_scale.irreps.wigner import edge_frames
+from helm_scale.model.chunks import RECOMPUTE, kept_sum, recomputed_sum
+from helm_scale.model.edgewise import EdgewiseOperator, halves
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
-from helm_scale.model.radial import EdgeScalars, RadialMLP, envelope
+from helm_scale.model.radial import PairScalars, RadialMLP, envelope
 
 NUM_ELEMENTS = 84  # atomic numbers up to 83 index the embeddings
 DEGREE_SCALE = 5.0  # the edge-degree sum is divided by this constant (HELM, arXiv:2510.00224)
@@ -25,20 +30,58 @@ class NodeLayer(nn.Module):
 
     def __init__(self, config: ModelConfig, scalars: int) -> None:
         super().__init__()
-        layout, degrees = so2_layout(config.lmax, config.mmax), degree_of_coefficient(config.lmax)
-        self.norm_messages = DegreeNorm(degrees, config.channels)
-        self.messages = EdgewiseOperator(layout, config.channels, config.hidden_channels, scalars, config.edge_channels)
-        self.norm_update = DegreeNorm(degrees, config.channels)
-        self.update = FeedForward(degrees, config.channels, config.hidden_channels)
+        self.layout, degrees = so2_layout(config.lmax, config.mmax), degree_of_coefficient(config.lmax)
+        channels, hidden = config.channels, config.hidden_channels
+        self.norm_messages = DegreeNorm(degrees, channels)
+        self.messages = EdgewiseOperator(self.layout, channels, hidden, channels, scalars, config.edge_channels)
+        self.norm_update = DegreeNorm(degrees, channels)
+        self.update = FeedForward(degrees, channels, hidden)
+        self.recompute_update = False  # an execution setting
 
-    def forward(self, y_NKC: Tensor, edge_index: Tensor, turn_ERK: Tensor, scalars_ES: Tensor, smooth_E: Tensor) -> Tensor:
-        """Update node states; turn_ERK puts each edge on the polar axis, smooth_E is its envelope."""
+    def forward(self, y_NKC: Tensor, chunks: Sequence["Edges"], total: "Sum") -> Tensor:
+        """Update node states from the messages of all chunks of edges, summed by `total`."""
         normed = self.norm_messages(y_NKC)
-        source, target = edge_index
-        ends = torch.cat([normed.index_select(0, source), normed.index_select(0, target)], dim=-1)
-        messages = self.messages(torch.bmm(turn_ERK, ends), scalars_ES)
-        y_NKC = y_NKC.index_add(0, target, torch.bmm(turn_ERK.mT, messages * smooth_E[:, None, None]))
-        return y_NKC + self.update(self.norm_update(y_NKC))
+        y_NKC = y_NKC + total(lambda edges: self._collect(normed, edges), chunks)
+        return y_NKC + (checkpoint(self._updated, y_NKC, **RECOMPUTE) if self.recompute_update else self._updated(y_NKC))
+
+    def _updated(self, y_NKC: Tensor) -> Tensor:
+        return self.update(self.norm_update(y_NKC))  # type: ignore[no-any-return]
+
+    def _collect(self, y_NKC: Tensor, edges: "Edges") -> Tensor:
+        """Sum of the messages that reach every atom."""
+        frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, y_NKC.dtype)
+        messages = halves(self.messages(*ends(y_NKC, edges.ends, frames), edges.scalars))
+        return collected(y_NKC.shape[0], edges, frames, messages)
+
+
+class Edges(NamedTuple):
+    """Message edges: ends [2, E] (atoms), vector [E, 3] float64 (Angstrom), scalars [E, S], envelope [E]."""
+
+    ends: Tensor
+    vector: Tensor
+    scalars: Tensor
+    smooth: Tensor
+
+    def split(self, length: int) -> list["Edges"]:
+        """Chunks of at most `length` edges, at least one."""
+        return [Edges(*parts) for parts in zip(self.ends.split(length, dim=1), *(x.split(length) for x in self[1:]), strict=True)]
+
+
+Sum = Callable[[Callable[[Edges], Tensor], Sequence[Edges]], Tensor]
+
+
+def ends(y_NKC: Tensor, edge_index: Tensor, frames: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Sum and difference of the states of an edge's atoms, turned into its frame: [E, R, C] each."""
+    first, second = y_NKC.index_select(0, edge_index[0]), y_NKC.index_select(0, edge_index[1])
+    return torch.bmm(frames[0], first + second), torch.bmm(frames[1], first - second)
+
+
+def collected(atoms: int, edges: Edges, frames: Sequence[Tensor], messages: Sequence[Tensor]) -> Tensor:
+    """Turn even and odd messages back; E + O goes to the second atom of every edge, E - O to the first: [N, K, C]."""
+    smooth = edges.smooth[:, None, None]
+    even, odd = (torch.bmm(frame.mT, message * smooth) for frame, message in zip(frames, messages, strict=True))
+    total = even.new_zeros(atoms, *even.shape[1:])
+    return total.index_add(0, edges.ends[1], even + odd).index_add(0, edges.ends[0], even - odd)
 
 
 class Trunk(nn.Module):
@@ -46,12 +89,12 @@ class Trunk(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.lmax, self.mmax, self.cutoff, self.channels = config.lmax, config.mmax, config.trunk_cutoff, config.channels
-        self.max_charge = config.max_charge
+        self.layout, self.cutoff, self.max_charge = so2_layout(config.lmax, config.mmax), config.trunk_cutoff, config.max_charge
+        self.chunk = 0  # edges whose activations are held at once, an execution setting; 0: all, and none computed twice
         self.element = nn.Embedding(NUM_ELEMENTS, config.channels)
         self.charge = nn.Embedding(2 * config.max_charge + 1, config.channels)
         self.spin = nn.Embedding(config.max_multiplicity + 1, config.channels)
-        self.edge_scalars = EdgeScalars(NUM_ELEMENTS, config.channels, config.trunk_cutoff, config.radial_functions)
+        self.edge_scalars = PairScalars(NUM_ELEMENTS, config.channels, config.trunk_cutoff, config.radial_functions)
         self.edge_degree = RadialMLP(self.edge_scalars.width, config.edge_channels, (config.lmax + 1) * config.channels)
         self.layers = nn.ModuleList(NodeLayer(config, self.edge_scalars.width) for _ in range(config.num_layers))
         self.norm = DegreeNorm(degree_of_coefficient(config.lmax), config.channels)
@@ -59,31 +102,50 @@ class Trunk(nn.Module):
     def forward(
         self, positions: Tensor, atomic_numbers: Tensor, edge_index: Tensor, molecule: Tensor, charge: Tensor, spin_multiplicity: Tensor
     ) -> Tensor:
-        """Node features.
+        """Node features: the last of `states`."""
+        return self.states(positions, atomic_numbers, edge_index, molecule, charge, spin_multiplicity)[-1]
+
+    def states(
+        self, positions: Tensor, atomic_numbers: Tensor, edge_index: Tensor, molecule: Tensor, charge: Tensor, spin_multiplicity: Tensor
+    ) -> list[Tensor]:
+        """Node states after every layer, normalised.
 
         Args:
-            positions: [N, 3] float64, Angstrom. atomic_numbers: [N]. edge_index: [2, E] (source, target), both directions.
+            positions: [N, 3] float64, Angstrom. atomic_numbers: [N].
+            edge_index: [2, E] the two atoms of every edge, each edge once, in either order.
             molecule: [N] index of each atom's molecule. charge, spin_multiplicity: one integer per molecule.
         Returns:
-            [N, K, C] in the dtype of the weights; degree l, order m at row l*l + l + m. Rotates with the molecule.
+            [N, K, C] each, in the dtype of the weights; degree l, order m at row l*l + l + m. They turn with the molecule.
         """
-        source, target = edge_index
-        vector = positions.index_select(0, target) - positions.index_select(0, source)
-        distance = vector.norm(dim=-1)
-        dtype = self.element.weight.dtype
-        turn = edge_wigner(vector, self.lmax, self.mmax).to(dtype)
-        smooth = envelope(distance, self.cutoff).to(dtype)
-        scalars = self.edge_scalars(atomic_numbers.index_select(0, source), atomic_numbers.index_select(0, target), distance)
+        edges = self._edges(positions, atomic_numbers, edge_index)
         total = self.charge(charge + self.max_charge) + self.spin(spin_multiplicity)
         start = self.element(atomic_numbers) + total.index_select(0, molecule)
-        y = torch.cat([start.unsqueeze(1), start.new_zeros(start.shape[0], turn.shape[2] - 1, self.channels)], dim=1)
-        y = y.index_add(0, target, self._edge_degree(turn, scalars, smooth))
+        y = torch.cat([start.unsqueeze(1), start.new_zeros(start.shape[0], (self.layout.lmax + 1) ** 2 - 1, start.shape[1])], dim=1)
+        chunks, total_over = (edges.split(self.chunk), recomputed_sum) if self.chunk else ([edges], kept_sum)
+        atoms, states = y.shape[0], []
+        y = y + total_over(lambda chunk: self._edge_degree(atoms, chunk), chunks)
         for layer in self.layers:
-            y = layer(y, edge_index, turn, scalars, smooth)
-        return self.norm(y)
+            y = layer(y, chunks, total_over)
+            states.append(self.norm(y))
+        return states
 
-    def _edge_degree(self, turn_ERK: Tensor, scalars_ES: Tensor, smooth_E: Tensor) -> Tensor:
-        """An MLP of the edge scalars in the m = 0 rows, turned back: [E, K, C]."""
-        axial = self.edge_degree(scalars_ES).unflatten(1, (-1, self.channels)) * (smooth_E / DEGREE_SCALE)[:, None, None]
-        zero_rows = turn_ERK.split([self.lmax + 1, turn_ERK.shape[1] - self.lmax - 1], dim=1)[0]
-        return torch.bmm(zero_rows.mT, axial)
+    def set_memory(self, recompute: str, message_chunk: int) -> None:
+        """Choose what is held for the backward pass: recompute "none", "messages" in chunks of so many edges, or "full"."""
+        self.chunk = 0 if recompute == "none" else message_chunk
+        for layer in self.layers:
+            cast(NodeLayer, layer).recompute_update = recompute == "full"
+
+    def _edges(self, positions: Tensor, atomic_numbers: Tensor, edge_index: Tensor) -> Edges:
+        first, second = edge_index
+        vector = positions.index_select(0, second) - positions.index_select(0, first)
+        distance = vector.norm(dim=-1)
+        scalars = self.edge_scalars(atomic_numbers.index_select(0, first), atomic_numbers.index_select(0, second), distance)
+        return Edges(edge_index, vector, scalars, envelope(distance, self.cutoff).to(scalars.dtype))
+
+    def _edge_degree(self, atoms: int, edges: Edges) -> Tensor:
+        """An MLP of the edge scalars in the rows that neither a turn about the edge nor an exchange of its ends changes."""
+        rows = self.layout.sizes[0][:2]
+        axial = self.edge_degree(edges.scalars).unflatten(1, (sum(rows), -1)) / DEGREE_SCALE
+        frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, axial.dtype)
+        invariant = [frame.split([n, frame.shape[1] - n], dim=1)[0] for frame, n in zip(frames, rows, strict=True)]
+        return collected(atoms, edges, invariant, axial.split(rows, dim=1))

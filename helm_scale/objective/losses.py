@@ -6,12 +6,13 @@ known once S is summed over ranks and micro-batches.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from helm_scale.basis import layout, packing
-from helm_scale.batch import GraphBatch
+from helm_scale.batch import GraphBatch, PairChunk
 
 
 @dataclass(frozen=True)
@@ -52,31 +53,32 @@ class HamiltonianObjective:
 
     def __call__(self, model: nn.Module, batch: GraphBatch) -> LossSums:
         """Run the model on a batch with targets."""
-        prediction = model(batch)
-        assert batch.onsite_target is not None and batch.offsite_target is not None and batch.matrix_elements is not None
-        onsite = prediction.onsite - (batch.onsite_target - self.reference(batch)).to(prediction.onsite.dtype)
-        offsite = prediction.offsite - batch.offsite_target.to(prediction.offsite.dtype)
+        assert batch.onsite_target is not None and batch.matrix_elements is not None
+        prediction = model(batch, partial(self._offsite, batch))
+        error = prediction.onsite - (batch.onsite_target - self.reference(batch)).to(prediction.onsite.dtype)
+        far_total, far_absolute = prediction.offsite.unbind()
+        near = [(s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments]
         count = batch.matrix_elements.sum().double()
-        return LossSums(
-            onsite.square().sum() + offsite.square().sum(), count, self._metrics(batch, onsite.detach(), offsite.detach(), count)
-        )
+        near_count = count.new_tensor(float(sum((s.stop - s.start) * kind.shape[0] ** 2 for s, kind in near)))
+        near_absolute = _absolute(error.detach(), near)
+        metrics = {
+            "h_mae": (near_absolute + far_absolute.detach(), count),
+            "h_mae_onsite": (near_absolute, near_count),
+            "h_mae_offsite": (far_absolute.detach(), count - near_count),
+        }
+        return LossSums(error.square().sum() + far_total, count, metrics)
+
+    def _offsite(self, batch: GraphBatch, chunk: PairChunk, packed: Tensor) -> Tensor:
+        """Sum of squares and sum of absolute matrix elements of the errors of a chunk of pairs: [2] float64."""
+        assert batch.offsite_target is not None
+        error = packed - batch.offsite_target[chunk.flat].to(packed.dtype)
+        kinds = [(s, layout.offsite_layout(self.basis, s.first, s.second)) for s in chunk.segments]
+        return torch.stack([error.square().sum().double(), _absolute(error.detach(), kinds)])
 
     @staticmethod
     def loss(total: Tensor, count: Tensor) -> Tensor:
         """sqrt(S/N) + S/N, Hartree (the second term Hartree squared)."""
         return root_plus_mean(total, count)
-
-    def _metrics(self, batch: GraphBatch, onsite: Tensor, offsite: Tensor, count: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        near = [(s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments]
-        far = [(s, layout.offsite_layout(self.basis, s.first, s.second)) for s in batch.pair_segments]
-        near_count = sum((s.stop - s.start) * kind.shape[0] ** 2 for s, kind in near)
-        near_sum, far_sum = _absolute(onsite, near), _absolute(offsite, far)
-        near_total = count.new_tensor(float(near_count))
-        return {
-            "h_mae": (near_sum + far_sum, count),
-            "h_mae_onsite": (near_sum, near_total),
-            "h_mae_offsite": (far_sum, count - near_total),
-        }
 
 
 def _absolute(flat: Tensor, kinds: list) -> Tensor:  # type: ignore[type-arg]

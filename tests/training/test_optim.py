@@ -79,7 +79,7 @@ def test_every_parameter_has_one_optimizer_and_muon_only_hidden_matrices() -> No
     taken = [name_of[id(held)] for optimizer in (adamw, muon) for group in optimizer.param_groups for held in group["params"]]
     assert sorted(taken) == sorted(trained)
     hidden = {name_of[id(held)] for held in muon.param_groups[0]["params"]}
-    assert "tower.layers.0.operator.first.zero.weight" in hidden
+    assert "pairs.tower.layers.0.operator.first.invariant.weight" in hidden
     assert not [name for name in hidden if "head" in name or "edge_scalars" in name or name.startswith("trunk.element")]
     vectors = {name for name, parameter in model.named_parameters() if parameter.ndim < 2}
     assert {name_of[id(held)] for held in adamw.param_groups[1]["params"]} == vectors

@@ -1,0 +1,79 @@
+"""Peak memory of one training step above model and labels, against the number of atoms: plain, and in chunks.
+
+Every figure comes from a process of its own, after a warm step on a molecule of 3 atoms. `live` puts large blocks through
+mmap, so that fragmentation of the heap does not count; `resident` is the default allocator. Gradients count, parameters,
+optimiser and labels do not.
+
+    python benchmarks/memory.py [--quick] [--atoms 20 40 80 150]
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+from synthetic import Step, batch_of, model_config
+
+VARIANTS = {"plain": (0, "none", 1), "chunked": (512, "messages", 512)}
+LIVE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+PLAIN_LIMIT = 80  # atoms; beyond, the plain step does not fit a small machine
+
+
+def resident_mb() -> float:
+    """Peak resident memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(variant: str, atoms: int, quick: bool) -> dict[str, float]:
+    """Peak above the state before the step, and seconds."""
+    torch.set_num_threads(1)
+    step = Step(3, model_config("omol_csh_58k", quick))
+    step.model.set_memory(*VARIANTS[variant])
+    step()
+    step.model.zero_grad()
+    step.batch = batch_of(atoms, step.model.config)
+    before, start = resident_mb(), time.perf_counter()
+    step()
+    return {"peak_mb": resident_mb() - before, "seconds": time.perf_counter() - start}
+
+
+def in_process(variant: str, atoms: int, quick: bool, environment: dict[str, str]) -> dict[str, float]:
+    """The same in a fresh process."""
+    command = [sys.executable, __file__, "--one", variant, str(atoms), *["--quick"] * quick]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **environment}).stdout
+    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """All sizes and variants in turn; the last line is one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="8 and 12 atoms, 8 channels")
+    parser.add_argument("--atoms", type=int, nargs="+", default=[20, 40, 80, 150])
+    parser.add_argument("--one", nargs=2, metavar=("VARIANT", "ATOMS"), help="one figure, in this process")
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one[0], int(arguments.one[1]), arguments.quick)))
+        return
+    rows = []
+    for atoms in (8, 12) if arguments.quick else arguments.atoms:
+        for variant in VARIANTS:
+            if variant == "plain" and atoms > PLAIN_LIMIT:
+                continue
+            live, resident = (in_process(variant, atoms, arguments.quick, env) for env in (LIVE, {}))
+            rows.append({
+                "atoms": atoms, "variant": variant, "live_mb": live["peak_mb"], "resident_mb": resident["peak_mb"],
+                "seconds": resident["seconds"],
+            })  # fmt: skip
+            print(
+                "{atoms:4d} atoms {variant:8s} live {live_mb:8.0f} MB, resident {resident_mb:8.0f} MB, {seconds:7.2f} s".format(**rows[-1])
+            )
+    print(json.dumps({"benchmark": "memory", "config": "configs/omol_csh_58k.yaml", "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
