@@ -27,7 +27,18 @@ from helm_scale.parallel import engines, mesh
 from helm_scale.training import checkpoint, optim
 from helm_scale.training.saver import Saver
 
-SMALL = ["--model.channels", "16", "--model.hidden_channels", "16", "--model.edge_channels", "16", "--model.num_layers", "1"]
+SMALL = [
+    "--model.channels",
+    "16",
+    "--model.hidden_channels",
+    "16",
+    "--model.edge_channels",
+    "16",
+    "--model.num_layers",
+    "1",
+    "--model.pair_layers",
+    "1",
+]
 
 
 class WeightDecay:
@@ -84,7 +95,7 @@ def main() -> None:
                 for place, (name, saver) in enumerate(savers.items()):
                     seconds[name].append(stands_still(saver, 2 * number + place + 1))
             written = sum(path.stat().st_size for path in checkpoint.committed(folder)[-1].rglob("*") if path.is_file())
-            least = sum(tensor.numel() * 4 for tensor in engine.capture({}).tensors.values() if tensor.dtype == torch.float32)
+            least = sum(tensor.numel() * 4 for tensor in engine.capture(True).tensors.values() if tensor.dtype == torch.float32)
     row = {name: statistics.median(still for still, _ in times[1:]) for name, times in seconds.items()}
     print(json.dumps({
         "benchmark": "checkpoint", "hardware": "2 CPU cores", "torch": torch.__version__, "python": platform.python_version(),

@@ -230,7 +230,7 @@ def verify(folder: str | Path) -> list[str]:
     """
     dataset = Manifest.load(folder)
     reader = ShardReader(dataset)
-    problems = []
+    problems: list[str] = []
     for number in range(len(dataset.shards)):
         try:
             problems += _shard_problems(dataset, number)

@@ -102,12 +102,14 @@ class Engine(Protocol):
     def odd_ranks(self) -> list[int]:
         """Ranks whose weights are not those of their replicas, by majority; all of them where there is none."""
 
-    def capture(self, extra: Mapping[str, Piece]) -> Snapshot:
-        """Copy weights, optimiser states, random states and extra pieces to the CPU, ready to be written."""
+    def capture(self, with_weights: bool) -> Snapshot:
+        """Copy optimiser states, random states and, unless the whole weights are saved anyway, weights to the CPU."""
 
-    def load(self, folder: Path, extra: Mapping[str, Piece]) -> None:
-        """Read what snapshots wrote, by any engine on any number of ranks; extra pieces are filled in place.
+    def load(self, folder: Path, averages: Mapping[str, Piece]) -> None:
+        """Read a checkpoint that any engine wrote on any number of ranks; the averages are filled in place.
 
+        Args:
+            folder: holds state/ (snapshots) and model.safetensors: the averages if state/ has the weights, else the weights.
         Raises:
             ValueError: a file or a tensor is missing or does not fit.
         """

@@ -11,9 +11,8 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +93,22 @@ def capture(pieces: Mapping[str, Piece], rank: int, world_size: int) -> Snapshot
 
 
 class Stored:
-    """Tensors of a folder that `Snapshot.write` filled.
+    """Tensors of a folder that `Snapshot.write` filled, and of a file with whole tensors beside it.
 
+    Args:
+        folder: of the pieces. whole: file with whole tensors. prefix: what their names begin with here.
     Raises:
         ValueError: a file is missing or is no safetensors file of ours; names it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, whole: Path | None = None, prefix: Callable[["Stored"], str] = lambda stored: "") -> None:
         self._folder = folder
         files = sorted(path for path in folder.glob("rank-*") if _NAME.fullmatch(path.name))
         wanted = {int(path.name[14:19]) for path in files}
         if wanted != {len(files)}:
             raise ValueError(f"{folder}: got {len(files)} files rank-*, wanted {' or '.join(map(str, wanted)) or 'some'}; copy it again")
         self._files: list[Any] = []
-        self._pieces: dict[str, list[tuple[int, int]]] = {}  # name -> (start, file)
+        self._pieces: dict[str, list[tuple[int, int, str]]] = {}  # name -> (start, file, name there)
         self.shapes: dict[str, tuple[int, ...]] = {}
         for number, path in enumerate(files):
             try:
@@ -115,9 +116,21 @@ class Stored:
                 places = json.loads(self._files[-1].metadata()["places"])
                 for name, place in places.items():
                     self.shapes[name] = tuple(map(int, place["shape"]))
-                    self._pieces.setdefault(name, []).append((int(place["start"]), number))
+                    self._pieces.setdefault(name, []).append((int(place["start"]), number, name))
             except (SafetensorError, ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}: not a file of a checkpoint: {error!r}; it is not loaded") from None
+        if whole is not None:
+            self._add_whole(whole, prefix(self))
+
+    def _add_whole(self, path: Path, prefix: str) -> None:
+        try:
+            file = safe_open(path, framework="pt", device="cpu")
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: not a file of a checkpoint: {error!r}; it is not loaded") from None
+        self._files.append(file)
+        for name in file.keys():  # noqa: SIM118
+            self.shapes[prefix + name] = tuple(file.get_slice(name).get_shape())
+            self._pieces[prefix + name] = [(0, len(self._files) - 1, name)]
 
     def fill(self, name: str, piece: Piece) -> None:
         """Copy the elements of a piece from the files into it.
@@ -128,10 +141,9 @@ class Stored:
         if self.shapes.get(name) != piece.shape:
             raise ValueError(f"{self._folder}: {name} has shape {self.shapes.get(name)}, wanted {piece.shape}; resume with its own config")
         flat, done = piece.held.detach(), 0
-        for start, number in self._pieces[name]:
-            stored = self._files[number].get_slice(name)
-            length = prod(stored.get_shape())
-            first, last = max(start, piece.start), min(start + length, piece.start + flat.numel())
+        for start, number, there in self._pieces[name]:
+            stored = self._files[number].get_tensor(there).view(-1)  # mapped: only what is copied is read
+            first, last = max(start, piece.start), min(start + stored.numel(), piece.start + flat.numel())
             if last > first:
                 flat[first - piece.start : last - piece.start] = stored[first - start : last - start]
                 done += last - first

@@ -149,9 +149,9 @@ class SumEngine:
             odd += [rank for rank, (own, digest) in enumerate(found) if own == shard and (tied or digest != most)]
         return sorted(odd)
 
-    def capture(self, extra: Mapping[str, Piece]) -> snapshot.Snapshot:
+    def capture(self, with_weights: bool) -> snapshot.Snapshot:
         """See engine.Engine."""
-        state = {f"weights/{name}": piece for name, piece in self._wrapped.pieces.items()} | dict(extra)
+        state = {f"weights/{name}": piece for name, piece in self._wrapped.pieces.items()} if with_weights else {}
         for optimizer in self._optimizers:
             for name, piece in self._of(optimizer).items():
                 for key, value in optimizer.state.get(piece.held, {}).items():
@@ -161,12 +161,17 @@ class SumEngine:
             state[f"random/{name}/rank{self.rank}"] = pieces.of_whole(random)
         return snapshot.capture(state, self.rank, self.world_size)
 
-    def load(self, folder: Path, extra: Mapping[str, Piece]) -> None:
+    def load(self, folder: Path, averages: Mapping[str, Piece]) -> None:
         """See engine.Engine."""
-        stored = snapshot.Stored(folder)
-        for name, piece in {**{f"weights/{name}": piece for name, piece in self._wrapped.pieces.items()}, **extra}.items():
-            stored.fill(name, piece)
+        stored = snapshot.Stored(folder / "state", folder / "model.safetensors", _what_is_whole)
+        for name, piece in self._wrapped.pieces.items():
+            stored.fill(f"weights/{name}", piece)
         self._wrapped.publish()
+        averaged = any(name.startswith("average/") for name in stored.shapes)
+        for name, piece in averages.items():
+            stored.fill(f"average/{name}" if averaged else f"weights/{name}", piece)
+        if averages and not averaged:
+            _log.warning("%s: has no averaged weights; the average starts from the weights", folder)
         for optimizer in self._optimizers:
             self._load_optimizer(optimizer, stored)
         for name, random in _random_states().items():
@@ -204,6 +209,11 @@ class SumEngine:
         loss = self._objective.loss(total, count)
         (slope,) = torch.autograd.grad(loss, total)
         return float(loss.detach()), float(slope)
+
+
+def _what_is_whole(stored: snapshot.Stored) -> str:
+    """What model.safetensors holds: the average where the weights are in the pieces."""
+    return "average/" if any(name.startswith("weights/") for name in stored.shapes) else "weights/"
 
 
 def _kind(optimizer: Optimizer) -> str:

@@ -22,7 +22,7 @@ from helm_scale.training import checkpoint, guard
 from helm_scale.training.monitor import Monitor, SilentMonitor, in_microhartree, peak_memory_mb
 from helm_scale.training.optim import WeightAverage, learning_rate_factor
 from helm_scale.training.replay import Evidence
-from helm_scale.training.saver import Saver, extra
+from helm_scale.training.saver import Saver
 
 _log = logging.getLogger(__name__)
 REQUEUE = "REQUEUE"  # file in the run folder: stopped on request, to be started again
@@ -199,7 +199,7 @@ def _resume(job: Job, average: WeightAverage | None) -> int:
     """Load the checkpoint, if any; returns the steps it has behind it."""
     if job.resume_from is None:
         return 0
-    job.engine.load(job.resume_from / "state", extra(average))
+    job.engine.load(job.resume_from, average.pieces if average else {})
     _log.info("%s: resumed from %s", job.config.out, job.resume_from.name)
     return checkpoint.step_of(job.resume_from)
 

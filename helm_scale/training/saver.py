@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Saver:
-    """Writes the checkpoints of a run.
+    """Writes the checkpoints of a run: every number once, model.safetensors with the averaged weights where there are such.
 
     Args:
         record: what model.json says beside the weights.
@@ -58,7 +58,7 @@ class Saver:
         except OSError as error:
             self._fail(step, [f"{error}"])
             return
-        state = self._engine.capture(extra(self._average))
+        state = self._engine.capture(with_weights=self._average is not None)
         with self._average.applied() if self._average else nullcontext():
             weights = self._engine.full_state()
         folder, self.saved_step, self._error, self._sums = self._folder, step, "", {}
@@ -125,8 +125,3 @@ class Saver:
             f" The last one is {last[-1] if last else 'none'}; make room or name another disk"
         )
         _log.error(self.failure)
-
-
-def extra(average: WeightAverage | None) -> dict[str, snapshot.Piece]:
-    """What a checkpoint holds beside weights and optimiser states."""
-    return {f"average/{name}": piece for name, piece in average.pieces.items()} if average else {}

@@ -24,16 +24,21 @@ COMMON = {
     "training__learning_rate": 2e-2, "training__muon_learning_rate": 2e-2, "training__steps": STEPS, 
     "execution__validate_every": 4, "execution__checkpoint_every": SAVED,
 }  # fmt: skip
+RECOMPUTED = {"execution__pair_chunk": 4, "execution__recompute": "full", "execution__message_chunk": 8}
 # name -> (ranks, execution settings); the first is what all others are compared with
 LADDER: dict[str, tuple[int, dict[str, Any]]] = {
     "single": (1, {"execution__engine": "single"}),
+    "single-plain": (1, {"execution__engine": "single", "execution__pair_chunk": 0}),
+    "single-recomputed": (1, {"execution__engine": "single", **RECOMPUTED}),
     "ddp-2": (2, {"execution__engine": "ddp"}),
     "fsdp2-2": (2, {"execution__engine": "fsdp2"}),
     "fsdp2-2-offload": (2, {"execution__engine": "fsdp2", "execution__cpu_offload": True}),
+    "fsdp2-2-recomputed": (2, {"execution__engine": "fsdp2", **RECOMPUTED}),
     "zero1-2": (2, {"execution__engine": "zero1"}),
     "zero2-2": (2, {"execution__engine": "zero2"}),
     "zero2-2-offload": (2, {"execution__engine": "zero2", "execution__cpu_offload": True}),
     "zero3-2": (2, {"execution__engine": "zero3"}),
+    "zero3-2-recomputed": (2, {"execution__engine": "zero3", **RECOMPUTED}),
     "fsdp2-3": (3, {"execution__engine": "fsdp2", "training__bins": 3}),
     "fsdp2-4": (4, {"execution__engine": "fsdp2"}),
     "hsdp-2x2": (4, {"execution__engine": "fsdp2", "execution__replicas": 2}),
