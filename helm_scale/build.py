@@ -287,6 +287,7 @@ def pretrain(config: PretrainConfig) -> str:
             model, objective, dataset, plan.head(settings.batch_molecules), lambda i: join([reader.read(i)])
         )
         return preflight.describe(config, dataset, plan, model, found)
+    low = settings.working_precision == "bfloat16"
     make_optimizers = functools.partial(optim.make_optimizers, config=settings, hidden=optim.hidden_names(model))
     with mesh.processes(config.execution) as ranks, Watch(ranks, config.execution).running() as watch:
         stream = Stream(reader.read, join, ranks.rank, ranks.world_size, config.execution.workers)
@@ -295,7 +296,7 @@ def pretrain(config: PretrainConfig) -> str:
             singles = [[index] for index in plan.head(settings.reference_molecules)]
             fitted = collectives.from_rank_zero(ranks.rank, lambda: _fitted_reference(model, stream.batches(singles)))
             model.set_reference(*fitted)
-        engine = engines.start(config.execution, ranks, model, objective, make_optimizers, settings.clip_norm, join([]))
+        engine = engines.start(config.execution, ranks, model, objective, make_optimizers, settings.clip_norm, join([]), low)
         samples = dataset.split(config.data.validation_split)
         bins = validation_bins(samples, dataset.cost[samples], -(-settings.batch_molecules // settings.bins), ranks.world_size)
         job = loop.Job(

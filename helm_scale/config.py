@@ -78,6 +78,10 @@ class TrainingConfig(_Strict):
     muon_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="precision of Muon's orthogonalisation; bfloat16, torch's own, is faster where the processor has it"
     )
+    working_precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="weights in forward and backward passes; bfloat16 for fsdp2 and zero, the optimiser's copy stays float32",
+    )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up; cosine decay to zero follows")
     clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 turns clipping off")

@@ -27,15 +27,16 @@ def start(
     optimizers: Callable[[Mapping[str, Piece]], Sequence[Optimizer]],
     clip_norm: float,
     empty: GraphBatch,
+    low: bool = False,
 ) -> Engine:
     """Put a model under the engine that the config names.
 
     Args:
         model: built alike on every rank. optimizers: makes the optimisers of the trained parameters' pieces; a group's
             "lr" is its peak rate. clip_norm: largest gradient norm, 0 for none.
-        empty: batch without molecules, which is run once: see SumEngine.warm_up.
+        empty: batch without molecules, which is run once: see SumEngine.warm_up. low: passes in bfloat16.
     """
-    wrapped = WRAPPERS[execution.engine](model.to(processes.device), processes, execution)
+    wrapped = WRAPPERS[execution.engine](model.to(processes.device), processes, execution, low)
     trained = {name: piece for name, piece in wrapped.pieces.items() if piece.held.requires_grad}
     engine = SumEngine(wrapped, trained, objective, optimizers(trained), processes, clip_norm)
     engine.warm_up(empty)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -103,19 +103,19 @@ class TorchWrapped:
         return [piece.held for piece in self.pieces.values()]
 
 
-def alone(model: nn.Module, processes: Processes, execution: ExecutionConfig) -> Wrapped:
+def alone(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
     """One process, no wrapper."""
     return TorchWrapped(model, model, pieces_of(model, 0, 1))
 
 
-def replicated(model: nn.Module, processes: Processes, execution: ExecutionConfig) -> Wrapped:
+def replicated(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
     """DDP: whole weights on every rank, gradients summed in buckets behind the last backward."""
     module = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
     module.register_comm_hook(None, _sum_bucket)
     return TorchWrapped(module, model, pieces_of(model, processes.rank, processes.world_size), accumulate=module.no_sync)
 
 
-def sharded(model: nn.Module, processes: Processes, execution: ExecutionConfig) -> Wrapped:
+def sharded(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
     """FSDP2: weights, gradients and optimiser states cut over the ranks; each unit is gathered while it runs.
 
     With execution.replicas > 1 (HSDP) so many groups of ranks hold the model once each. Gradients travel after every
@@ -125,8 +125,10 @@ def sharded(model: nn.Module, processes: Processes, execution: ExecutionConfig) 
     shape, names = ((execution.replicas, shards), ("replicate", "shard")) if execution.replicas > 1 else ((shards,), ("shard",))
     mesh = init_device_mesh(processes.device.type, shape, mesh_dim_names=names)
     offload = CPUOffloadPolicy(pin_memory=processes.device.type == "cuda") if execution.cpu_offload else OffloadPolicy()
+    low_types = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if low else {}
+    precision = MixedPrecisionPolicy(**low_types, cast_forward_inputs=False)  # positions stay as they are
     for unit in [*cast(Shardable, model).sharding_units(), model]:
-        fully_shard(unit, mesh=mesh, offload_policy=offload)
+        fully_shard(unit, mesh=mesh, offload_policy=offload, mp_policy=precision)
         wrapped = cast(FSDPModule, unit)
         wrapped.set_gradient_divide_factor(1.0)
         wrapped.set_force_sum_reduction_for_comms(True)  # gloo has no premultiplied sum

@@ -40,12 +40,12 @@ class _Handed(torch.optim.Optimizer):
 class Zero:
     """See wrapping.Wrapped."""
 
-    def __init__(self, model: nn.Module, processes: Processes, execution: ExecutionConfig) -> None:
+    def __init__(self, model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> None:
         assert all(parameter.requires_grad for parameter in model.parameters())
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._stage, self._model, self._world_size = _stage(execution), model, processes.world_size
         self._handed = _Handed(list(model.parameters()))
-        engine: Any = _initialize(model, self._handed, processes, execution)
+        engine: Any = _initialize(model, self._handed, processes, execution, low)
         self.module: nn.Module = engine
         self._engine, self._zero = engine, engine.optimizer
         self.shard = 0 if self._stage < 3 else processes.rank
@@ -127,16 +127,16 @@ class Zero:
             offset += each
 
 
-def partitioned(model: nn.Module, processes: Processes, execution: ExecutionConfig) -> Wrapped:
+def partitioned(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
     """ZeRO of the stage that the config names."""
-    return Zero(model, processes, execution)
+    return Zero(model, processes, execution, low)
 
 
 def _stage(execution: ExecutionConfig) -> int:
     return int(execution.engine.removeprefix("zero"))
 
 
-def _initialize(model: nn.Module, optimizer: _Handed, processes: Processes, execution: ExecutionConfig) -> Any:
+def _initialize(model: nn.Module, optimizer: _Handed, processes: Processes, execution: ExecutionConfig, low: bool) -> Any:
     """DeepSpeed's engine around a model."""
     os.environ["DS_ACCELERATOR"] = processes.device.type  # before the import, which looks for accelerators itself
     with warnings.catch_warnings():
@@ -151,7 +151,9 @@ def _initialize(model: nn.Module, optimizer: _Handed, processes: Processes, exec
     joined = [_Joined(unit) for unit in units]
     for unit in units:  # gathered whole: what runs inside may differ between ranks
         deepspeed.utils.set_z3_leaf_module(unit, True)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=_settings(processes, execution), dist_init_required=False)
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=_settings(processes, execution, low), dist_init_required=False
+    )
     for join in joined:
         join.undo()
     return engine
@@ -182,7 +184,7 @@ class _Joined:
         return tuple(part.view(shape) for part, shape in zip(parts, self._shapes, strict=True))
 
 
-def _settings(processes: Processes, execution: ExecutionConfig) -> dict[str, Any]:
+def _settings(processes: Processes, execution: ExecutionConfig, low: bool) -> dict[str, Any]:
     """DeepSpeed's JSON. A step ends when `step` is called, whatever the number of micro-batches before."""
     zero: dict[str, Any] = {
         "stage": _stage(execution),
@@ -197,6 +199,7 @@ def _settings(processes: Processes, execution: ExecutionConfig) -> dict[str, Any
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": 0.0,  # ours comes after the scale of the loss
+        "bf16": {"enabled": low},
         "steps_per_print": 10**12,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

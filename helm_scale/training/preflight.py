@@ -26,6 +26,10 @@ def check(config: PretrainConfig) -> tuple[Manifest, StepPlan]:
         ValueError: names what does not fit, both values and the remedy.
     """
     mesh.check_launch(config.execution)
+    if config.training.working_precision == "bfloat16" and config.execution.engine in ("single", "ddp"):
+        raise ValueError(
+            f"training.working_precision: got bfloat16 with engine '{config.execution.engine}'; wanted fsdp2 or zero1, zero2, zero3"
+        )
     dataset, settings = Manifest.load(config.data.path), config.training
     check_data(config, dataset)
     train = dataset.split(config.data.train_split)

@@ -21,7 +21,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "muon": {"training__optimizer": "muon"},
 }
 COMMON = {
-    "training__learning_rate": 2e-2, "training__muon_learning_rate": 2e-2, "training__steps": STEPS, 
+    "training__learning_rate": 2e-2, "training__muon_learning_rate": 2e-2, "training__steps": STEPS, "training__batch_molecules": 4, 
     "execution__validate_every": 4, "execution__checkpoint_every": SAVED,
 }  # fmt: skip
 RECOMPUTED = {"execution__pair_chunk": 4, "execution__recompute": "full", "execution__message_chunk": 8}
@@ -43,6 +43,8 @@ LADDER: dict[str, tuple[int, dict[str, Any]]] = {
     "fsdp2-4": (4, {"execution__engine": "fsdp2"}),
     "hsdp-2x2": (4, {"execution__engine": "fsdp2", "execution__replicas": 2}),
 }
+LOW = {"training__working_precision": "bfloat16"}
+LOWER = {"fsdp2-2-bfloat16": (2, {"execution__engine": "fsdp2", **LOW}), "zero3-2-bfloat16": (2, {"execution__engine": "zero3", **LOW})}
 # name -> (whose checkpoint of step SAVED, engine that goes on from it)
 CONTINUED = {
     "fsdp2-4-then-zero2-2": ("fsdp2-4", "zero2-2"),
@@ -52,12 +54,20 @@ CONTINUED = {
 }
 
 
+ONLY_MUON = ("offload", "recomputed", "plain", "bfloat16", "then-single")  # settings of their own; the rest takes both
+
+
+def optimizers_of(name: str) -> list[str]:
+    """Optimisers that a rung is tried with."""
+    return ["muon"] if name.endswith(ONLY_MUON) and name != "fsdp2-4-then-single" else list(OPTIMIZERS)
+
+
 def climb(data: Path, runs: Path, ranks: int, names: dict[str, str]) -> None:
     """Train, or go on, with the settings of LADDER: {folder: rung}."""
     lists = [
-        launching.flags(data, runs / f"{folder}-{optimizer}", **COMMON, **OPTIMIZERS[optimizer], **LADDER[rung][1])
+        launching.flags(data, runs / f"{folder}-{optimizer}", **COMMON, **OPTIMIZERS[optimizer], **(LADDER | LOWER)[rung][1])
         for folder, rung in names.items()
-        for optimizer in OPTIMIZERS
+        for optimizer in optimizers_of(folder)
     ]
     if ranks == 1:
         for flags in lists:
@@ -78,16 +88,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for ranks in (4, 3, 2, 1):
         for name, (source, rung) in CONTINUED.items():
             if LADDER[rung][0] == ranks:
-                for optimizer in OPTIMIZERS:
+                for optimizer in optimizers_of(name):
                     shutil.copytree(folder / f"{source}-{optimizer}", folder / f"{name}-{optimizer}")
                     shutil.rmtree(folder / f"{name}-{optimizer}" / "checkpoints" / f"step-{STEPS:08d}")
-        rungs = {name: name for name, (number, _) in LADDER.items() if number == ranks}
+        rungs = {name: name for name, (number, _) in (LADDER | LOWER).items() if number == ranks}
         climb(data, folder, ranks, rungs | {name: rung for name, (_, rung) in CONTINUED.items() if LADDER[rung][0] == ranks})
     return folder
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", [*list(LADDER)[1:], *CONTINUED])
+@pytest.mark.parametrize(
+    ("name", "optimizer"), [(name, optimizer) for name in [*list(LADDER)[1:], *CONTINUED] for optimizer in optimizers_of(name)]
+)
 def test_engines_and_ranks_change_nothing_and_any_checkpoint_goes_on_anywhere(name: str, optimizer: str, runs: Path) -> None:
     ours, theirs = (launching.lines(runs / f"{rung}-{optimizer}") for rung in (name, "single"))
     assert [line["keys"] for line in ours] == [line["keys"] for line in theirs]
@@ -105,3 +116,10 @@ def test_engines_and_ranks_change_nothing_and_any_checkpoint_goes_on_anywhere(na
 def test_training_moves_the_loss_so_that_parity_says_something(optimizer: str, runs: Path) -> None:
     validations = [line["validation_loss"] for line in launching.lines(runs / f"single-{optimizer}") if "validation_loss" in line]
     assert len(validations) == 3 and validations[-1] < 0.97 * validations[0]
+
+
+@pytest.mark.parametrize("name", LOWER)
+def test_bfloat16_follows_float32_within_its_bits(name: str, runs: Path) -> None:
+    ours, theirs = (launching.lines(runs / f"{rung}-muon") for rung in (name, "single"))
+    differences = [abs(mine["loss"] / other["loss"] - 1) for mine, other in zip(ours, theirs, strict=True)]
+    assert 1e-6 < max(differences) < tolerances.BFLOAT16_LOSS
