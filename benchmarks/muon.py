@@ -14,9 +14,10 @@ import torch
 
 from helm_scale.config import PretrainConfig, load
 from helm_scale.model.helm import Helm
+from helm_scale.parallel.pieces import of_whole
 from helm_scale.training.optim import StackedMuon
 
-OPTIONS = {"lr": 1e-2, "momentum": 0.95, "adjust_lr_fn": "match_rms_adamw"}
+OPTIONS = {"lr": 1e-2, "momentum": 0.95, "weight_decay": 0.1}
 
 
 def seconds(optimizers: list[torch.optim.Optimizer], repeats: int) -> list[float]:
@@ -36,8 +37,11 @@ def measure(path: str, repeats: int) -> dict[str, float]:
     matrices = Helm(load(PretrainConfig, ["--config", path]).model).hidden_matrices()
     for matrix in matrices:
         matrix.grad = torch.randn_like(matrix)
-    ours = [StackedMuon(matrices, dtype, **OPTIONS) for dtype in (torch.float32, torch.bfloat16)]
-    theirs, single, half = seconds([torch.optim.Muon(matrices, **OPTIONS), *ours], repeats)
+    held = [of_whole(matrix) for matrix in matrices]
+    for piece in held:
+        piece.held.grad = torch.randn_like(piece.held)
+    ours = [StackedMuon(held, dtype, **OPTIONS) for dtype in (torch.float32, torch.bfloat16)]
+    theirs, single, half = seconds([torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **OPTIONS), *ours], repeats)
     return {"matrices": len(matrices), "torch_ms": 1e3 * theirs, "float32_ratio": theirs / single, "bfloat16_ratio": theirs / half}
 
 

@@ -17,6 +17,7 @@ import torch
 
 from helm_scale.batch import GraphBatch, Method
 from helm_scale.config import (
+    DataConfig,
     EvaluateConfig,
     ExportConfig,
     FinetuneConfig,
@@ -27,6 +28,7 @@ from helm_scale.config import (
     PredictConfig,
     PretrainConfig,
     RepackConfig,
+    ReplayConfig,
     SplitConfig,
     parse,
 )
@@ -322,9 +324,10 @@ def pretrain(config: PretrainConfig) -> str:
     from helm_scale.data.stream import BatchMaker, Stream
     from helm_scale.objective.losses import HamiltonianObjective
     from helm_scale.parallel import collectives, engines, mesh
+    from helm_scale.parallel.watch import Watch
     from helm_scale.training import checkpoint, loop, optim, preflight
 
-    logging.getLogger("helm_scale").setLevel(logging.ERROR if mesh.launched_rank() else logging.INFO)
+    logging.getLogger("helm_scale").setLevel(logging.CRITICAL if mesh.launched_rank() else logging.INFO)
     (dataset, plan), settings = preflight.check(config), config.training
     skips = config.data.damaged == "quarantine"
     torch.manual_seed(settings.seed)
@@ -338,7 +341,9 @@ def pretrain(config: PretrainConfig) -> str:
             model, objective, dataset, plan.head(settings.batch_molecules), lambda i: collate([dataset.read(i)], config.model)
         )
         return preflight.describe(config, dataset, plan, model, found)
-    with mesh.processes(config.execution) as ranks:
+    low = settings.working_precision == "bfloat16"
+    make_optimizers = functools.partial(optim.make_optimizers, config=settings, hidden=optim.hidden_names(model))
+    with mesh.processes(config.execution) as ranks, Watch(ranks, config.execution).running() as watch:
         quarantine = Quarantine(config.data.quarantine_share, Path(config.out) / f"quarantine-{ranks.rank}.jsonl") if skips else None
         make = BatchMaker(dataset, config.model, skips)
         stream = Stream(make, ranks.rank, ranks.world_size, config.execution.workers, quarantine)
@@ -347,16 +352,49 @@ def pretrain(config: PretrainConfig) -> str:
             singles = [[index] for index in plan.head(settings.reference_molecules)]
             fitted = collectives.from_rank_zero(ranks.rank, lambda: _fitted_reference(model, stream.batches(singles)))
             model.set_reference(*fitted)
-        make_optimizers = functools.partial(optim.make_optimizers, config=settings)
-        engine = engines.start(config.execution, ranks, model, objective, make_optimizers, settings.clip_norm, collate([], config.model))
+        empty = collate([], config.model)
+        engine = engines.start(config.execution, ranks, model, objective, make_optimizers, settings.clip_norm, empty, low)
         samples = dataset.split(config.data.validation_split)
         bins = validation_bins(samples, dataset.cost[samples], -(-settings.batch_molecules // settings.bins), ranks.world_size)
         job = loop.Job(
-            config, engine, plan, dataset.key, functools.partial(stream.steps, plan), lambda: stream.share(bins),
+            config, engine, watch, plan, dataset.key, functools.partial(stream.steps, plan), lambda: stream.share(bins),
             preflight.record(config, dataset), resume_from,
         )  # fmt: skip
         ending = loop.train(job)
-    return ending if ranks.rank == 0 else ""
+    if ending.requeue:
+        logging.getLogger(__name__).warning(ending.text)
+        raise SystemExit(mesh.requeue_code())
+    return ending.text if ranks.rank == 0 else ""
+
+
+def replay(config: ReplayConfig) -> str:
+    """Compute a doubtful step again, sample by sample, on one CPU.
+
+    Returns:
+        Loss and gradient norm of every sample, the worst first, Markdown.
+    Raises:
+        ValueError: not a replay file, or the data are not those of the run.
+    """
+    from helm_scale.data.collate import collate
+    from helm_scale.data.corpus import Corpus
+    from helm_scale.model.weights import load_metadata
+    from helm_scale.objective.losses import HamiltonianObjective
+    from helm_scale.training import replay as replaying
+
+    path = Path(config.file)
+    try:
+        about = json.loads(load_metadata(path)["about"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a replay file ({error!r}); wanted one from the folder replay of a run") from None
+    dataset = Corpus.open(DataConfig(path=config.data or about["data_path"]))
+    if dataset.hash != about["data"]["manifest_sha256"]:
+        raise ValueError(
+            f"{dataset.folder}: not the data of the run (manifest {about['data']['manifest_sha256'][:12]}); name them with --data"
+        )
+    model = Helm(parse(ModelConfig, about["model"], str(path)))
+    load_state(model, load_weights(path), str(path))
+    objective = HamiltonianObjective(model.config.basis, model.config.parity, model.reference_onsite)
+    return replaying.replay(model, objective, about, lambda index: collate([dataset.read(index)], model.config))
 
 
 def _fitted_reference(model: Helm, batches: Iterator[GraphBatch]) -> tuple[torch.Tensor, float]:

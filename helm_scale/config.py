@@ -87,6 +87,10 @@ class TrainingConfig(_Strict):
     muon_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="precision of Muon's orthogonalisation; bfloat16, torch's own, is faster where the processor has it"
     )
+    working_precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="weights in forward and backward passes; bfloat16 for fsdp2 and zero, the optimiser's copy stays float32",
+    )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up; cosine decay to zero follows")
     clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 turns clipping off")
@@ -98,7 +102,11 @@ class TrainingConfig(_Strict):
 class ExecutionConfig(_Strict):
     """How it runs; changes memory and time, never the numbers."""
 
-    engine: Literal["single", "ddp", "fsdp2"] = Field("single", description="single process, DDP or FSDP2")
+    engine: Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3"] = Field(
+        "single", description="one process, DDP, FSDP2, or DeepSpeed ZeRO: optimiser states cut (1), gradients too (2), weights too (3)"
+    )
+    replicas: int = Field(1, ge=1, description="fsdp2: copies of the sharded model (HSDP); divides the number of ranks")
+    cpu_offload: bool = Field(False, description="fsdp2, zero: keep optimiser states (fsdp2: weights too) in the memory of the CPU")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
     threads: int = Field(0, ge=0, description="CPU threads per process; 0 leaves torch's choice")
     workers: int = Field(0, ge=0, description="data-loading processes per rank")
@@ -108,9 +116,15 @@ class ExecutionConfig(_Strict):
     )
     message_chunk: int = Field(512, ge=1, description="message edges whose activations are held at once where they are recomputed")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    background_save: bool = Field(True, description="train on while a checkpoint is written; only copying it holds training up")
     validate_every: int = Field(500, ge=1, description="steps between validations")
-    keep_checkpoints: int = Field(2, ge=2, description="checkpoints kept beside the last one known to be finite")
-    timeout_seconds: float = Field(600.0, gt=0, description="collective timeout of the process group")
+    keep_checkpoints: int = Field(2, ge=2, description="checkpoints kept beside the best and the last one known to be finite")
+    start_timeout_seconds: float = Field(1800.0, gt=0, description="time without progress, up to the first step, that ends a rank")
+    timeout_seconds: float = Field(600.0, gt=0, description="the same after the first step")
+    wall_clock_seconds: float = Field(0.0, ge=0, description="save and stop, to be requeued, this long after the start; 0: never")
+    skipped_steps: int = Field(3, ge=0, description="steps that may be skipped for a loss or gradient not finite before the run stops")
+    spike_score: float = Field(8.0, gt=0, description="robust z-score of log(loss) from which a batch is computed twice")
+    compare_every: int = Field(100, ge=1, description="steps between comparisons of the weights of equal ranks")
     progress: bool = Field(True, description="show a progress bar on rank 0")
 
 
@@ -122,7 +136,15 @@ class PretrainConfig(_Strict):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    accept_changes: bool = Field(False, description="resume although training settings or data are not those of the checkpoint")
     dry_run: bool = Field(False, description="print the resolved config, parameters, memory and data, then stop")
+
+
+class ReplayConfig(_Strict):
+    """launch/replay.py: a doubtful step again, sample by sample, on one CPU."""
+
+    file: str = Field("runs/pretrain/replay/step-00000001.safetensors", description="what the run wrote beside its warning")
+    data: str = Field("", description="folder of the dataset; empty: where the run found it")
 
 
 class EvaluateConfig(_Strict):

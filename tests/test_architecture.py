@@ -27,7 +27,7 @@ DOORS = {
     "matplotlib": ("evaluation/", "data/histograms.py"),
     "pydantic": ("config.py",),
     "pyscf": ("dft/",),
-    "safetensors": ("model/weights.py",),
+    "safetensors": ("model/weights.py", "parallel/snapshot.py"),
     "scipy": ("evaluation/",),
     "tensorboard": ("training/",),
     "torch.distributed": ("parallel/",),

@@ -41,6 +41,13 @@ def test_muon_is_compared_for_the_models_of_two_configs() -> None:
 
 
 @pytest.mark.slow
+def test_checkpoints_are_written_in_the_background_and_at_once() -> None:
+    found = figures("checkpoint.py")
+    assert found["background_seconds"] > 0 and found["at_once_seconds"] > 0
+    assert 1 < found["bytes_ratio"] < 1.1
+
+
+@pytest.mark.slow
 def test_flops_counts_both_configs() -> None:
     rows = figures("flops.py")["rows"]
     assert rows["reference"]["mflop_per_directed_edge"] > rows["lean"]["mflop_per_directed_edge"] > 0

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from webdataset.writer import TarWriter
@@ -261,7 +262,12 @@ def verify(folder: str | Path) -> list[str]:
     """
     dataset = Manifest.load(folder)
     reader = ShardReader(dataset)
-    problems = [problem for number in range(len(dataset.shards)) for problem in _shard_problems(dataset, number)]
+    problems: list[str] = []
+    for number in range(len(dataset.shards)):
+        try:
+            problems += _shard_problems(dataset, number)
+        except ValueError as error:
+            problems.append(str(error))
     problems += [f"{dataset.folder}: key '{key}' occurs {count} times" for key, count in Counter(dataset.key.tolist()).items() if count > 1]
     known = {shard.name for shard in dataset.shards}
     strangers = sorted(path.name for path in dataset.folder.glob("*.tar") if path.name not in known)
@@ -285,7 +291,7 @@ def _shard_problems(dataset: Manifest, number: int) -> Iterator[str]:
     elif digest != record.sha256:
         yield f"{path}: SHA-256 {digest}, wanted {record.sha256}; get the shard anew"
     else:
-        with tarfile.open(path) as archive:
+        with _named_damage(str(path)), tarfile.open(path) as archive:
             found = [(member.name, member.offset) for member in archive if member.name.endswith(".json")]
         rows = dataset.shard == number
         wanted = [(f"{key}.json", int(offset)) for key, offset in zip(dataset.key[rows], dataset.offset[rows], strict=True)]
@@ -304,3 +310,12 @@ def _members(content: memoryview, key: str, where: str) -> dict[str, memoryview]
             f"{where}: got the members {', '.join(sorted(members)) or 'none'}, wanted {key}.json and {key}.npz; get the shard anew"
         )
     return {"json": members[f"{key}.json"], "npz": members[f"{key}.npz"]}
+
+
+@contextmanager
+def _named_damage(where: str) -> Iterator[None]:
+    """Turn errors of tarfile into one that names the file."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"{where}: damaged tar header ({error}); get the shard anew") from None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,4 +22,17 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Te
     try:
         return load_file(path, device=str(device))
     except (FileNotFoundError, SafetensorError) as error:
+        raise ValueError(f"{path}: cannot read weights: {error}") from None
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """Read the text beside the tensors.
+
+    Raises:
+        ValueError: the file is missing or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot read weights: {error}") from None

@@ -4,7 +4,7 @@
 each to the same losses.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from helm_scale.batch import GraphBatch
+from helm_scale.parallel.pieces import Piece
+from helm_scale.parallel.snapshot import Snapshot
 
 
 class Sums(Protocol):
@@ -43,13 +45,15 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one global step did; the same on every rank.
+    """What one global step did; the same on every rank but for `seconds`.
 
     Attributes:
         loss: of the weights before the step. grad_norm: of the loss, before clipping. metrics: global means.
         molecules, pairs: seen by all ranks.
         suspects: keys of the micro-batches whose sum was not finite, if any.
         stepped: false if loss or gradient was not finite; the weights are then as before, on every rank.
+        first_loss: what a loss was that was not finite or a spike; `loss` is then that of a second pass over the batch.
+        seconds: of this rank's own passes. unsteady: ranks whose sums differ between the two passes: their hardware is not to be trusted.
     """
 
     loss: float
@@ -59,32 +63,53 @@ class StepResult:
     pairs: int
     suspects: tuple[str, ...] = ()
     stepped: bool = True
+    first_loss: float | None = None
+    unsteady: tuple[int, ...] = ()
+    seconds: float = 0.0
 
 
 class Engine(Protocol):
-    """Weights and optimisers on one or many ranks. Every method is called by all ranks together."""
+    """Weights and optimisers on one or many ranks. Every method is called by all ranks together.
+
+    Attributes:
+        trained: this rank's pieces of the trained parameters, by name.
+    """
 
     rank: int
     world_size: int
+    trained: dict[str, Piece]
 
-    def step(self, micro_batches: Sequence[GraphBatch], rate: float) -> StepResult:
+    def step(
+        self, micro_batches: Sequence[GraphBatch], rate: float, is_spike: Callable[[float], bool] = ..., on_doubt: Callable[[], None] = ...
+    ) -> StepResult:
         """One optimiser step on the global sums; equally many micro-batches on every rank, empty ones included.
 
         Args:
             rate: factor of every learning rate, from the schedule.
+            is_spike: whether a loss is out of line; such a batch, and one whose loss is not finite, is computed twice.
+            on_doubt: called by all ranks before the second computation.
         """
 
     def evaluate(self, batches: Iterable[GraphBatch]) -> dict[str, float]:
         """Loss and metrics over the batches of all ranks, without gradients; equally many on every rank."""
 
-    def parameters(self) -> dict[str, Tensor]:
-        """Trainable parameters by name, as this engine holds them (maybe sharded)."""
+    def publish(self) -> None:
+        """Make what was written into `trained` the weights that run."""
 
     def full_state(self) -> dict[str, Tensor]:
         """Whole parameters and buffers on the CPU of rank 0; empty elsewhere."""
 
-    def save(self, folder: Path, extra: Mapping[str, Tensor]) -> None:
-        """Write weights, optimiser states, random states and extra tensors, sharded as they are."""
+    def odd_ranks(self) -> list[int]:
+        """Ranks whose weights are not those of their replicas, by majority; all of them where there is none."""
 
-    def load(self, folder: Path, extra: Mapping[str, Tensor]) -> None:
-        """Read what `save` wrote, on any number of ranks; extra tensors are filled in place."""
+    def capture(self, with_weights: bool) -> Snapshot:
+        """Copy optimiser states, random states and, unless the whole weights are saved anyway, weights to the CPU."""
+
+    def load(self, folder: Path, averages: Mapping[str, Piece]) -> None:
+        """Read a checkpoint that any engine wrote on any number of ranks; the averages are filled in place.
+
+        Args:
+            folder: holds state/ (snapshots) and model.safetensors: the averages if state/ has the weights, else the weights.
+        Raises:
+            ValueError: a file or a tensor is missing or does not fit.
+        """

@@ -1,18 +1,22 @@
 """Names of engines and what they stand for: the one place to seat another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 from torch.optim import Optimizer
 
 from helm_scale.batch import GraphBatch
 from helm_scale.config import ExecutionConfig
-from helm_scale.parallel import wrapping
+from helm_scale.parallel import wrapping, zero
 from helm_scale.parallel.engine import Engine, Objective
 from helm_scale.parallel.mesh import Processes
-from helm_scale.parallel.torch_engine import TorchEngine
+from helm_scale.parallel.pieces import Piece
+from helm_scale.parallel.sum_engine import SumEngine
 
-WRAPPERS = {"single": wrapping.alone, "ddp": wrapping.replicated, "fsdp2": wrapping.sharded}
+WRAPPERS = {
+    "single": wrapping.alone, "ddp": wrapping.replicated, "fsdp2": wrapping.sharded,
+    "zero1": zero.partitioned, "zero2": zero.partitioned, "zero3": zero.partitioned,
+}  # fmt: skip
 
 
 def start(
@@ -20,19 +24,20 @@ def start(
     processes: Processes,
     model: nn.Module,
     objective: Objective,
-    optimizers: Callable[[nn.Module], Sequence[Optimizer]],
+    optimizers: Callable[[Mapping[str, Piece]], Sequence[Optimizer]],
     clip_norm: float,
     empty: GraphBatch,
+    low: bool = False,
 ) -> Engine:
     """Put a model under the engine that the config names.
 
     Args:
-        model: built alike on every rank. optimizers: makes the optimisers of the model once it is wrapped; a group's
+        model: built alike on every rank. optimizers: makes the optimisers of the trained parameters' pieces; a group's
             "lr" is its peak rate. clip_norm: largest gradient norm, 0 for none.
-        empty: batch without molecules, which is run once: see TorchEngine.warm_up.
+        empty: batch without molecules, which is run once: see SumEngine.warm_up. low: passes in bfloat16.
     """
-    model = model.to(processes.device)
-    wrapped = WRAPPERS[execution.engine](model, processes)
-    engine = TorchEngine(model, wrapped, objective, optimizers(model), processes, clip_norm)
+    wrapped = WRAPPERS[execution.engine](model.to(processes.device), processes, execution, low)
+    trained = {name: piece for name, piece in wrapped.pieces.items() if piece.held.requires_grad}
+    engine = SumEngine(wrapped, trained, objective, optimizers(trained), processes, clip_norm)
     engine.warm_up(empty)
     return engine

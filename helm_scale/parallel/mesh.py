@@ -14,11 +14,12 @@ from helm_scale.config import ExecutionConfig
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all: rank of world_size, and its device."""
+    """This process among all: rank of world_size, its device, and the store that the ranks share, if there are several."""
 
     rank: int
     world_size: int
     device: torch.device
+    store: dist.Store | None = None
 
 
 def launched_world_size() -> int:
@@ -31,23 +32,36 @@ def launched_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def requeue_code() -> int:
+    """Exit code of a run that was asked to stop: 75, or 0 under torchrun, which would start any other anew at once."""
+    return 0 if "TORCHELASTIC_RUN_ID" in os.environ else 75
+
+
 def check_launch(execution: ExecutionConfig) -> None:
     """Refuse what cannot start, before any process group does.
 
     Raises:
-        ValueError: engine 'single' under several ranks, or no GPU where one is asked for.
+        ValueError: engine 'single' under several ranks, replicas that do not divide the ranks, or no GPU where one is
+            asked for.
     """
     if execution.engine == "single" and launched_world_size() > 1:
         raise ValueError(
-            f"execution.engine: got 'single', which runs in one process, but torchrun started {launched_world_size()}; wanted ddp or fsdp2"
+            f"execution.engine: got 'single', which runs in one process, but torchrun started {launched_world_size()}; wanted another"
         )
+    if execution.replicas > 1 and (execution.engine != "fsdp2" or launched_world_size() % execution.replicas):
+        raise ValueError(
+            f"execution.replicas: got {execution.replicas} with engine '{execution.engine}' on {launched_world_size()} ranks;"
+            " wanted engine fsdp2 and a divisor of the number of ranks"
+        )
+    if execution.cpu_offload and execution.engine in ("single", "ddp"):
+        raise ValueError(f"execution.cpu_offload: got true with engine '{execution.engine}'; wanted fsdp2 or zero1, zero2, zero3")
     if execution.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("execution.device: got 'cuda', but torch sees no GPU; wanted cpu or auto")
 
 
 @contextlib.contextmanager
 def processes(execution: ExecutionConfig) -> Iterator[Processes]:
-    """Join the process group (gloo, and NCCL on GPUs); leave it at the end, also after an error.
+    """Join the process group (gloo, and NCCL on GPUs); leave it at the end.
 
     Engine 'single' has no group; the others have one of their own under plain python.
 
@@ -62,15 +76,14 @@ def processes(execution: ExecutionConfig) -> Iterator[Processes]:
         yield Processes(0, 1, device)
         return
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    timeout = datetime.timedelta(seconds=execution.timeout_seconds)
+    timeout = datetime.timedelta(seconds=2 * execution.start_timeout_seconds)  # the watch ends a stuck process long before
     if "RANK" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
     else:
-        dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), device)
-    finally:
-        dist.destroy_process_group()
+        store, rank, world_size = dist.HashStore(), 0, 1
+    dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
+    yield Processes(rank, world_size, device, dist.PrefixStore("helm_scale", store))
+    dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
 
 
 def _device(execution: ExecutionConfig) -> torch.device:

@@ -1,65 +1,151 @@
-"""Sharded state on disk through torch.distributed.checkpoint: saved on any number of ranks, loaded on any other.
+"""State on disk: saved on any number of ranks under any engine, loaded on any other.
 
-Every rank writes what it holds; tensors are found by name and cut anew at loading. Whether the files are whole is for
-the caller to check first: a flipped bit loads without an error.
+Every rank writes one safetensors file, rank-00002-of-00008.safetensors, with its pieces (flat ranges of tensors); the
+file's metadata say where in which tensor each piece lies. Equal copies share the work: each writes its part. Reading
+finds tensors by name, reads what this rank is to hold, and runs nothing: safetensors are numbers and names. Whether the
+files are whole is for the caller to check first: a flipped bit loads without an error.
 """
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import hashlib
+import json
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.optim import Optimizer
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from helm_scale.parallel.pieces import Piece
+
+_NAME = re.compile(r"rank-(\d{5})-of-(\d{5})\.safetensors")
+_TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64", torch.uint8: "U8"}
+_BLOCK = 1 << 24  # bytes hashed and written at a time
 
 
-def save(folder: Path, model: nn.Module, optimizers: Sequence[Optimizer], extra: Mapping[str, Tensor]) -> None:
-    """Write weights, optimiser states, this rank's random state and extra tensors into a folder, synced to disk."""
-    with _quiet():
-        dcp.save(_state(model, optimizers, extra) | {"random": {_rank_name(): _random_state()}}, checkpoint_id=folder)
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write CPU tensors as a safetensors file, synced to disk; returns its SHA-256.
 
-
-def load(folder: Path, model: nn.Module, optimizers: Sequence[Optimizer], extra: Mapping[str, Tensor]) -> None:
-    """Read what `save` wrote; extra tensors are filled in place.
-
-    Options of the optimisers (rates, decay) stay as built. Random states belong to ranks: a rank that did not exist at
-    saving keeps its own.
+    Raises:
+        OSError: the disk is full or cannot be written.
     """
-    options = [[{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups] for optimizer in optimizers]
-    with _quiet():
-        state = _state(model, optimizers, extra)
-        random_state = _random_state()
-        if f"random.{_rank_name()}" in dcp.FileSystemReader(folder).read_metadata().state_dict_metadata:
-            state["random"] = {_rank_name(): random_state}
-        dcp.load(state, checkpoint_id=folder)
-        set_state_dict(model, list(optimizers), model_state_dict=state["model"], optim_state_dict=state["optimizers"])
-    for optimizer, groups in zip(optimizers, options, strict=True):
-        for group, built in zip(optimizer.param_groups, groups, strict=True):
-            group.update(built)
-    torch.set_rng_state(random_state)
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for block in _blocks(struct.pack("<Q", len(text)) + text, tensors):
+            digest.update(block)
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
-def _state(model: nn.Module, optimizers: Sequence[Optimizer], extra: Mapping[str, Tensor]) -> dict[str, Any]:
-    weights, states = get_state_dict(model, list(optimizers))
-    return {"model": weights, "optimizers": states, "extra": dict(extra)}
+def _blocks(head: bytes, tensors: Mapping[str, Tensor]) -> Iterator[Any]:
+    yield head
+    for tensor in tensors.values():
+        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+        yield from (raw[first : first + _BLOCK] for first in range(0, len(raw), _BLOCK))
 
 
-def _random_state() -> Tensor:
-    return torch.get_rng_state()
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of what one rank holds; training may go on while it is written.
+
+    Attributes:
+        name: of the file. tensors: flat, on the CPU. metadata: where they lie.
+    """
+
+    name: str
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+    def write(self, folder: Path) -> dict[str, str]:
+        """Write the file into a folder; {name: SHA-256}.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        return {self.name: write_tensors(folder / self.name, self.tensors, self.metadata)}
 
 
-def _rank_name() -> str:
-    return f"rank{dist.get_rank() if dist.is_initialized() else 0}"
+def capture(pieces: Mapping[str, Piece], rank: int, world_size: int) -> Snapshot:
+    """Copy this rank's share of the pieces."""
+    tensors, places = {}, {}
+    for name, piece in pieces.items():
+        flat = piece.held.detach()
+        first, last = (flat.numel() * (piece.copy + i) // piece.copies for i in (0, 1))
+        if last > first:
+            tensors[name] = flat[first:last].to("cpu", copy=True)
+            places[name] = {"shape": list(piece.shape), "start": piece.start + first}
+    metadata = {"format": "helm_scale state 1", "places": json.dumps(places)}
+    return Snapshot(f"rank-{rank:05d}-of-{world_size:05d}.safetensors", tensors, metadata)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without process group, torch warns that it works in one process."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+class Stored:
+    """Tensors of a folder that `Snapshot.write` filled, and of a file with whole tensors beside it.
+
+    Args:
+        folder: of the pieces. whole: file with whole tensors. prefix: what their names begin with here.
+    Raises:
+        ValueError: a file is missing or is no safetensors file of ours; names it.
+    """
+
+    def __init__(self, folder: Path, whole: Path | None = None, prefix: Callable[["Stored"], str] = lambda stored: "") -> None:
+        self._folder = folder
+        files = sorted(path for path in folder.glob("rank-*") if _NAME.fullmatch(path.name))
+        wanted = {int(path.name[14:19]) for path in files}
+        if wanted != {len(files)}:
+            raise ValueError(f"{folder}: got {len(files)} files rank-*, wanted {' or '.join(map(str, wanted)) or 'some'}; copy it again")
+        self._files: list[Any] = []
+        self._pieces: dict[str, list[tuple[int, int, str]]] = {}  # name -> (start, file, name there)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for number, path in enumerate(files):
+            try:
+                self._files.append(safe_open(path, framework="pt", device="cpu"))
+                places = json.loads(self._files[-1].metadata()["places"])
+                for name, place in places.items():
+                    self.shapes[name] = tuple(map(int, place["shape"]))
+                    self._pieces.setdefault(name, []).append((int(place["start"]), number, name))
+            except (SafetensorError, ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}: not a file of a checkpoint: {error!r}; it is not loaded") from None
+        if whole is not None:
+            self._add_whole(whole, prefix(self))
+
+    def _add_whole(self, path: Path, prefix: str) -> None:
+        try:
+            file = safe_open(path, framework="pt", device="cpu")
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: not a file of a checkpoint: {error!r}; it is not loaded") from None
+        self._files.append(file)
+        for name in file.keys():  # noqa: SIM118
+            self.shapes[prefix + name] = tuple(file.get_slice(name).get_shape())
+            self._pieces[prefix + name] = [(0, len(self._files) - 1, name)]
+
+    def fill(self, name: str, piece: Piece) -> None:
+        """Copy the elements of a piece from the files into it.
+
+        Raises:
+            ValueError: the tensor is absent or of another shape, or elements are missing.
+        """
+        if self.shapes.get(name) != piece.shape:
+            raise ValueError(f"{self._folder}: {name} has shape {self.shapes.get(name)}, wanted {piece.shape}; resume with its own config")
+        flat, done = piece.held.detach(), 0
+        for start, number, there in self._pieces[name]:
+            stored = self._files[number].get_tensor(there).view(-1)  # mapped: only what is copied is read
+            first, last = max(start, piece.start), min(start + stored.numel(), piece.start + flat.numel())
+            if last > first:
+                flat[first - piece.start : last - piece.start] = stored[first - start : last - start]
+                done += last - first
+        if done != flat.numel():
+            raise ValueError(f"{self._folder}: {name}: got {done} of {flat.numel()} elements; the checkpoint is incomplete")

@@ -1,9 +1,9 @@
 """Wrappers put on from outside: none, DDP, FSDP2; each sums gradients over ranks and never averages them.
 
-A new one is a function like these and one line in engines.py.
+A new one keeps the protocol Wrapped and takes one line in engines.py; DeepSpeed's is in zero.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -12,10 +12,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from helm_scale.config import ExecutionConfig
+from helm_scale.parallel import pieces
 from helm_scale.parallel.mesh import Processes
+from helm_scale.parallel.pieces import Piece
 
 
 class Shardable(Protocol):
@@ -25,46 +29,117 @@ class Shardable(Protocol):
         """Submodules to shard one by one before the root; each runs once in every forward."""
 
 
-@dataclass(frozen=True)
-class Wrapped:
+class Wrapped(Protocol):
     """A model ready to run.
 
     Attributes:
-        module: what objectives call.
-        accumulate: context of every micro-step but the last, in which gradients need not travel.
-        reshard: puts away weights that an evaluation has gathered.
+        module: what objectives call. pieces: what this rank holds of every parameter and buffer; those that require a
+            gradient are trained. shard: ranks with the same number hold equal weights.
     """
 
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def pieces(self) -> Mapping[str, Piece]: ...
+
+    @property
+    def shard(self) -> int: ...
+
+    def micro_step(self, last: bool) -> AbstractContextManager[None]:
+        """Around one forward and backward pass; gradients need to travel in the last one only."""
+
+    def backward(self, total: Tensor) -> None:
+        """Add the gradient of this rank's sum."""
+
+    def update(self, apply: Callable[[], None]) -> None:
+        """Run `apply` with the sum of the gradients over all ranks in pieces, make what it changed the weights, forget gradients."""
+
+    def publish(self) -> None:
+        """Make changed pieces the weights that run."""
+
+    def working(self) -> list[Tensor]:
+        """The weights that run, as this rank holds them; equal on all ranks of one shard number."""
+
+    def reshard(self) -> None:
+        """Put away weights that an evaluation has gathered."""
+
+
+@dataclass(frozen=True)
+class TorchWrapped:
+    """None, DDP or FSDP2: pieces are the weights themselves."""
+
     module: nn.Module
+    model: nn.Module
+    pieces: Mapping[str, Piece]
+    shard: int = 0
     accumulate: Callable[[], AbstractContextManager[None]] = nullcontext
     reshard: Callable[[], None] = lambda: None
 
+    def micro_step(self, last: bool) -> AbstractContextManager[None]:
+        """See Wrapped."""
+        return nullcontext() if last else self.accumulate()
 
-def alone(model: nn.Module, processes: Processes) -> Wrapped:
+    def backward(self, total: Tensor) -> None:
+        """See Wrapped."""
+        total.backward()
+
+    def update(self, apply: Callable[[], None]) -> None:
+        """See Wrapped."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None:
+                gradient = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
+                self.pieces[name].held.grad = gradient.reshape(-1)
+                parameter.grad = None
+        apply()
+        for piece in self.pieces.values():
+            piece.held.grad = None
+
+    def publish(self) -> None:
+        """See Wrapped."""
+
+    def working(self) -> list[Tensor]:
+        """See Wrapped."""
+        return [piece.held for piece in self.pieces.values()]
+
+
+def alone(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
     """One process, no wrapper."""
-    return Wrapped(model)
+    return TorchWrapped(model, model, pieces_of(model, 0, 1))
 
 
-def replicated(model: nn.Module, processes: Processes) -> Wrapped:
+def replicated(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
     """DDP: whole weights on every rank, gradients summed in buckets behind the last backward."""
     module = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
     module.register_comm_hook(None, _sum_bucket)
-    return Wrapped(module, module.no_sync)
+    return TorchWrapped(module, model, pieces_of(model, processes.rank, processes.world_size), accumulate=module.no_sync)
 
 
-def sharded(model: nn.Module, processes: Processes) -> Wrapped:
+def sharded(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
     """FSDP2: weights, gradients and optimiser states cut over the ranks; each unit is gathered while it runs.
 
-    Gradients travel after every micro-step: holding them whole would cost the memory that sharding saves.
+    With execution.replicas > 1 (HSDP) so many groups of ranks hold the model once each. Gradients travel after every
+    micro-step: holding them whole would cost the memory that sharding saves.
     """
-    mesh = init_device_mesh(processes.device.type, (processes.world_size,), mesh_dim_names=("shard",))
-    units = [*cast(Shardable, model).sharding_units(), model]
-    for unit in units:
-        fully_shard(unit, mesh=mesh)
+    shards = processes.world_size // execution.replicas
+    shape, names = ((execution.replicas, shards), ("replicate", "shard")) if execution.replicas > 1 else ((shards,), ("shard",))
+    mesh = init_device_mesh(processes.device.type, shape, mesh_dim_names=names)
+    offload = CPUOffloadPolicy(pin_memory=processes.device.type == "cuda") if execution.cpu_offload else OffloadPolicy()
+    low_types = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if low else {}
+    precision = MixedPrecisionPolicy(**low_types, cast_forward_inputs=False)  # positions stay as they are
+    for unit in [*cast(Shardable, model).sharding_units(), model]:
+        fully_shard(unit, mesh=mesh, offload_policy=offload, mp_policy=precision)
         wrapped = cast(FSDPModule, unit)
         wrapped.set_gradient_divide_factor(1.0)
         wrapped.set_force_sum_reduction_for_comms(True)  # gloo has no premultiplied sum
-    return Wrapped(model, reshard=cast(FSDPModule, model).reshard)
+    held = pieces_of(model, processes.rank, processes.world_size)
+    return TorchWrapped(model, model, held, mesh.get_local_rank("shard"), reshard=cast(FSDPModule, model).reshard)
+
+
+def pieces_of(model: nn.Module, copy: int, copies: int) -> dict[str, Piece]:
+    """Pieces of parameters and persistent buffers; what is not sharded lies on all ranks."""
+    tensors = model.state_dict(keep_vars=True).items()
+    return {name: pieces.of_rows(t) if isinstance(t, DTensor) else pieces.of_whole(t, copy, copies) for name, t in tensors}
 
 
 def _sum_bucket(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:

@@ -2,8 +2,8 @@
 
 A checkpoint is a folder `checkpoints/step-00000100`. It is written as `step-00000100.tmp`, synced, listed with SHA-256 in
 SHA256SUMS, renamed, and only then marked COMMITTED; what lacks the mark does not exist. Older ones are deleted last, and
-never the newest one that verifies and holds finite weights. Reading verifies every file first, and falls back to the
-checkpoint before, loudly, if one is damaged.
+never the best one nor the newest one that verifies and holds finite weights. Reading verifies every file first, and falls
+back to the checkpoint before, loudly, if one is damaged.
 """
 
 import hashlib
@@ -69,16 +69,25 @@ def begin(run: Path, step: int) -> Path:
     return folder
 
 
-def commit(unfinished: Path, finite: bool) -> Path:
+def commit(unfinished: Path, finite: bool, sums_of: Mapping[str, str] | None = None, validation_loss: float | None = None) -> Path:
     """Hash, sync, rename and mark a folder from `begin`; called by one process once all have written.
 
     Args:
-        finite: whether the weights are finite; `purge` keeps a finite checkpoint.
+        finite: whether the weights are finite; `purge` keeps a finite checkpoint. sums_of: SHA-256 by path of files that
+            were hashed as they were written; the others are read. validation_loss: `purge` keeps the lowest.
     Returns:
         the committed checkpoint; a damaged or unmarked one of the same step is replaced.
+    Raises:
+        OSError: the disk is full or cannot be written, or a file is missing.
     """
-    files = sorted(path for path in unfinished.rglob("*") if path.is_file())
-    sums = "".join(f"{_sha256(path)}  {path.relative_to(unfinished).as_posix()}\n" for path in files)
+    files = {path.relative_to(unfinished).as_posix(): path for path in sorted(unfinished.rglob("*")) if path.is_file()}
+    known = dict(sums_of or {})
+    if set(known) - set(files):
+        raise FileNotFoundError(
+            f"{unfinished}: files written by other ranks are not to be seen here: {', '.join(sorted(set(known) - set(files)))};"
+            " the run folder must lie on a disk that all nodes share"
+        )
+    sums = "".join(f"{known.get(name) or _sha256(path)}  {name}\n" for name, path in files.items())
     _write(unfinished / _SUMS, sums)
     for path in [*unfinished.rglob("*"), unfinished]:
         _sync(path)
@@ -87,7 +96,12 @@ def commit(unfinished: Path, finite: bool) -> Path:
         _remove(folder)
     unfinished.rename(folder)
     _sync(folder.parent)
-    mark = {"step": step_of(folder), "finite": finite, "sums": hashlib.sha256(sums.encode()).hexdigest()}
+    mark = {
+        "step": step_of(folder),
+        "finite": finite,
+        "validation_loss": validation_loss,
+        "sums": hashlib.sha256(sums.encode()).hexdigest(),
+    }
     _write(folder / f"{_MARK}.tmp", json.dumps(mark) + "\n")
     (folder / f"{_MARK}.tmp").rename(folder / _MARK)
     _sync(folder)
@@ -95,19 +109,24 @@ def commit(unfinished: Path, finite: bool) -> Path:
 
 
 def purge(run: Path, keep: int) -> None:
-    """Delete unfinished folders and all but the newest `keep` checkpoints; one that verifies and is finite always stays."""
+    """Delete unfinished folders and all but the newest `keep` checkpoints, the best, and one that verifies and is finite."""
     whole = committed(run)
-    good = next((folder for folder in reversed(whole) if _is_finite(folder) and not faults(folder)), None)
+    marks = {folder: _mark(folder) for folder in whole}
+    judged = [folder for folder in whole if isinstance(marks[folder].get("validation_loss"), float)]
+    best = min(judged, key=lambda folder: marks[folder]["validation_loss"], default=None)
+    old = [folder for folder in whole[:-keep] if folder != best]
+    good = next((f for f in reversed(whole) if marks[f].get("finite") is True and not faults(f)), None) if old else None
     for folder in sorted((run / "checkpoints").glob("step-*")):
-        if folder not in whole or (good is not None and folder != good and folder not in whole[-keep:]):
+        if folder not in whole or (good is not None and folder in old and folder != good):
             _remove(folder)
 
 
-def check_record(run: Path, record: Mapping[str, Any]) -> None:
-    """Refuse to resume a run that belongs to another model or other labels; log what else has changed.
+def check_record(run: Path, record: Mapping[str, Any], accept_changes: bool) -> None:
+    """Refuse to resume a run under another model, other labels, or, unless accepted, other settings or data.
 
     Args:
-        record: what model.json is to hold; its "model" (ModelConfig) and "method" must be the run's.
+        record: what model.json is to hold; its "model" (ModelConfig) and "method" must be the run's, the rest may be
+            accepted as changed.
     Raises:
         ValueError: names the keys that differ, with both values.
     """
@@ -125,8 +144,14 @@ def check_record(run: Path, record: Mapping[str, Any]) -> None:
             f"{records[-1].parent}: a checkpoint of another model or method: {'; '.join(different)}."
             f" Resume with {run / 'config.yaml'}, or name another folder with --out"
         )
-    for change in differences(written, free):
-        _log.warning("%s: resuming with a changed setting: %s", run, change)
+    changed = differences(written, free)
+    if changed and not accept_changes:
+        raise ValueError(
+            f"{records[-1].parent}: a checkpoint of other settings or data: {'; '.join(changed)}."
+            f" Resume with {run / 'config.yaml'}, add --accept_changes, or name another folder with --out"
+        )
+    for change in changed:
+        _log.warning("%s: resuming with an accepted change: %s", run, change)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -141,11 +166,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def _is_finite(folder: Path) -> bool:
+def _mark(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / _MARK).read_text())["finite"] is True
-    except (OSError, ValueError, KeyError):
-        return False
+        return dict(json.loads((folder / _MARK).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _remove(folder: Path) -> None:

@@ -29,6 +29,12 @@ class SilentMonitor:
     def close(self) -> None:
         """End."""
 
+    def __enter__(self) -> "SilentMonitor":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 class Monitor(SilentMonitor):
     """Writes a run's metrics.
@@ -50,7 +56,7 @@ class Monitor(SilentMonitor):
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for name, value in line.items():
-            if isinstance(value, int | float) and name != "step":
+            if isinstance(value, int | float) and name not in ("step", "skipped"):
                 self._board.add_scalar(name.replace("validation_", "validation/"), value, line["step"])
         shown = {"loss": f"{line['loss']:.3e}"}
         if "h_mae_ueh" in line:

@@ -8,16 +8,19 @@ configs/water.yaml, 2.2 and 2.6 times for that of configs/quickstart.yaml (bench
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import cos, pi, sqrt
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from helm_scale.config import TrainingConfig
-from helm_scale.parallel.collectives import local, on_whole_matrices
+from helm_scale.parallel.engine import Engine
+from helm_scale.parallel.pieces import Piece, WholeMatrices
+
+_COEFFICIENTS, _STEPS, _EPS = (3.4445, -4.7750, 2.0315), 5, 1e-7  # of the Newton-Schulz iteration, as in torch.optim.Muon
 
 
 class HasHiddenMatrices(Protocol):
@@ -27,30 +30,30 @@ class HasHiddenMatrices(Protocol):
         """Matrices [a, b] between hidden features; embeddings, heads and vectors are not among them."""
 
 
-def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon for hidden matrices where the config says so; call it after the model is wrapped.
+def hidden_names(model: nn.Module) -> set[str]:
+    """Names of the parameters that Muon may orthogonalise; call it before the model is wrapped."""
+    hidden = {id(parameter) for parameter in cast(HasHiddenMatrices, model).hidden_matrices()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in hidden}
+
+
+def make_optimizers(trained: Mapping[str, Piece], config: TrainingConfig, hidden: Collection[str]) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for hidden matrices where the config says so.
 
     Weight decay leaves vectors and biases alone.
+
+    Args:
+        trained: pieces of the trained parameters by name. hidden: names of those that Muon may take.
     """
-    hidden = cast(HasHiddenMatrices, model).hidden_matrices() if config.optimizer == "muon" else []
-    taken = {id(parameter) for parameter in hidden}
-    rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in taken]
+    taken = {name: piece for name, piece in trained.items() if name in hidden and config.optimizer == "muon"}
+    rest = [piece for name, piece in trained.items() if name not in taken]
     groups = [
-        {"params": [parameter for parameter in rest if parameter.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
+        {"params": [piece.held for piece in rest if len(piece.shape) >= 2], "weight_decay": config.weight_decay},
+        {"params": [piece.held for piece in rest if len(piece.shape) < 2], "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)]
-    if hidden:
-        optimizers.append(
-            StackedMuon(
-                hidden,
-                getattr(torch, config.muon_dtype),
-                lr=config.muon_learning_rate,
-                weight_decay=config.weight_decay,
-                momentum=0.95,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+    if taken:
+        dtype = getattr(torch, config.muon_dtype)
+        optimizers.append(StackedMuon(list(taken.values()), dtype, lr=config.muon_learning_rate, weight_decay=config.weight_decay))
     return optimizers
 
 
@@ -61,40 +64,40 @@ def learning_rate_factor(step: int, steps: int, warmup_steps: int) -> float:
     return 0.5 * (1 + cos(pi * (step - warmup_steps) / max(steps - warmup_steps, 1)))
 
 
-class StackedMuon(torch.optim.Muon):
-    """torch.optim.Muon (same options, same state) on stacks of matrices of one shape.
+class StackedMuon(torch.optim.Optimizer):
+    """torch.optim.Muon (same arithmetic, RMS-matched to AdamW) on stacks of matrices of one shape, whole or in pieces.
 
     Args:
-        dtype: of the Newton-Schulz products.
+        pieces: of matrices. dtype: of the Newton-Schulz products.
 
-    Property: the update of a matrix is torch's own within bfloat16, whatever it is stacked with and however it is sharded.
+    Property: the update of a matrix is torch's own within bfloat16, whatever it is stacked with and however it is cut.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], dtype: torch.dtype, **options: Any) -> None:
-        super().__init__(parameters, **options)
-        self._dtype = dtype
+    def __init__(
+        self,
+        pieces: Sequence[Piece],
+        dtype: torch.dtype,
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
+        nesterov: bool = True,
+    ) -> None:
+        super().__init__([piece.held for piece in pieces], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._dtype, self._nesterov, self._on_whole = dtype, nesterov, WholeMatrices(pieces)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step on all matrices that have a gradient."""
+        """One step on all matrices; each has a gradient."""
         assert closure is None
-        for group in self.param_groups:
-            parameters: list[Tensor] = []
-            gradients: list[Tensor] = []
-            momenta: list[Tensor] = []
-            self._init_group(group, parameters, gradients, momenta)
-            if parameters:
-                self._step_group(group, parameters, gradients, momenta)
-
-    def _step_group(self, group: dict, parameters: list[Tensor], gradients: list[Tensor], momenta: list[Tensor]) -> None:  # type: ignore[type-arg]
-        shapes = [parameter.shape for parameter in parameters]
-        torch._foreach_lerp_(_locals(momenta), _locals(gradients), 1 - group["momentum"])
-        updates = [g.lerp(m, group["momentum"]) for g, m in zip(gradients, momenta, strict=True)] if group["nesterov"] else momenta
-        options = group["ns_coefficients"], group["ns_steps"], group["eps"], self._dtype
-        polar = on_whole_matrices(lambda whole: orthogonalise(whole, *options), updates)
-        held = _locals(parameters)
+        (group,) = self.param_groups
+        held = [tensor.detach() for tensor in group["params"]]
+        gradients = [tensor.grad for tensor in group["params"]]
+        momenta = [self.state[tensor].setdefault("momentum_buffer", torch.zeros_like(tensor.detach())) for tensor in group["params"]]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        updates = torch._foreach_lerp(gradients, momenta, group["momentum"]) if self._nesterov else momenta
+        polar = self._on_whole(lambda whole: orthogonalise(whole, _COEFFICIENTS, _STEPS, _EPS, self._dtype), updates)
         torch._foreach_mul_(held, 1 - group["lr"] * group["weight_decay"])
-        scales = [-group["lr"] * _rate_of_shape(group["adjust_lr_fn"], shape) for shape in shapes]
+        scales = [-group["lr"] * 0.2 * sqrt(max(shape)) for shape in self._on_whole.shapes]
         torch._foreach_add_(held, torch._foreach_mul(polar, scales))
 
 
@@ -125,24 +128,24 @@ def orthogonalise(
 
 
 class WeightAverage:
-    """Exponential moving average of trainable weights, sharded as they are.
+    """Exponential moving average of trainable weights, in the pieces that the engine holds.
 
     Args:
-        parameters: the engine's weights by name. decay: weight of the past per step.
+        engine: holds the weights. decay: weight of the past per step.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
-        self._parameters, self._decay = dict(parameters), decay
-        self.tensors = {name: tensor.clone() for name, tensor in self._parameters.items()}
+    def __init__(self, engine: Engine, decay: float) -> None:
+        self._engine, self._decay = engine, decay
+        self.pieces = {name: piece.like(piece.held.detach().clone()) for name, piece in engine.trained.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the present weights."""
-        torch._foreach_lerp_(_locals(self.tensors.values()), _locals(self._parameters.values()), 1 - self._decay)
+        torch._foreach_lerp_(self._averages, self._weights, 1 - self._decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights."""
+        """Inside, the model has the averaged weights; all ranks enter and leave together."""
         self._swap()
         try:
             yield
@@ -151,22 +154,20 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for mine, theirs in zip(_locals(self.tensors.values()), _locals(self._parameters.values()), strict=True):
+        for mine, theirs in zip(self._averages, self._weights, strict=True):
             kept = mine.clone()
             mine.copy_(theirs)
             theirs.copy_(kept)
+        self._engine.publish()
 
+    @property
+    def _averages(self) -> list[Tensor]:
+        return [piece.held for piece in self.pieces.values()]
 
-def _locals(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [local(tensor) for tensor in tensors]
+    @property
+    def _weights(self) -> list[Tensor]:
+        return [piece.held.detach() for piece in self._engine.trained.values()]
 
 
 def _wide(matrix: Tensor) -> Tensor:
     return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
-
-
-def _rate_of_shape(adjustment: str | None, shape: torch.Size) -> float:
-    """torch.optim.Muon's factor of the learning rate; "match_rms_adamw" gives updates the size of AdamW's."""
-    if adjustment == "match_rms_adamw":
-        return 0.2 * sqrt(max(shape))
-    return sqrt(max(1.0, shape[0] / shape[1]))

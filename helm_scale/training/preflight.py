@@ -26,12 +26,16 @@ def check(config: PretrainConfig) -> tuple[Corpus, StepPlan]:
         ValueError: names what does not fit, both values and the remedy.
     """
     mesh.check_launch(config.execution)
+    if config.training.working_precision == "bfloat16" and config.execution.engine in ("single", "ddp"):
+        raise ValueError(
+            f"training.working_precision: got bfloat16 with engine '{config.execution.engine}'; wanted fsdp2 or zero1, zero2, zero3"
+        )
     dataset, settings = Corpus.open(config.data), config.training
     check_data(config, dataset)
     dataset.split(config.data.validation_split)
     check_world_size(settings.bins, mesh.launched_world_size())
     plan = dataset.plan(settings.batch_molecules, settings.bins, settings.seed)
-    checkpoint.check_record(Path(config.out), record(config, dataset))
+    checkpoint.check_record(Path(config.out), record(config, dataset), config.accept_changes)
     return dataset, plan
 
 

@@ -57,7 +57,13 @@ def start(model: nn.Module, clip_norm: float = 0.0) -> Engine:
     """A single process with plain gradient descent at rate 0.1."""
     processes = Processes(0, 1, torch.device("cpu"))
     return engines.start(
-        ExecutionConfig(), processes, model, SquaredDistance(), lambda m: [torch.optim.SGD(m.parameters(), lr=0.1)], clip_norm, batch_of()
+        ExecutionConfig(),
+        processes,
+        model,
+        SquaredDistance(),
+        lambda trained: [torch.optim.SGD([p.held for p in trained.values()], lr=0.1)],
+        clip_norm,
+        batch_of(),
     )
 
 

@@ -1,7 +1,9 @@
 """Engines change memory and time, never the numbers: the same losses, samples and weights on any number of ranks."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,58 +15,111 @@ from tests.training import launching
 
 pytestmark = pytest.mark.slow
 
-VARIANTS = {
+STEPS, SAVED = 12, 6
+OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {"training__optimizer": "adamw", "training__clip_norm": 0.02, "training__ema_decay": 0.5},
     "muon": {"training__optimizer": "muon"},
 }
 COMMON = {
-    "training__learning_rate": 2e-2, "training__muon_learning_rate": 2e-2, "execution__validate_every": 4,
-    "execution__checkpoint_every": 5,
+    "training__learning_rate": 2e-2, "training__muon_learning_rate": 2e-2, "training__steps": STEPS, "training__batch_molecules": 4, 
+    "execution__validate_every": 4, "execution__checkpoint_every": SAVED,
 }  # fmt: skip
+RECOMPUTED = {"execution__pair_chunk": 4, "execution__recompute": "full", "execution__message_chunk": 8}
+# name -> (ranks, execution settings); the first is what all others are compared with
+LADDER: dict[str, tuple[int, dict[str, Any]]] = {
+    "single": (1, {"execution__engine": "single"}),
+    "single-plain": (1, {"execution__engine": "single", "execution__pair_chunk": 0}),
+    "single-recomputed": (1, {"execution__engine": "single", **RECOMPUTED}),
+    "ddp-2": (2, {"execution__engine": "ddp"}),
+    "fsdp2-2": (2, {"execution__engine": "fsdp2"}),
+    "fsdp2-2-offload": (2, {"execution__engine": "fsdp2", "execution__cpu_offload": True}),
+    "fsdp2-2-recomputed": (2, {"execution__engine": "fsdp2", **RECOMPUTED}),
+    "zero1-2": (2, {"execution__engine": "zero1"}),
+    "zero2-2": (2, {"execution__engine": "zero2"}),
+    "zero2-2-offload": (2, {"execution__engine": "zero2", "execution__cpu_offload": True}),
+    "zero3-2": (2, {"execution__engine": "zero3"}),
+    "zero3-2-recomputed": (2, {"execution__engine": "zero3", **RECOMPUTED}),
+    "fsdp2-3": (3, {"execution__engine": "fsdp2", "training__bins": 3}),
+    "fsdp2-4": (4, {"execution__engine": "fsdp2"}),
+    "hsdp-2x2": (4, {"execution__engine": "fsdp2", "execution__replicas": 2}),
+}
+LOW = {"training__working_precision": "bfloat16"}
+LOWER = {"fsdp2-2-bfloat16": (2, {"execution__engine": "fsdp2", **LOW}), "zero3-2-bfloat16": (2, {"execution__engine": "zero3", **LOW})}
+# name -> (whose checkpoint of step SAVED, engine that goes on from it)
+CONTINUED = {
+    "fsdp2-4-then-zero2-2": ("fsdp2-4", "zero2-2"),
+    "fsdp2-4-then-single": ("fsdp2-4", "single"),
+    "zero3-2-then-single": ("zero3-2", "single"),
+    "zero1-2-then-single": ("zero1-2", "single"),
+}
+
+
+ONLY_MUON = ("offload", "recomputed", "plain", "bfloat16", "then-single")  # settings of their own; the rest takes both
+
+
+def optimizers_of(name: str) -> list[str]:
+    """Optimisers that a rung is tried with."""
+    return ["muon"] if name.endswith(ONLY_MUON) and name != "fsdp2-4-then-single" else list(OPTIMIZERS)
+
+
+def climb(data: Path, runs: Path, ranks: int, names: dict[str, str]) -> None:
+    """Train, or go on, with the settings of LADDER: {folder: rung}."""
+    lists = [
+        launching.flags(data, runs / f"{folder}-{optimizer}", **COMMON, **OPTIMIZERS[optimizer], **(LADDER | LOWER)[rung][1])
+        for folder, rung in names.items()
+        for optimizer in optimizers_of(folder)
+    ]
+    if ranks == 1:
+        for flags in lists:
+            build.pretrain(config.load(config.PretrainConfig, flags))
+        return
+    (runs / "flags.json").write_text(json.dumps(lists))
+    code, out, err = launching.finish(
+        launching.start([*launching.python(ranks), "tests/parallel/ladder.py", str(runs / "flags.json")]), 300
+    )
+    assert code == 0, f"{out}\n{err}"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ragged molecules."""
-    return launching.write_dataset(tmp_path_factory.mktemp("data"))
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of all runs: RUNG-OPTIMIZER and CONTINUED-OPTIMIZER."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = launching.write_dataset(folder / "data")
+    for ranks in (4, 3, 2, 1):
+        for name, (source, rung) in CONTINUED.items():
+            if LADDER[rung][0] == ranks:
+                for optimizer in optimizers_of(name):
+                    shutil.copytree(folder / f"{source}-{optimizer}", folder / f"{name}-{optimizer}")
+                    shutil.rmtree(folder / f"{name}-{optimizer}" / "checkpoints" / f"step-{STEPS:08d}")
+        rungs = {name: name for name, (number, _) in (LADDER | LOWER).items() if number == ranks}
+        climb(data, folder, ranks, rungs | {name: rung for name, (_, rung) in CONTINUED.items() if LADDER[rung][0] == ranks})
+    return folder
 
 
-def train_alone(data: Path, run: Path, variant: str) -> Path:
-    """Train, or go on, in this process."""
-    build.pretrain(config.load(config.PretrainConfig, launching.flags(data, run, **COMMON, **VARIANTS[variant])))
-    return run
-
-
-@pytest.fixture(scope="module", params=VARIANTS)
-def alone(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a single process; its folder has the name of the variant."""
-    return train_alone(data, tmp_path_factory.mktemp("alone") / request.param, request.param)
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    """Same samples, losses, gradient norms, metrics and weights, within the tolerance of engines."""
-    ours, theirs = launching.lines(a), launching.lines(b)
+@pytest.mark.parametrize(
+    ("name", "optimizer"), [(name, optimizer) for name in [*list(LADDER)[1:], *CONTINUED] for optimizer in optimizers_of(name)]
+)
+def test_engines_and_ranks_change_nothing_and_any_checkpoint_goes_on_anywhere(name: str, optimizer: str, runs: Path) -> None:
+    ours, theirs = (launching.lines(runs / f"{rung}-{optimizer}") for rung in (name, "single"))
     assert [line["keys"] for line in ours] == [line["keys"] for line in theirs]
-    assert [line["step"] for line in ours] == list(range(1, 11))
+    assert [line["step"] for line in ours] == list(range(1, STEPS + 1))
     for mine, other in zip(ours, theirs, strict=True):
-        names = [name for name in mine if "loss" in name or "ueh" in name or name == "grad_norm"]
-        assert [mine[name] for name in names] == pytest.approx([other[name] for name in names], rel=tolerances.ENGINE_PARITY)
-    weights, others = (load_weights(checkpoint.committed(run)[-1] / "model.safetensors") for run in (a, b))
+        names = [key for key in mine if "loss" in key or "ueh" in key or key == "grad_norm"]
+        assert [mine[key] for key in names] == pytest.approx([other[key] for key in names], rel=tolerances.ENGINE_PARITY)
+    weights, others = (load_weights(checkpoint.committed(runs / f"{r}-{optimizer}")[-1] / "model.safetensors") for r in (name, "single"))
     assert weights.keys() == others.keys()
-    for name, tensor in weights.items():
-        assert float((tensor - others[name]).norm()) <= tolerances.ENGINE_PARITY * float(tensor.norm()), name
+    for key, tensor in weights.items():
+        assert float((tensor - others[key]).norm()) <= tolerances.ENGINE_PARITY * float(tensor.norm()), key
 
 
-@pytest.mark.parametrize(("engine", "ranks"), [("ddp", 2), ("fsdp2", 2), ("fsdp2", 4)])
-def test_ranks_change_nothing_and_their_checkpoint_goes_on_alone(engine: str, ranks: int, data: Path, alone: Path, tmp_path: Path) -> None:
-    together, continued = tmp_path / "together", tmp_path / "continued"
-    launching.trained(data, together, ranks, execution__engine=engine, **COMMON, **VARIANTS[alone.name])
-    assert_same_run(alone, together)
-    shutil.copytree(together, continued)
-    shutil.rmtree(continued / "checkpoints" / "step-00000010")
-    assert_same_run(alone, train_alone(data, continued, alone.name))
-
-
-def test_training_moves_the_loss_so_that_parity_says_something(alone: Path) -> None:
-    validations = [line["validation_loss"] for line in launching.lines(alone) if "validation_loss" in line]
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_moves_the_loss_so_that_parity_says_something(optimizer: str, runs: Path) -> None:
+    validations = [line["validation_loss"] for line in launching.lines(runs / f"single-{optimizer}") if "validation_loss" in line]
     assert len(validations) == 3 and validations[-1] < 0.97 * validations[0]
+
+
+@pytest.mark.parametrize("name", LOWER)
+def test_bfloat16_follows_float32_within_its_bits(name: str, runs: Path) -> None:
+    ours, theirs = (launching.lines(runs / f"{rung}-muon") for rung in (name, "single"))
+    differences = [abs(mine["loss"] / other["loss"] - 1) for mine, other in zip(ours, theirs, strict=True)]
+    assert 1e-6 < max(differences) < tolerances.BFLOAT16_LOSS

@@ -39,9 +39,9 @@ def molecule(key: str, numbers: Sequence[int], seed: int) -> Molecule:
     return Molecule(key, np.array(numbers), positions, hamiltonian=(matrix + matrix.T) / 2, method=METHOD)
 
 
-def write_dataset(folder: Path) -> Path:
+def write_dataset(folder: Path, seed: int = 7) -> Path:
     """Write 11 training and 3 validation molecules of 1 to 6 atoms, in two shards."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     writer = ShardWriter(folder, METHOD, "CC0-1.0", "made up", molecules_per_shard=9)
     for number in range(14):
         numbers = rng.choice([1, 1, 6, 7, 8, 17], size=1 + number % 6).tolist()
@@ -72,7 +72,7 @@ def start(arguments: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: "subprocess.Popen[str]", seconds: float = 120) -> tuple[int, str, str]:
+def finish(process: "subprocess.Popen[str]", seconds: float = 240) -> tuple[int, str, str]:
     """Wait for a launch: (exit code, standard output, standard error); none is left behind."""
     try:
         out, err = process.communicate(timeout=seconds)

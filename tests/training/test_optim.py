@@ -1,5 +1,6 @@
 """Optimisers: Muon is torch's own, stacked or not; the schedule, the average and the groups are what they claim."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -8,11 +9,12 @@ from torch import nn
 
 from helm_scale.config import ModelConfig, TrainingConfig
 from helm_scale.model.helm import Helm
-from helm_scale.training.optim import StackedMuon, WeightAverage, learning_rate_factor, make_optimizers, orthogonalise
+from helm_scale.parallel.pieces import Piece, of_whole
+from helm_scale.training.optim import StackedMuon, WeightAverage, hidden_names, learning_rate_factor, make_optimizers, orthogonalise
 
 SHAPES = [(8, 8), (8, 8), (6, 20), (20, 6), (6, 20), (3, 3)]
 QUINTIC = (3.4445, -4.7750, 2.0315)
-MUON = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+MUON = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1}
 
 
 def matrices(seed: int = 0) -> list[nn.Parameter]:
@@ -26,15 +28,16 @@ def descend(parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, st
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         for parameter in parameters:
-            parameter.grad = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = torch.randn(parameter.numel(), generator=generator).view(parameter.shape)
         optimizer.step()
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_stacked_muon_is_torch_muon_within_bfloat16(nesterov: bool) -> None:
     before, ours, theirs = matrices(), matrices(), matrices()
-    descend(ours, StackedMuon(ours, torch.float32, nesterov=nesterov, **MUON), 3)
-    descend(theirs, torch.optim.Muon(theirs, nesterov=nesterov, **MUON), 3)
+    held = [of_whole(parameter) for parameter in ours]
+    descend([piece.held for piece in held], StackedMuon(held, torch.float32, nesterov=nesterov, **MUON), 3)
+    descend(theirs, torch.optim.Muon(theirs, nesterov=nesterov, adjust_lr_fn="match_rms_adamw", **MUON), 3)
     with torch.no_grad():
         for start, mine, other in zip(before, ours, theirs, strict=True):
             assert float((mine - other).norm() / (other - start).norm()) < 0.02  # bfloat16 has 8 bits; five iterations
@@ -70,27 +73,42 @@ def test_the_rate_rises_to_one_and_falls_to_zero() -> None:
 def test_every_parameter_has_one_optimizer_and_muon_only_hidden_matrices() -> None:
     sizes = {"channels": 4, "hidden_channels": 4, "edge_channels": 4, "num_layers": 1, "radial_functions": 4}
     model = Helm(ModelConfig(basis="def2-svp", lmax=4, mmax=4, **sizes))
-    adamw, muon = make_optimizers(model, TrainingConfig(optimizer="muon", weight_decay=0.1))
-    by_name = dict(model.named_parameters())
-    taken = [p for optimizer in (adamw, muon) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(map(id, taken)) == sorted(map(id, by_name.values()))
-    name_of = {id(parameter): name for name, parameter in by_name.items()}
-    hidden = {name_of[id(p)] for p in muon.param_groups[0]["params"]}
+    trained = {name: of_whole(parameter) for name, parameter in model.named_parameters()}
+    adamw, muon = make_optimizers(trained, TrainingConfig(optimizer="muon", weight_decay=0.1), hidden_names(model))
+    name_of = {id(piece.held): name for name, piece in trained.items()}
+    taken = [name_of[id(held)] for optimizer in (adamw, muon) for group in optimizer.param_groups for held in group["params"]]
+    assert sorted(taken) == sorted(trained)
+    hidden = {name_of[id(held)] for held in muon.param_groups[0]["params"]}
     assert "pairs.tower.layers.0.operator.first.invariant.weight" in hidden
     assert not [name for name in hidden if "head" in name or "edge_scalars" in name or name.startswith("trunk.element")]
-    assert {name_of[id(p)] for p in adamw.param_groups[1]["params"]} == {name for name, p in by_name.items() if p.ndim < 2}
+    vectors = {name for name, parameter in model.named_parameters() if parameter.ndim < 2}
+    assert {name_of[id(held)] for held in adamw.param_groups[1]["params"]} == vectors
     assert adamw.param_groups[1]["weight_decay"] == 0.0
-    assert len(make_optimizers(model, TrainingConfig(optimizer="adamw"))) == 1
+    assert len(make_optimizers(trained, TrainingConfig(optimizer="adamw"), hidden_names(model))) == 1
+
+
+@dataclass
+class Holder:
+    """What an average knows of an engine."""
+
+    trained: dict[str, Piece]
+    published: int = 0
+
+    def publish(self) -> None:
+        """Count."""
+        self.published += 1
 
 
 def test_the_average_follows_its_recurrence_and_lends_itself_for_a_while() -> None:
-    weight = torch.zeros(3)
-    average = WeightAverage({"weight": weight}, decay=0.75)
+    weight = nn.Parameter(torch.zeros(3))
+    holder = Holder({"weight": of_whole(weight)})
+    average = WeightAverage(holder, decay=0.75)  # type: ignore[arg-type]
     expected = 0.0
     for value in (1.0, 5.0, -2.0):
-        weight.fill_(value)
+        weight.data.fill_(value)
         average.update()
         expected += 0.25 * (value - expected)
     with average.applied():
-        assert weight.tolist() == pytest.approx([expected] * 3)
-    assert weight.tolist() == [-2.0] * 3 and average.tensors["weight"].tolist() == pytest.approx([expected] * 3)
+        assert weight.tolist() == pytest.approx([expected] * 3) and holder.published == 1
+    assert weight.tolist() == [-2.0] * 3 and average.pieces["weight"].held.tolist() == pytest.approx([expected] * 3)
+    assert holder.published == 2

@@ -1,0 +1,244 @@
+"""The engine: micro-batches, global sums, one scale, clip, step; the same under every wrapper.
+
+For a loss L(S, N) of a global sum S and count N the gradient is dL/dS times that of S. The backward passes gather the
+gradient of S over micro-batches and ranks; S and N are summed once; then one factor is applied, then clipping, then the
+step. So neither micro-batches nor ranks change the numbers.
+"""
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from helm_scale.batch import GraphBatch
+from helm_scale.parallel import collectives, pieces, snapshot
+from helm_scale.parallel.engine import Objective, StepResult
+from helm_scale.parallel.mesh import Processes
+from helm_scale.parallel.pieces import Piece
+from helm_scale.parallel.tally import Tally
+from helm_scale.parallel.wrapping import Wrapped
+
+_log = logging.getLogger(__name__)
+_SAME = 1e-4  # relative; sums of one batch differ by this much at most where the hardware is sound
+
+
+class SumEngine:
+    """See engine.Engine."""
+
+    def __init__(
+        self,
+        wrapped: Wrapped,
+        trained: Mapping[str, Piece],
+        objective: Objective,
+        optimizers: Sequence[Optimizer],
+        processes: Processes,
+        clip_norm: float,
+    ) -> None:
+        self.rank, self.world_size, self._device = processes.rank, processes.world_size, processes.device
+        self._wrapped, self._objective, self._optimizers, self.trained = wrapped, objective, list(optimizers), dict(trained)
+        self._clip_norm = clip_norm
+        self._peak_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
+
+    def warm_up(self, empty: GraphBatch) -> None:
+        """Run one backward pass that changes nothing, so that the first step runs like all others.
+
+        DDP rearranges its buckets after the first backward pass of every start. From four ranks on that changes the order
+        of sums, and a resumed run would differ from an uninterrupted one in the last bit.
+        """
+        self._accumulate([empty])
+        self._wrapped.update(lambda: None)
+
+    def step(
+        self,
+        micro_batches: Sequence[GraphBatch],
+        rate: float,
+        is_spike: Callable[[float], bool] = lambda loss: False,
+        on_doubt: Callable[[], None] = lambda: None,
+    ) -> StepResult:
+        """See engine.Engine."""
+        started = time.perf_counter()
+        tally = self._accumulate(micro_batches)
+        seconds = time.perf_counter() - started
+        total, count, molecules, pairs, metrics = tally.over_ranks()
+        loss, slope = self._loss_and_slope(total, count)
+        first: float | None = None
+        unsteady: tuple[int, ...] = ()
+        if collectives.on_any_rank(not math.isfinite(loss) or is_spike(loss)):
+            first, before = loss, tally.own
+            self._wrapped.update(lambda: None)
+            on_doubt()
+            tally = self._accumulate(micro_batches)
+            total, count, molecules, pairs, metrics = tally.over_ranks()
+            loss, slope = self._loss_and_slope(total, count)
+            unsteady = tuple(rank for rank, differs in enumerate(collectives.gather(_differ(before, tally.own))) if differs)
+        norms = self._update(slope, rate, math.isfinite(loss))
+        grad_norm, stepped = norms[0] if norms else math.nan, bool(norms) and math.isfinite(norms[0]) and math.isfinite(loss)
+        suspects = () if stepped else tuple(key for keys in collectives.gather(tally.suspects) for key in keys)
+        return StepResult(loss, grad_norm, metrics, molecules, pairs, suspects, stepped, first, unsteady, seconds)
+
+    def _accumulate(self, micro_batches: Sequence[GraphBatch]) -> Tally:
+        """Forward and backward through this rank's micro-batches."""
+        self._wrapped.module.train()
+        tally = Tally(self._device)
+        for number, batch in enumerate(micro_batches, start=1):
+            with self._wrapped.micro_step(last=number == len(micro_batches)):
+                sums = self._objective(self._wrapped.module, batch.to(self._device))
+                self._wrapped.backward(sums.total)
+            tally.add(sums, batch)
+        return tally
+
+    def _update(self, slope: float, rate: float, finite: bool) -> list[float]:
+        """Scale, clip and step, unless loss or gradient are not finite on any rank; [gradient norm], empty if DeepSpeed saw infinities."""
+        norms: list[float] = []
+
+        def apply() -> None:
+            held = [piece for piece in self.trained.values() if piece.held.grad is not None]
+            gradients = [piece.held.grad for piece in held if piece.held.grad is not None]
+            norms.append(abs(slope) * float(pieces.norm(held, gradients)))
+            if collectives.on_any_rank(not (finite and math.isfinite(norms[0]))):
+                return
+            clipped = self._clip_norm / norms[0] if 0 < self._clip_norm < norms[0] else 1.0
+            torch._foreach_mul_(gradients, slope * clipped)
+            for optimizer, peaks in zip(self._optimizers, self._peak_rates, strict=True):
+                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                    group["lr"] = peak * rate
+                optimizer.step()
+
+        self._wrapped.update(apply)
+        return norms
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[GraphBatch]) -> dict[str, float]:
+        """See engine.Engine."""
+        self._wrapped.module.eval()
+        tally = Tally(self._device)
+        for batch in batches:
+            tally.add(self._objective(self._wrapped.module, batch.to(self._device)), batch)
+        self._wrapped.reshard()
+        total, count, _, _, metrics = tally.over_ranks()
+        return {"loss": float(self._objective.loss(total, count)), **metrics}
+
+    def publish(self) -> None:
+        """See engine.Engine."""
+        self._wrapped.publish()
+
+    @torch.no_grad()
+    def full_state(self) -> dict[str, Tensor]:
+        """See engine.Engine."""
+        state = {}
+        for name, piece in self._wrapped.pieces.items():
+            tensor = pieces.whole(piece)
+            if self.rank == 0:
+                state[name] = tensor.cpu()
+        return state
+
+    def odd_ranks(self) -> list[int]:
+        """See engine.Engine."""
+        found = collectives.gather((self._wrapped.shard, _digest(self._wrapped.working())))
+        odd = []
+        for shard in {shard for shard, _ in found}:
+            votes = Counter(digest for own, digest in found if own == shard)
+            (most, count), *rest = votes.most_common()
+            tied = bool(rest) and rest[0][1] == count
+            odd += [rank for rank, (own, digest) in enumerate(found) if own == shard and (tied or digest != most)]
+        return sorted(odd)
+
+    def capture(self, with_weights: bool) -> snapshot.Snapshot:
+        """See engine.Engine."""
+        state = {f"weights/{name}": piece for name, piece in self._wrapped.pieces.items()} if with_weights else {}
+        for optimizer in self._optimizers:
+            for name, piece in self._of(optimizer).items():
+                for key, value in optimizer.state.get(piece.held, {}).items():
+                    place = self._once(value) if value.ndim == 0 else piece.like(value)
+                    state[f"{_kind(optimizer)}/{key}/{name}"] = place
+        for name, random in _random_states().items():
+            state[f"random/{name}/rank{self.rank}"] = pieces.of_whole(random)
+        return snapshot.capture(state, self.rank, self.world_size)
+
+    def load(self, folder: Path, averages: Mapping[str, Piece]) -> None:
+        """See engine.Engine."""
+        stored = snapshot.Stored(folder / "state", folder / "model.safetensors", _what_is_whole)
+        for name, piece in self._wrapped.pieces.items():
+            stored.fill(f"weights/{name}", piece)
+        self._wrapped.publish()
+        averaged = any(name.startswith("average/") for name in stored.shapes)
+        for name, piece in averages.items():
+            stored.fill(f"average/{name}" if averaged else f"weights/{name}", piece)
+        if averages and not averaged:
+            _log.warning("%s: has no averaged weights; the average starts from the weights", folder)
+        for optimizer in self._optimizers:
+            self._load_optimizer(optimizer, stored)
+        for name, random in _random_states().items():
+            if f"random/{name}/rank{self.rank}" in stored.shapes:  # a rank that did not exist at saving keeps its own
+                stored.fill(f"random/{name}/rank{self.rank}", pieces.of_whole(random))
+                (torch.set_rng_state if name == "cpu" else torch.cuda.set_rng_state)(random)
+
+    def _load_optimizer(self, optimizer: Optimizer, stored: snapshot.Stored) -> None:
+        """Fill an optimiser's states; its options (rates, decay) stay as built."""
+        held, kind = self._of(optimizer), _kind(optimizer)
+        found = [name.split("/", 2)[1:] for name in stored.shapes if name.startswith(f"{kind}/")]
+        for key, name in found:
+            if name not in held:
+                continue
+            piece = held[name]
+            value = piece.held.new_zeros(()) if stored.shapes[f"{kind}/{key}/{name}"] == () else torch.zeros_like(piece.held)
+            value = value.detach()
+            stored.fill(f"{kind}/{key}/{name}", pieces.of_whole(value) if value.ndim == 0 else piece.like(value))
+            optimizer.state[piece.held][key] = value
+        if not found:
+            _log.warning("the checkpoint has no states of %s, which starts afresh", kind)
+
+    def _of(self, optimizer: Optimizer) -> dict[str, Piece]:
+        """The pieces that an optimiser steps on."""
+        own = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+        return {name: piece for name, piece in self.trained.items() if id(piece.held) in own}
+
+    def _once(self, value: Tensor) -> Piece:
+        """A number that all ranks have; one writes it."""
+        return pieces.of_whole(value, self.rank, self.world_size)
+
+    def _loss_and_slope(self, total: Tensor, count: Tensor) -> tuple[float, float]:
+        """L(S, N) and dL/dS."""
+        total = total.detach().requires_grad_()
+        loss = self._objective.loss(total, count)
+        (slope,) = torch.autograd.grad(loss, total)
+        return float(loss.detach()), float(slope)
+
+
+def _what_is_whole(stored: snapshot.Stored) -> str:
+    """What model.safetensors holds: the average where the weights are in the pieces."""
+    return "average/" if any(name.startswith("weights/") for name in stored.shapes) else "weights/"
+
+
+def _kind(optimizer: Optimizer) -> str:
+    return type(optimizer).__name__.lower()
+
+
+def _random_states() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
+
+
+def _differ(a: float, b: float) -> bool:
+    """Whether two sums of one batch cannot both be right; two infinities can."""
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return math.isfinite(a) != math.isfinite(b)
+    return abs(a - b) > _SAME * max(abs(a), abs(b))
+
+
+def _digest(tensors: Sequence[Tensor]) -> int:
+    """A number that changes with any single bit: position-weighted sum of the words, modulo 2^64."""
+    sums = []
+    for tensor in tensors:
+        words = tensor.detach().contiguous().view(-1).view(torch.uint8 if tensor.element_size() % 4 else torch.int32).to(torch.int64)
+        sums.append((words * (2 * torch.arange(len(words), device=words.device) + 1)).sum())
+    number = 0
+    for value in torch.stack(sums).tolist():
+        number = (number * 1000003 + value) % 2**64
+    return number

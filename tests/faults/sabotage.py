@@ -1,0 +1,65 @@
+"""A rank of launch/pretrain.py to which something happens: sabotage.py '[["stop", 1, 5], ...]' FLAGS
+
+Each item is [what, rank, step]; it happens once, on that rank, in that step, in the first life of the ranks. What:
+stop (SIGSTOP), terminate (SIGTERM), fail (an exception), nan (a label), outlier (labels of the whole step, 1e4 times as
+large), wrong (one forward pass gives a wrong sum), flip (a bit of a weight).
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from helm_scale.parallel.sum_engine import SumEngine
+
+PLAN: list[tuple[str, int, int]] = [tuple(item) for item in json.loads(sys.argv[1])]
+_step = SumEngine.step
+
+
+def _sabotaged(engine: Any, micro_batches: list[Any], *rest: Any) -> Any:
+    engine.taken = getattr(engine, "taken", 0) + 1
+    for what, rank, step in PLAN if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else []:
+        if (step == engine.taken and rank == engine.rank) or (step == engine.taken and what == "outlier"):
+            micro_batches = _do(what, engine, micro_batches)
+    return _step(engine, micro_batches, *rest)
+
+
+def _do(what: str, engine: Any, micro_batches: list[Any]) -> list[Any]:
+    first, *others = micro_batches
+    if what in ("stop", "terminate"):
+        os.kill(os.getpid(), signal.SIGSTOP if what == "stop" else signal.SIGTERM)
+    elif what == "fail":
+        raise ValueError("shard-000003.tar, key 'mol-7': cannot be read")
+    elif what == "nan":
+        return [replace(first, onsite_target=first.onsite_target * torch.nan), *others]
+    elif what == "outlier":
+        return [replace(batch, onsite_target=batch.onsite_target * 1e4) for batch in micro_batches]
+    elif what == "wrong":
+        objective = engine._objective
+
+        class Wrong:
+            """Adds to the first sum, then undoes itself."""
+
+            loss = staticmethod(objective.loss)
+
+            def __call__(self, model: Any, batch: Any) -> Any:
+                engine._objective = objective
+                sums = objective(model, batch)
+                return replace(sums, total=sums.total + 1e6)
+
+        engine._objective = Wrong()
+    elif what == "flip":
+        weight = next(iter(engine.trained.values())).held.detach()
+        weight.view(torch.int32)[0] ^= 1 << 20
+    return micro_batches
+
+
+if __name__ == "__main__":
+    SumEngine.step = _sabotaged  # type: ignore[assignment, method-assign]
+    sys.argv = ["launch/pretrain.py", *sys.argv[2:]]
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,0 +1,22 @@
+"""Runs many pretrainings after one another in one start of the ranks: torchrun ... ladder.py FILE
+
+FILE holds a JSON list of lists of flags of launch/pretrain.py. Ranks meet once, which saves most of the time.
+"""
+
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from helm_scale import build, config
+from helm_scale.config import ExecutionConfig
+from helm_scale.parallel import mesh
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with mesh.processes(ExecutionConfig(engine="ddp", device="cpu")) as ranks:
+        mesh.processes = lambda execution: nullcontext(ranks)  # type: ignore[assignment]
+        for flags in json.loads(Path(sys.argv[1]).read_text()):
+            build.pretrain(config.load(config.PretrainConfig, flags))
