@@ -73,3 +73,22 @@ def to_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -> 
 def from_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
     """Canonical order -> PySCF order, [..., nao, nao]."""
     return conventions.from_canonical(matrix, "pyscf", [shells_of(basis, int(z)) for z in atomic_numbers])
+
+
+def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
+    """The molecule of somebody's PySCF Mole, if it is one that `build_mol` would build in this basis.
+
+    Raises:
+        ValueError: element not covered, ghost atoms, another basis, Cartesian orbitals, or an ECP that is missing or differs.
+    """
+    numbers = np.array([gto.charge(mol.atom_symbol(i)) for i in range(mol.natm)])
+    molecule = Molecule("mol", numbers, mol.atom_coords(unit="Angstrom"), mol.charge, mol.spin + 1)
+    wanted = build_mol(molecule, basis)
+    if mol.nelectron != wanted.nelectron:
+        raise ValueError(
+            f"mol: got {mol.nelectron} electrons outside ECPs, wanted {wanted.nelectron}; give ecp={basis!r} for Z > 36, no ghosts"
+        )
+    names = ("int1e_ovlp", "int1e_kin")
+    if mol.nao != wanted.nao or any(np.abs(mol.intor(name) - wanted.intor(name)).max() > 1e-8 for name in names):
+        raise ValueError(f"mol: got another basis ({mol.nao} orbitals), wanted basis={basis!r}, spherical ({wanted.nao} orbitals)")
+    return molecule
