@@ -119,7 +119,7 @@ class EvaluateConfig(_Strict):
     force_molecules: int = Field(0, ge=0, description="of these, forces of at most so many; 0 means all")
     scf_molecules: int = Field(4, ge=0, description="of these, SCF from four initial densities for at most so many; 0 means all")
     overlap_threshold: float | None = Field(
-        None, gt=0, description="canonical orthogonalisation drops overlap eigenvalues below this; null: 20 times the error of H in Hartree"
+        None, gt=0, description="canonical orthogonalisation drops overlap eigenvalues below this; null: 15 times the error of H in Hartree"
     )
     extras: tuple[Literal["orbitals", "stretch", "embedding"], ...] = Field(
         ("orbitals", "stretch", "embedding"), description="pictures and cube files of one molecule, a bond of it stretched, map of features"

@@ -146,11 +146,11 @@ def _judge_states(
 ) -> dict[str, float]:
     """Add errors of orbitals, energies and forces to the rows; return what projection, PySCF and SCF did."""
     molecule, basis = job.molecule, job.method.basis
-    threshold = job.overlap_threshold or orbitals.chosen_threshold(means(rows["prediction"])["all"])
-    projector, whole = orbitals.canonical_projectors(overlap(molecule, basis), (threshold, orbitals.KEEP_ALL))
+    threshold = max(job.overlap_threshold or orbitals.chosen_threshold(means(rows["prediction"])["all"]), orbitals.PYSCF_THRESHOLD)
+    projector, whole = orbitals.canonical_projectors(overlap(molecule, basis), (threshold, orbitals.PYSCF_THRESHOLD))
     occupied = orbitals.occupied_count(molecule, basis)
     states = {"truth": State(orbitals.solve(truth, whole, occupied))}
-    if projector.dropped:
+    if projector.dropped > whole.dropped:
         states["projected"] = State(orbitals.solve(truth, projector, occupied))
     states |= {name: State(orbitals.solve(matrix, projector, occupied)) for name, matrix in matrices.items()}
     facts: dict[str, float] = {

@@ -35,7 +35,7 @@ def draw_fields(path: Path, molecule: Molecule, fields: Fields, titles: Sequence
             panel.set_axis_off()
         for panel, (name, title) in zip(row, names, strict=False):
             seen = _seen(np.moveaxis(fields.values[name], axis, 0)[middle:])
-            largest = float(np.abs(seen).max()) or 1.0
+            largest = float(np.quantile(np.abs(seen), 0.998)) or 1.0
             edges = [fields.origin[k] + fields.step[k] * np.arange(shape[k]) for k in (across, up)]
             levels = largest * np.array([-0.64, -0.32, -0.16, -0.08, -0.04, 0.04, 0.08, 0.16, 0.32, 0.64])
             panel.contourf(*edges, np.clip(seen.T, levels[0], levels[-1]), levels=levels, cmap="RdBu_r", extend="both")

@@ -113,8 +113,9 @@ def draw_molecule(predictor: Predictor, molecule: Molecule, manifest: Manifest, 
         lines |= {f"{level}_pyscf": target, f"{level}_model": sign * found}
     difference = states["model"].density_matrix() - states["pyscf"].density_matrix()
     found_fields = fields.write_cubes(molecule, method.basis, lines, {"density_difference": difference}, out / "cubes", SPACING)
-    titles = [[(f"{level}_{whose}", f"{level.upper()}, {whose}") for level in ("homo", "lumo")] for whose in ("pyscf", "model")]
-    titles = [row + [("density_difference", "density, model - PySCF")] * (number == 0) for number, row in enumerate(titles)]
+    names = {"pyscf": "PySCF", "model": "model"}
+    titles = [[(f"{level}_{whose}", f"{level.upper()}, {name}") for level in ("homo", "lumo")] for whose, name in names.items()]
+    titles[0].append(("density_difference", "density, model - PySCF"))
     scenes.draw_fields(out / "orbitals.png", molecule, found_fields, titles)
 
 
