@@ -78,7 +78,7 @@ class EnergyFunctional:
 
     def baseline(self, key: str = "minao") -> np.ndarray:
         """H0 [nao, nao], Hartree: one Fock build from an initial density."""
-        return self.energy_and_fock(self.guess(key))[1]
+        return self._canonical(np.asarray(self._solver.get_fock(dm=self._solver.get_init_guess(key=key))))
 
     def scf(self, density: np.ndarray, max_cycle: int = 50) -> ScfRun:
         """Run the SCF, PySCF's own settings and the method's threshold, from a density matrix [nao, nao]."""

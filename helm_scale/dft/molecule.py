@@ -8,10 +8,12 @@ import io
 
 import numpy as np
 from pyscf import dft, gto
+from pyscf.data import radii
 
 from helm_scale.basis import conventions, elements
 from helm_scale.basis.shells import ecp_core_electrons, shells_of
 from helm_scale.batch import Method, Molecule
+from helm_scale.units import BOHR_IN_ANGSTROM
 
 
 def check_electrons(molecule: Molecule, basis: str, where: str) -> None:
@@ -63,6 +65,13 @@ def kohn_sham(mol: gto.Mole, method: Method) -> dft.rks.RKS:
 def minao_hamiltonian(solver: dft.rks.RKS) -> np.ndarray:
     """One Fock build from the minao density in the label's own method: [nao, nao] Hartree, PySCF order."""
     return np.asarray(solver.get_fock(dm=solver.get_init_guess(key="minao")))
+
+
+def bonded(molecule: Molecule) -> np.ndarray:
+    """Which atoms are closer than 1.25 times the sum of their covalent radii (Cordero, as PySCF tabulates them): [N, N] bool."""
+    radius = radii.COVALENT[molecule.atomic_numbers] * BOHR_IN_ANGSTROM
+    apart = np.linalg.norm(molecule.positions[:, None] - molecule.positions[None], axis=-1)
+    return (apart < 1.25 * (radius[:, None] + radius)) & ~np.eye(len(radius), dtype=bool)
 
 
 def to_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Where a backbone puts atoms: principal components (and UMAP, where it is installed) of invariant node features.
 
 Features are the l = 0 channels of the last node states. Every atom is labelled by its element and its environment, the
-elements within 1.3 times the distance to its nearest neighbour.
+elements that it is bonded to.
 
 Axes: N atoms of all molecules, C channels.
 """
@@ -17,10 +17,8 @@ import torch
 from helm_scale.basis import elements
 from helm_scale.batch import Molecule
 from helm_scale.data.collate import collate
-from helm_scale.evaluation.assemble import distances
+from helm_scale.dft.molecule import bonded
 from helm_scale.model.helm import EnergyModel
-
-NEAR = 1.3  # times the distance to the nearest neighbour
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,11 @@ def node_features(model: EnergyModel, molecules: Sequence[Molecule]) -> np.ndarr
 
 
 def environments(molecules: Sequence[Molecule]) -> list[str]:
-    """Element and near neighbours of every atom, as O(CH); a lone atom has none: He()."""
+    """Element and bonded neighbours of every atom, as O(CH); a lone atom has none: He()."""
     names = []
     for molecule in molecules:
-        apart = distances(molecule) + np.diag(np.full(len(molecule.atomic_numbers), np.inf))
-        for number, row in zip(molecule.atomic_numbers, apart, strict=True):
-            near = sorted(elements.symbol(int(z)) for z in molecule.atomic_numbers[(row < NEAR * row.min()) & np.isfinite(row)])
+        for number, row in zip(molecule.atomic_numbers, bonded(molecule), strict=True):
+            near = sorted(elements.symbol(int(z)) for z in molecule.atomic_numbers[row])
             names.append(f"{elements.symbol(int(number))}({''.join(near)})")
     return names
 

@@ -23,9 +23,10 @@ def initial_density(mol: Any, model: Helm, method: Method) -> np.ndarray:
         ValueError: another basis, no ECP, ghost atoms, or elements, charge or multiplicity outside the model's range.
     """
     molecule = from_pyscf(mol, method.basis)
+    occupied = orbitals.occupied_count(molecule, method.basis)
     hamiltonian = predict_residual(model, molecule)
     if model.config.baseline != "none":
         hamiltonian = hamiltonian + EnergyFunctional(molecule, method).baseline(model.config.baseline)
     projector = orbitals.canonical_projectors(overlap(molecule, method.basis), (THRESHOLD,))[0]
-    found = orbitals.solve(hamiltonian, projector, orbitals.occupied_count(molecule, method.basis))
+    found = orbitals.solve(hamiltonian, projector, occupied)
     return from_canonical(found.density_matrix(), method.basis, molecule.atomic_numbers)

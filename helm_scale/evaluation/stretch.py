@@ -74,7 +74,7 @@ def stretched(molecule: Molecule, bond: tuple[int, int], factor: float) -> Molec
     tree = np.maximum(tree, tree.T)
     if not tree[first, second]:
         raise ValueError(
-            f"{molecule.key}: atoms {first} and {second} are no nearest neighbours that hold two parts together; choose others"
+            f"{molecule.key}: bond: atoms {first} and {second} do not hold two parts together; choose neighbours outside rings"
         )
     tree[first, second] = tree[second, first] = 0
     behind = connected_components(tree, directed=False)[1]
