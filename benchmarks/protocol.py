@@ -36,7 +36,7 @@ KEEP_EVERYTHING = 1e-6  # PySCF's own overlap threshold: the script knows no oth
 
 
 def jobs_of(quick: bool) -> list[Job]:
-    """Test molecules of the quickstart set of up to five atoms, with a made-up prediction each."""
+    """Test molecules of the quickstart set of up to five atoms (quick: three), with a made-up prediction each."""
     manifest = Manifest.load(DATA)
     reader, jobs = ShardReader(manifest), []
     for index in [i for i in manifest.split("test") if manifest.atoms[i] <= (3 if quick else 5)]:

@@ -38,3 +38,11 @@ def test_muon_is_compared_for_the_models_of_two_configs() -> None:
     rows = figures("muon.py")
     assert sorted(rows) == ["configs/quickstart.yaml", "configs/water.yaml"]
     assert all(row["matrices"] > 0 and row["float32_ratio"] > 0 and row["bfloat16_ratio"] > 0 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_protocol_finds_the_same_forces_as_the_script() -> None:
+    found = figures("protocol.py")
+    assert found["molecules"] == 1 and found["largest_relative_difference"] < 1e-6
+    assert all(found[who][f"{kind}seconds_per_molecule"] > 0 for who in ("script", "evaluation") for kind in ("", "cpu_"))
+    assert found["molecules_per_second_ratio"] > 0
