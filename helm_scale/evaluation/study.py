@@ -50,6 +50,7 @@ def run(predictor: Predictor, other: EnergyModel | None, manifest: Manifest, con
     parts = [report.tables(found)]
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "report.md").write_text(parts[0])
     pictures.draw_element_pairs(out / "error_by_element_pair.png", found["by_element_onsite"], found["by_element_pair_offsite"])
     pictures.draw_distances(out / "error_by_distance.png", found["by_distance_offsite"])
     if drawn is not None and "orbitals" in config.extras:
@@ -132,13 +133,22 @@ def _stretch(predictor: Predictor, molecule: Molecule, manifest: Manifest, confi
     """Stretch one bond; returns the table."""
     out = Path(config.out)
     bond = config.bond or stretch.longest_bond(molecule)
+    if bond is None:
+        return f"{molecule.key}: no bond outside rings to stretch.\n"
     settings = stretch.PointJob(molecule, np.zeros((0, 0)), manifest.method, predictor.baseline, config.overlap_threshold)
-    points = stretch.follow(molecule, bond, predictor.residual, settings, config.processes)
+    points, failed = stretch.follow(molecule, bond, predictor.residual, settings, config.processes)
     title = stretch.title(molecule, bond)
-    content: dict[str, Any] = {"molecule": molecule.key, "bond": bond, "units": "Hartree, Angstrom", "points": stretch.as_dict(points)}
+    content: dict[str, Any] = {
+        "molecule": molecule.key,
+        "bond": bond,
+        "units": "Hartree, Angstrom",
+        "points": stretch.as_dict(points),
+        "failed": failed,
+    }
     (out / "stretch.json").write_text(json.dumps(content, indent=1) + "\n")
-    scenes.draw_stretch(out / "stretch.png", title, points)
-    return f"{title}\n\n{stretch.table(points)}"
+    if points:
+        scenes.draw_stretch(out / "stretch.png", title, points)
+    return f"{title}\n\n{stretch.table(points, failed)}"
 
 
 def map_backbones(predictor: Predictor, other: EnergyModel, molecules: Sequence[Molecule], out: Path, name: str) -> str:
