@@ -59,7 +59,9 @@ def run(predictor: Predictor, other: EnergyModel | None, manifest: Manifest, con
         parts.append(_stretch(predictor, drawn, manifest, config))
     if other is not None and predictor.model is not None:
         molecules = [reader.read(index) for index in range(min(len(manifest), EMBEDDED))]
-        parts.append(map_backbones(predictor, other, molecules, out, Path(config.other).name if config.other else "random weights"))
+        parts.append(
+            map_backbones(predictor, other, molecules, out, f"other: {Path(config.other).name}" if config.other else "random weights")
+        )
     text = "\n".join(parts)
     (out / "report.md").write_text(text)
     return text

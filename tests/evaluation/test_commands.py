@@ -69,7 +69,21 @@ def _launch(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_evaluate_writes_everything_with_one_command_and_resumes(source: Path, dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
-    command = ("evaluate", "--source", source, "--data", dataset, "--out", out, "--orbital-molecules", 1, "--bond", "[0, 1]")
+    command = (
+        "evaluate",
+        "--source",
+        source,
+        "--data",
+        dataset,
+        "--out",
+        out,
+        "--orbital-molecules",
+        1,
+        "--bond",
+        "[0, 1]",
+        "--other",
+        source,
+    )
     done = _launch(*command)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| Hamiltonian | H MAE over molecules / uEh |")
@@ -90,6 +104,8 @@ def test_evaluate_writes_everything_with_one_command_and_resumes(source: Path, d
     assert rows["truth"]["energy_mae_meV"] < 1e-3 and rows["truth"]["forces_mae_meV_per_angstrom"] < 1e-2  # through a shard
     points = json.loads((out / "stretch.json").read_text())["points"]
     assert points[0]["reference"]["energy"] == pytest.approx(-76.2, abs=0.3) and points[-1]["factor"] == 1.5
+    with np.load(out / "embedding.npz", allow_pickle=False) as maps:  # beside itself
+        assert len(maps["atomic_numbers"]) == 6 and np.abs(maps["pca_0"] - maps["pca_1"]).max() < 1e-12 < np.abs(maps["pca_0"]).max()
     before = {path: path.stat().st_mtime_ns for path in (out / "molecules").iterdir()}
     again = _launch(*command, "--extras", "[]")
     assert again.returncode == 0 and len(before) == 2
