@@ -9,11 +9,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from helm_scale.batch import GraphBatch, Method
 from helm_scale.config import (
@@ -32,7 +33,7 @@ from helm_scale.config import (
     SplitConfig,
     parse,
 )
-from helm_scale.model.helm import Helm
+from helm_scale.model.helm import EnergyModel, Helm
 from helm_scale.model.weights import load_weights
 
 
@@ -80,7 +81,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not the record of a model ({error!r}); copy the folder again") from None
 
 
-def load_state(model: Helm, state: dict, where: str) -> None:
+def load_state(model: nn.Module, state: dict, where: str) -> None:
     """Copy weights into a model.
 
     Raises:
@@ -144,7 +145,7 @@ def finetune(config: FinetuneConfig) -> str:
 
 
 def evaluate(config: EvaluateConfig) -> str:
-    """Judge a model on a split of a dataset; writes report.json, report.md and pictures to `out`.
+    """Judge a model, or a folder of anybody's Hamiltonians, on a split of a dataset; writes tables, figures and cube files to `out`.
 
     Returns:
         The tables, Markdown.
@@ -152,29 +153,46 @@ def evaluate(config: EvaluateConfig) -> str:
         ValueError: no model, no such split, labels of another method, or a molecule outside the model's range.
     """
     from helm_scale.data.manifest import Manifest
-    from helm_scale.data.shards import ShardReader
-    from helm_scale.evaluation import prediction, protocol, report
+    from helm_scale.evaluation import predictors, protocol, study
 
+    manifest, other = Manifest.load(config.data), None
+    if predictors.is_folder(Path(config.source)):
+        return study.run(predictors.of_folder(Path(config.source), manifest.method.basis, config.ao_order), None, manifest, config)
     model, method = load_model(config.source)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    manifest = Manifest.load(config.data)
     protocol.check_method(method, manifest.method, config.data)
-    indices = manifest.split(config.split)[: config.max_molecules or None]
-    reader, drawn = ShardReader(manifest), protocol.pictured(manifest.atoms[indices])
+    if "embedding" in config.extras:
+        other = _backbone(config.other, model)
+    return study.run(predictors.of_model(model), other, manifest, config)
 
-    def jobs() -> Iterator[protocol.Job]:
-        for place, index in enumerate(indices):
-            molecule = reader.read(int(index))
-            yield protocol.Job(
-                molecule, prediction.predict_residual(model, molecule), manifest.method, model.config.baseline,
-                model.config.pair_cutoff, config.overlap_threshold,
-                with_orbitals=place < (config.orbital_molecules or len(indices)), keep_matrices=place == drawn,
-            )  # fmt: skip
 
-    records = list(protocol.evaluate_molecules(jobs(), config.processes, len(indices)))
-    settings = {name: getattr(config, name) for name in ("source", "data", "split", "overlap_threshold")}
-    about = settings | {"method": asdict(manifest.method), "model": model.config.model_dump(mode="json")}
-    return report.write_report(Path(config.out), records, about)
+def _backbone(source: str | None, like: Helm) -> EnergyModel:
+    """The trunk of a run, bundle or finetuned model, or random weights, in the architecture of another model."""
+    torch.manual_seed(0)
+    backbone = EnergyModel(like.config).to(like.reference.device).eval()
+    if source is not None:
+        folder, _ = find_model(source)
+        weights = load_weights(folder / "model.safetensors")
+        trunk = {name.removeprefix("trunk."): tensor for name, tensor in weights.items() if name.startswith("trunk.")}
+        load_state(backbone.trunk, trunk, str(folder))
+    return backbone
+
+
+def initial_guess(mol: Any, source: str | Path) -> np.ndarray:
+    """Density matrix to start an SCF from: `mf.kernel(dm0=initial_guess(mol, "bundle"))`.
+
+    Args:
+        mol: a PySCF Mole in the basis of the model, with its ECP; closed shell.
+        source: run folder or bundle folder.
+    Returns:
+        [nao, nao], PySCF's AO order.
+    Raises:
+        ValueError: no model, or a molecule outside its range: another basis, no ECP, ghost atoms, elements, charge, multiplicity.
+    """
+    from helm_scale.evaluation import guess
+
+    model, method = load_model(source)
+    return guess.initial_density(mol, model, method)
 
 
 def predict(config: PredictConfig) -> str:

@@ -92,3 +92,11 @@ def test_a_large_manifest_is_opened_and_read_at_any_step() -> None:
     found = figures("scale.py")
     assert found["samples"] == 200_000 and len(found["rows"]) == 4
     assert all(row["open_cpu_s"] > 0 and row["first_batch_cpu_s"] > 0 and row["peak_mb"] < 2000 for row in found["rows"])
+
+
+@pytest.mark.slow
+def test_protocol_finds_the_same_forces_as_the_script() -> None:
+    found = figures("protocol.py")
+    assert found["molecules"] == 1 and found["largest_relative_difference"] < 1e-6
+    assert all(found[who][f"{kind}seconds_per_molecule"] > 0 for who in ("script", "evaluation") for kind in ("", "cpu_"))
+    assert found["molecules_per_second_ratio"] > 0

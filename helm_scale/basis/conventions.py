@@ -95,3 +95,9 @@ def from_canonical(matrix: np.ndarray, source: str, shells_per_atom: Sequence[Se
     inverse = np.argsort(index)
     signed = matrix * sign[:, None] * sign
     return signed[..., inverse[:, None], inverse]
+
+
+def rows_from_canonical(coefficients: np.ndarray, source: str, shells_per_atom: Sequence[Sequence[int]]) -> np.ndarray:
+    """Reorder the rows of canonical orbital coefficients [nao, n] into the source's order; columns stay."""
+    index, sign = ao_order(source, shells_per_atom)
+    return (coefficients * sign[:, None])[np.argsort(index)]

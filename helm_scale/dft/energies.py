@@ -1,14 +1,30 @@
-"""The energy functional of one molecule: E[P] and F[P] of any density, in the method of the labels.
+"""The energy functional of one molecule: E[P], F[P], forces and dipole of any density, in the method of the labels.
 
-E[P] is evaluated afresh from the density (PySCF's `energy_tot`), so its error is second order in that of H. Matrices
-come and go in canonical AO order.
+E[P] is evaluated afresh from the density (PySCF's `energy_tot`), so its error is second order in that of H. Grid, integrals
+and fitting tensors are made once and serve every density. Matrices come and go in canonical AO order.
 """
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pyscf.dft.rks import RKS
 
 from helm_scale.batch import Method, Molecule
-from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham, minao_hamiltonian, to_canonical
+from helm_scale.dft.forces import gradients
+from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham, to_canonical
+from helm_scale.units import BOHR_IN_ANGSTROM
+
+
+@dataclass(frozen=True)
+class ScfRun:
+    """What one SCF took. energy: Hartree, of the last cycle. seconds: without grid and integrals, which were there."""
+
+    cycles: int
+    energy: float
+    seconds: float
+    converged: bool
 
 
 def overlap(molecule: Molecule, basis: str) -> np.ndarray:
@@ -31,33 +47,53 @@ class EnergyFunctional:
         self._solver = kohn_sham(self._mol, method)
         self._core: np.ndarray | None = None
 
+    def prepare(self) -> None:
+        """Make core Hamiltonian, grid and fitting tensors now; otherwise the first energy makes them."""
+        self._core = self._solver.get_hcore()
+        self._solver.grids.build(with_non0tab=True)
+        if self._method.auxbasis:
+            self._solver.with_df.build()
+
     def energy_and_fock(self, density: np.ndarray) -> tuple[float, np.ndarray]:
         """Total energy (Hartree) and Kohn-Sham matrix [nao, nao] (Hartree) of a density matrix [nao, nao]."""
         if self._core is None:
-            self._core = self._solver.get_hcore()
-        dm = from_canonical(density, self._method.basis, self._numbers)
+            self.prepare()
+        dm = self._pyscf(density)
         potential = self._solver.get_veff(self._mol, dm)
         energy = self._solver.energy_tot(dm, self._core, potential)
-        return float(energy), self._symmetric(self._core + np.asarray(potential))
+        return float(energy), self._canonical(self._core + np.asarray(potential))
 
-    def baseline(self) -> np.ndarray:
-        """H0 [nao, nao], Hartree: one Fock build from the minao density."""
-        return self._symmetric(minao_hamiltonian(self._solver))
+    def forces(self, densities: Sequence[np.ndarray], weighted: Sequence[np.ndarray]) -> np.ndarray:
+        """Analytic forces [n, N, 3], Hartree/Angstrom, of n densities and their energy-weighted densities [nao, nao]."""
+        states = ([self._pyscf(matrix) for matrix in part] for part in (densities, weighted))
+        return -gradients(self._solver, *states) / BOHR_IN_ANGSTROM
 
-    def scf_cycles(self, density: np.ndarray | None, max_cycle: int = 50) -> int:
-        """Cycles until the SCF converges from a density matrix [nao, nao], or from PySCF's minao guess if None.
+    def dipole(self, density: np.ndarray) -> np.ndarray:
+        """Dipole moment [3] of a density matrix, Debye, about the origin of the coordinates."""
+        return np.asarray(self._solver.dip_moment(self._mol, self._pyscf(density), unit="Debye", verbose=0))
 
-        Raises:
-            RuntimeError: not converged.
-        """
+    def guess(self, key: str) -> np.ndarray:
+        """PySCF's initial density matrix [nao, nao] of a kind: "minao", or "atom" for isolated atoms (SAD)."""
+        return self._canonical(np.asarray(self._solver.get_init_guess(key=key)))
+
+    def baseline(self, key: str = "minao") -> np.ndarray:
+        """H0 [nao, nao], Hartree: one Fock build from an initial density."""
+        return self._canonical(np.asarray(self._solver.get_fock(dm=self._solver.get_init_guess(key=key))))
+
+    def scf(self, density: np.ndarray, max_cycle: int = 50) -> ScfRun:
+        """Run the SCF, PySCF's own settings and the method's threshold, from a density matrix [nao, nao]."""
         solver: RKS = kohn_sham(self._mol, self._method)
-        solver.max_cycle = max_cycle
-        solver.kernel(dm0=None if density is None else from_canonical(density, self._method.basis, self._numbers))
-        if not solver.converged:
-            raise RuntimeError(f"{self._mol.elements}: SCF did not converge in {max_cycle} cycles; raise max_cycle")
-        return int(solver.cycles)
+        solver.max_cycle, solver.grids, solver._eri = max_cycle, self._solver.grids, self._solver._eri
+        if self._method.auxbasis:
+            solver.with_df = self._solver.with_df
+        start = time.perf_counter()
+        energy = solver.kernel(dm0=self._pyscf(density))
+        return ScfRun(int(solver.cycles), float(energy), time.perf_counter() - start, bool(solver.converged))
 
-    def _symmetric(self, matrix: np.ndarray) -> np.ndarray:
+    def _pyscf(self, matrix: np.ndarray) -> np.ndarray:
+        return from_canonical(matrix, self._method.basis, self._numbers)
+
+    def _canonical(self, matrix: np.ndarray) -> np.ndarray:
         """Canonical order, equal to its transpose to the last bit."""
         ordered = to_canonical(matrix, self._method.basis, self._numbers)
         return (ordered + ordered.T) / 2

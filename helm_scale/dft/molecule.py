@@ -8,10 +8,12 @@ import io
 
 import numpy as np
 from pyscf import dft, gto
+from pyscf.data import radii
 
 from helm_scale.basis import conventions, elements
 from helm_scale.basis.shells import ecp_core_electrons, shells_of
 from helm_scale.batch import Method, Molecule
+from helm_scale.units import BOHR_IN_ANGSTROM
 
 WITHOUT_VV10 = " without vv10"  # ends the name of a functional whose VV10 term did not enter the Kohn-Sham matrix
 
@@ -71,6 +73,13 @@ def minao_hamiltonian(solver: dft.rks.RKS) -> np.ndarray:
     return np.asarray(solver.get_fock(dm=solver.get_init_guess(key="minao")))
 
 
+def bonded(molecule: Molecule) -> np.ndarray:
+    """Which atoms are closer than 1.25 times the sum of their covalent radii (Cordero, as PySCF tabulates them): [N, N] bool."""
+    radius = radii.COVALENT[molecule.atomic_numbers] * BOHR_IN_ANGSTROM
+    apart = np.linalg.norm(molecule.positions[:, None] - molecule.positions[None], axis=-1)
+    return (apart < 1.25 * (radius[:, None] + radius)) & ~np.eye(len(radius), dtype=bool)
+
+
 def to_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
     """PySCF order -> canonical order, [..., nao, nao]."""
     return conventions.to_canonical(matrix, "pyscf", [shells_of(basis, int(z)) for z in atomic_numbers])
@@ -79,3 +88,22 @@ def to_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -> 
 def from_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
     """Canonical order -> PySCF order, [..., nao, nao]."""
     return conventions.from_canonical(matrix, "pyscf", [shells_of(basis, int(z)) for z in atomic_numbers])
+
+
+def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
+    """The molecule of somebody's PySCF Mole, if it is one that `build_mol` would build in this basis.
+
+    Raises:
+        ValueError: element not covered, ghost atoms, another basis, Cartesian orbitals, or an ECP that is missing or differs.
+    """
+    numbers = np.array([gto.charge(mol.atom_symbol(i)) for i in range(mol.natm)])
+    molecule = Molecule("mol", numbers, mol.atom_coords(unit="Angstrom"), mol.charge, mol.spin + 1)
+    wanted = build_mol(molecule, basis)
+    if mol.nelectron != wanted.nelectron:
+        raise ValueError(
+            f"mol: got {mol.nelectron} electrons outside ECPs, wanted {wanted.nelectron}; give ecp={basis!r} for Z > 36, no ghosts"
+        )
+    names = ("int1e_ovlp", "int1e_kin")
+    if mol.nao != wanted.nao or any(np.abs(mol.intor(name) - wanted.intor(name)).max() > 1e-8 for name in names):
+        raise ValueError(f"mol: got another basis ({mol.nao} orbitals), wanted basis={basis!r}, spherical ({wanted.nao} orbitals)")
+    return molecule

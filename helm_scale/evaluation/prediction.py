@@ -82,7 +82,8 @@ def write_prediction(job: PredictJob) -> Path:
         hamiltonian = hamiltonian + EnergyFunctional(molecule, job.method).baseline()
     projector = orbitals.canonical_projectors(overlap(molecule, basis), (job.overlap_threshold,))[0]
     found = orbitals.solve(hamiltonian, projector, orbitals.occupied_count(molecule, basis))
-    index, _ = conventions.ao_order("pyscf", [shells_of(basis, int(z)) for z in numbers])
+    shells = [shells_of(basis, int(z)) for z in numbers]
+    index, _ = conventions.ao_order("pyscf", shells)
     fields = {
         "about": np.array(ABOUT),
         "method": np.array(json.dumps(asdict(job.method), sort_keys=True)),
@@ -91,11 +92,12 @@ def write_prediction(job: PredictJob) -> Path:
         "charge": np.array(molecule.charge),
         "spin_multiplicity": np.array(molecule.spin_multiplicity),
         "canonical_from_pyscf": index,
+        "ao_order": np.array("canonical"),
         "hamiltonian": hamiltonian,
         "hamiltonian_pyscf": from_canonical(hamiltonian, basis, numbers),
         "density_matrix_pyscf": from_canonical(found.density_matrix(), basis, numbers),
         "mo_energy": found.energies,
-        "mo_coeff_pyscf": found.coefficients[np.argsort(index)],
+        "mo_coeff_pyscf": conventions.rows_from_canonical(found.coefficients, "pyscf", shells),
         "mo_occ": 2.0 * (np.arange(len(found.energies)) < found.occupied),
         "overlap_threshold": np.array(job.overlap_threshold),
         "orbitals_dropped": np.array(projector.dropped),

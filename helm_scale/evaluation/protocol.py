@@ -1,27 +1,39 @@
-"""What one molecule's predicted Hamiltonian is worth: its error, its orbitals, its energy, beside the true Hamiltonian.
+"""What one molecule's predicted Hamiltonian is worth: its error, its orbitals, its energy and forces, beside the true one.
 
-Every row goes through the same code. `prediction`, `rebuilt` (one Fock build from the predicted density), `baseline`
-(H0 alone) and `truncated` (the true H without the pairs beyond the model's range) are compared with the true H under
-the same projector. `truth`, the true H itself, is compared with the stored energy and with its own orbitals without
-projection: that row is the error of the pipeline, not of a model.
+Every row goes through the same code:
+
+    prediction   the Hamiltonian to judge
+    rebuilt      one Fock build from its density
+    truth        the true H against its stored labels (energy, forces) and against the Fock matrix of its own density
+    projected    the true H in the projected space, against the true H: what the overlap threshold alone costs
+    truncated    the true H without the pairs beyond the model's range
+    minao, sad   baselines: one Fock build from the minao density, from the densities of the isolated atoms
+
+All rows but `truth` and `projected` are compared with the true H under the same projector, so `truth` and `projected` hold the
+error of the pipeline and the others that of a Hamiltonian. Rows that would repeat another are left out.
 """
 
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from helm_scale.batch import Method, Molecule
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.processes import run_parallel
-from helm_scale.evaluation import orbitals
+from helm_scale.evaluation import orbitals, records
 from helm_scale.evaluation.assemble import distances, truncate
+from helm_scale.evaluation.comparison import State, compare
 from helm_scale.evaluation.errors import hamiltonian_errors
-from helm_scale.evaluation.orbitals import Orbitals, Projector
-from helm_scale.evaluation.tally import Tally, tally
+from helm_scale.evaluation.orbitals import Projector
+from helm_scale.evaluation.records import Record
+from helm_scale.evaluation.tally import Tally, means, tally
 
-ROWS = ("prediction", "rebuilt", "truth", "truncated", "baseline")
-_NO_PROJECTION = 1e-12  # below the smallest overlap eigenvalue of any molecule here
+ROWS = ("prediction", "rebuilt", "truth", "projected", "truncated", "minao", "sad")
+DEPTHS = ("matrix", "orbitals", "energies", "forces", "scf")
+_GUESSES = {"minao": "minao", "sad": "atom"}  # row -> PySCF's name of the density
 
 
 @dataclass(frozen=True)
@@ -29,11 +41,13 @@ class Job:
     """One molecule to judge.
 
     Attributes:
-        molecule: with hamiltonian; energy and baseline_hamiltonian where the dataset has them.
+        molecule: with hamiltonian; energy, forces and baseline_hamiltonian where the dataset has them.
         residual: predicted H - H0 [nao, nao] float64, Hartree, canonical order.
         method: of the labels. baseline: H0 of the model, "none" or "minao". pair_cutoff: range of the model, Angstrom.
-        overlap_threshold: of the canonical orthogonalisation.
-        with_orbitals: also orbitals and energies, by PySCF. keep_matrices: hand H and its prediction back, for a picture.
+        overlap_threshold: of the canonical orthogonalisation; None: chosen from the error of H.
+        depth: one of DEPTHS; each includes those before it and costs more.
+        inference_seconds: what the prediction took.
+        record: file that keeps the findings; the same job is not done twice.
     """
 
     molecule: Molecule
@@ -41,35 +55,14 @@ class Job:
     method: Method
     baseline: str
     pair_cutoff: float
-    overlap_threshold: float
-    with_orbitals: bool = True
-    keep_matrices: bool = False
+    overlap_threshold: float | None = None
+    depth: str = "forces"
+    inference_seconds: float = 0.0
+    record: Path | None = None
 
-
-@dataclass(frozen=True)
-class Record:
-    """Findings on one molecule.
-
-    Attributes:
-        rows: sums and counts, Hartree, by row and name (errors.hamiltonian_errors, _compare).
-        facts: nao, far_pairs; with orbitals also occupied, overlap_smallest, orbitals_dropped.
-        matrices: (H, predicted H) [nao, nao] Hartree if asked for.
-    """
-
-    key: str
-    atomic_numbers: np.ndarray
-    rows: dict[str, Tally]
-    facts: dict[str, float]
-    matrices: tuple[np.ndarray, np.ndarray] | None = None
-
-
-@dataclass(frozen=True)
-class _State:
-    """Orbitals, the energy of their density (Hartree), the Kohn-Sham matrix of that density."""
-
-    orbitals: Orbitals
-    energy: float
-    fock: np.ndarray
+    def reaches(self, depth: str) -> bool:
+        """Whether the job goes as deep as this."""
+        return DEPTHS.index(self.depth) >= DEPTHS.index(depth)
 
 
 def check_method(model: Method, data: Method, where: str) -> None:
@@ -80,11 +73,6 @@ def check_method(model: Method, data: Method, where: str) -> None:
                 f"{where}: labels of another method: {name} is {getattr(data, name)!r}, the model learned {getattr(model, name)!r};"
                 f" wanted data of {model}, got {data}"
             )
-
-
-def pictured(atoms: np.ndarray) -> int:
-    """Place of the molecule to draw: the largest of at most 12 atoms, else the smallest."""
-    return int(np.argmax(np.where(atoms <= 12, atoms, -atoms)))
 
 
 def evaluate_molecules(jobs: Iterable[Job], processes: int, total: int) -> Iterator[Record]:
@@ -98,27 +86,20 @@ def evaluate_molecules(jobs: Iterable[Job], processes: int, total: int) -> Itera
 
 
 def evaluate_molecule(job: Job) -> Record:
-    """Judge one molecule.
+    """Judge one molecule, or read what was found when the same job was done before.
 
     Raises:
         ValueError: no label, a label of another size than the prediction, or not a closed shell.
     """
-    molecule, basis = job.molecule, job.method.basis
     truth = _label(job)
-    functional = EnergyFunctional(molecule, job.method)
-    base = molecule.baseline_hamiltonian
-    if job.baseline != "none" and base is None:
-        base = functional.baseline()
-    below = np.zeros_like(truth) if job.baseline == "none" or base is None else base
-    far = distances(molecule) >= job.pair_cutoff
-    inside = truncate(truth - below, molecule, basis, job.pair_cutoff) + below if far.any() else truth
-    matrices = {"prediction": job.residual + below, "truncated": inside} | ({} if base is None else {"baseline": base})
-    rows = {name: hamiltonian_errors(matrix - truth, truth, molecule, basis) for name, matrix in matrices.items()}
-    facts: dict[str, float] = {"nao": len(truth), "far_pairs": int(far.sum()) // 2}
-    if job.with_orbitals:
-        facts |= _judge_orbitals(job, functional, truth, matrices, rows)
-    kept = (truth, matrices["prediction"]) if job.keep_matrices else None
-    return Record(molecule.key, molecule.atomic_numbers, rows, facts, kept)
+    mark = records.fingerprint(replace(job, record=None, inference_seconds=0.0)) if job.record else ""
+    known = records.load(job.record, mark) if job.record else None
+    if known is not None:
+        return known
+    record = _judge(job, truth)
+    if job.record:
+        records.save(record, job.record, mark)
+    return record
 
 
 def _label(job: Job) -> np.ndarray:
@@ -130,43 +111,119 @@ def _label(job: Job) -> np.ndarray:
     return truth
 
 
-def _judge_orbitals(
+def _judge(job: Job, truth: np.ndarray) -> Record:
+    molecule, basis = job.molecule, job.method.basis
+    start = time.perf_counter()
+    functional = EnergyFunctional(molecule, job.method)
+    if job.reaches("orbitals"):
+        functional.prepare()
+    facts = {"seconds_inference": job.inference_seconds, "seconds_setup": time.perf_counter() - start}
+    far = distances(molecule) >= job.pair_cutoff
+    facts |= {"nao": len(truth), "far_pairs": int(far.sum()) // 2}
+    matrices = _matrices(job, functional, truth, bool(far.any()))
+    rows = {name: hamiltonian_errors(matrix - truth, truth, molecule, basis) for name, matrix in matrices.items()}
+    if job.reaches("orbitals"):
+        facts |= _judge_states(job, functional, truth, matrices, rows)
+    return Record(molecule.key, molecule.atomic_numbers, rows, facts)
+
+
+def _matrices(job: Job, functional: EnergyFunctional, truth: np.ndarray, truncated: bool) -> dict[str, np.ndarray]:
+    """The Hamiltonians to judge by row. Baselines are made where orbitals are, or where the dataset has them."""
+    molecule = job.molecule
+    bases = {"minao": molecule.baseline_hamiltonian} if molecule.baseline_hamiltonian is not None else {}
+    for row, guess in _GUESSES.items():
+        if row not in bases and (job.reaches("orbitals") or row == job.baseline):
+            bases[row] = functional.baseline(guess)
+    below = np.zeros_like(truth) if job.baseline == "none" else bases[job.baseline]
+    matrices = {"prediction": job.residual + below}
+    if truncated:
+        matrices["truncated"] = truncate(truth - below, molecule, job.method.basis, job.pair_cutoff) + below
+    return matrices | bases
+
+
+def _judge_states(
     job: Job, functional: EnergyFunctional, truth: np.ndarray, matrices: dict[str, np.ndarray], rows: dict[str, Tally]
 ) -> dict[str, float]:
-    """Add orbital and energy errors to the rows; return what the projection did."""
+    """Add errors of orbitals, energies and forces to the rows; return what projection, PySCF and SCF did."""
     molecule, basis = job.molecule, job.method.basis
-    thresholds = (job.overlap_threshold, _NO_PROJECTION)
-    projector, whole = orbitals.canonical_projectors(overlap(molecule, basis), thresholds)
+    threshold = max(job.overlap_threshold or orbitals.chosen_threshold(means(rows["prediction"])["all"]), orbitals.PYSCF_THRESHOLD)
+    projector, whole = orbitals.canonical_projectors(overlap(molecule, basis), (threshold, orbitals.PYSCF_THRESHOLD))
     occupied = orbitals.occupied_count(molecule, basis)
-    reference = _solve(truth, projector, occupied, functional)
-    rows["truth"] = _compare(reference.orbitals, orbitals.solve(truth, whole, occupied), projector.overlap)
-    if molecule.energy is not None:
-        rows["truth"]["energy"] = tally(reference.energy - molecule.energy)
-    states = {name: reference if matrix is truth else _solve(matrix, projector, occupied, functional) for name, matrix in matrices.items()}
-    rebuilt = states["prediction"].fock
-    states["rebuilt"] = _solve(rebuilt, projector, occupied, functional)
-    rows["rebuilt"] = hamiltonian_errors(rebuilt - truth, truth, molecule, basis)
+    states = {"truth": State(orbitals.solve(truth, whole, occupied))}
+    if projector.dropped > whole.dropped:
+        states["projected"] = State(orbitals.solve(truth, projector, occupied))
+    states |= {name: State(orbitals.solve(matrix, projector, occupied)) for name, matrix in matrices.items()}
+    facts: dict[str, float] = {
+        "occupied": occupied, "overlap_smallest": projector.smallest, "overlap_threshold": threshold,
+        "orbitals_dropped": projector.dropped, "ghosts_unprojected": _ghosts(matrices["prediction"], whole, states["truth"]),
+    }  # fmt: skip
+    if job.reaches("energies"):
+        facts["seconds_energy"], focks = _add_energies(functional, projector, states)
+        for name, row in (("prediction", "rebuilt"), ("truth", "truth")):
+            rows[row] = hamiltonian_errors(focks[name] - truth, truth, molecule, basis)
+        again = State(orbitals.solve(focks["truth"], whole, occupied))
+        rows["truth"] |= compare(again, states["truth"], whole.overlap)
+    if job.reaches("forces"):
+        facts["seconds_forces"] = _add_forces(functional, states)
+    rows["truth"] = rows.get("truth", {}) | _against_labels(molecule, states["truth"])
+    reference = states.get("projected", states["truth"])
     for name, state in states.items():
-        rows[name] |= _compare(state.orbitals, reference.orbitals, projector.overlap)
-        rows[name]["energy"] = tally(state.energy - reference.energy)
-    return {"occupied": occupied, "overlap_smallest": projector.smallest, "orbitals_dropped": projector.dropped}
+        if name != "truth":
+            target = states["truth"] if name == "projected" else reference
+            rows[name] = rows.get(name, {}) | compare(state, target, whole.overlap)
+    if job.reaches("scf"):
+        facts |= _scf(functional, states)
+    return facts
 
 
-def _solve(hamiltonian: np.ndarray, projector: Projector, occupied: int, functional: EnergyFunctional) -> _State:
-    found = orbitals.solve(hamiltonian, projector, occupied)
-    return _State(found, *functional.energy_and_fock(found.density_matrix()))
+def _ghosts(hamiltonian: np.ndarray, whole: Projector, truth: State) -> int:
+    """Ghosts among the occupied orbitals of a matrix when nothing is projected out."""
+    found = orbitals.solve(hamiltonian, whole, truth.orbitals.occupied)
+    return orbitals.ghost_count(orbitals.occupied_weights(found, truth.orbitals, whole.overlap))
 
 
-def _compare(found: Orbitals, reference: Orbitals, overlap_: np.ndarray) -> Tally:
-    """Errors of orbital energies (Hartree) and of the occupied space; both with the same count of occupied orbitals."""
-    filled = slice(0, reference.occupied)
-    weights = orbitals.occupied_weights(found, reference, overlap_)
-    return {
-        "occupied": tally(found.energies[filled] - reference.energies[filled]),
-        "homo": tally(found.homo - reference.homo),
-        "lumo": tally(found.lumo - reference.lumo),
-        "gap": tally(found.gap - reference.gap),
-        "subspace_overlap": tally(orbitals.subspace_overlap(weights)),
-        "lost_occupied": tally(orbitals.lost_occupied(weights)),
-        "ghosts": tally(orbitals.ghost_count(weights)),
-    }
+def _add_energies(functional: EnergyFunctional, projector: Projector, states: dict[str, State]) -> tuple[float, dict[str, np.ndarray]]:
+    """Add energy and dipole to every state, and the rebuilt one to the states; return seconds per density and Fock matrices."""
+    start = time.perf_counter()
+    focks = {}
+    for name in states:
+        states[name], focks[name] = _with_energy(functional, states[name])
+    rebuilt = orbitals.solve(focks["prediction"], projector, states["truth"].orbitals.occupied)
+    states["rebuilt"], _ = _with_energy(functional, State(rebuilt))
+    return (time.perf_counter() - start) / len(states), focks
+
+
+def _with_energy(functional: EnergyFunctional, state: State) -> tuple[State, np.ndarray]:
+    density = state.orbitals.density_matrix()
+    energy, fock = functional.energy_and_fock(density)
+    return replace(state, energy=energy, dipole=functional.dipole(density)), fock
+
+
+def _add_forces(functional: EnergyFunctional, states: dict[str, State]) -> float:
+    """Add forces to every state, all at once; return seconds per density."""
+    start = time.perf_counter()
+    found = [state.orbitals for state in states.values()]
+    forces = functional.forces([one.density_matrix() for one in found], [one.energy_weighted_density() for one in found])
+    states.update({name: replace(state, forces=one) for (name, state), one in zip(states.items(), forces, strict=True)})
+    return (time.perf_counter() - start) / len(found)
+
+
+def _against_labels(molecule: Molecule, truth: State) -> Tally:
+    found: Tally = {}
+    if molecule.energy is not None and truth.energy is not None:
+        found["energy"] = tally(truth.energy - molecule.energy)
+    if molecule.forces is not None and truth.forces is not None:
+        found["forces"] = tally(truth.forces - molecule.forces)
+    return found
+
+
+def _scf(functional: EnergyFunctional, states: dict[str, State]) -> dict[str, float]:
+    """SCF from the predicted and the true density and from PySCF's guesses: cycles, seconds, whether all end alike."""
+    guesses = {name: states[name].orbitals.density_matrix() for name in ("prediction", "truth")}
+    guesses |= {row: functional.guess(key) for row, key in _GUESSES.items()}
+    runs = {name: functional.scf(density) for name, density in guesses.items()}
+    ended = [run.energy for run in runs.values() if run.converged]
+    facts: dict[str, float] = {"scf_energy_spread": max(ended) - min(ended) if ended else 0.0}
+    for name, run in runs.items():
+        facts |= {f"scf_cycles_{name}": run.cycles, f"scf_seconds_{name}": run.seconds, f"scf_converged_{name}": float(run.converged)}
+    return facts

@@ -1,38 +1,48 @@
-"""The evaluation as report.json, as tables and as pictures. Units stand in every name and every table head."""
+"""The evaluation as report.json and as tables. Units stand in every name and every table head."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from helm_scale.basis import elements
-from helm_scale.evaluation import pictures
-from helm_scale.evaluation.protocol import ROWS, Record
+from helm_scale.evaluation.orbitals import LARGEST_THRESHOLD
+from helm_scale.evaluation.protocol import ROWS
+from helm_scale.evaluation.records import Record
 from helm_scale.evaluation.tally import Tally, add, means
 from helm_scale.units import HARTREE_IN_MEV, MICROHARTREE
 
 _TITLES = {
     "prediction": "prediction",
     "rebuilt": "prediction, one Fock rebuild",
-    "truth": "true H (against stored labels)",
+    "truth": "true H, against stored labels and its own Fock matrix",
+    "projected": "true H, projected: cost of the overlap threshold",
     "truncated": "true H within the cutoff",
-    "baseline": "H0 alone",
+    "minao": "minao H0",
+    "sad": "isolated atoms (SAD) H0",
 }
-_QUANTITIES = {  # name in the tally -> (name in the report, head in the table, factor from Hartree)
-    "all": ("hamiltonian_mae_over_elements_uEh", "H MAE over elements / uEh", 1 / MICROHARTREE),
-    "onsite": ("hamiltonian_onsite_mae_uEh", "on-site / uEh", 1 / MICROHARTREE),
-    "offsite": ("hamiltonian_offsite_mae_uEh", "off-site / uEh", 1 / MICROHARTREE),
-    "occupied": ("occupied_energy_mae_uEh", "occupied e / uEh", 1 / MICROHARTREE),
-    "homo": ("homo_mae_uEh", "HOMO / uEh", 1 / MICROHARTREE),
-    "lumo": ("lumo_mae_uEh", "LUMO / uEh", 1 / MICROHARTREE),
-    "gap": ("gap_mae_uEh", "gap / uEh", 1 / MICROHARTREE),
-    "energy": ("energy_mae_meV", "E / meV", HARTREE_IN_MEV),
-    "lost_occupied": ("lost_occupied_per_molecule", "lost occupied per molecule", 1.0),
-    "ghosts": ("ghosts_per_molecule", "ghosts per molecule", 1.0),
-    "subspace_overlap": ("occupied_subspace_overlap", "occupied overlap", 1.0),
-}
+Quantity = tuple[str, str, str, float]  # name in the tally, name in the report, head of the column, factor
+_MATRIX: tuple[Quantity, ...] = (
+    ("all", "hamiltonian_mae_over_elements_uEh", "H MAE over elements / uEh", 1 / MICROHARTREE),
+    ("onsite", "hamiltonian_onsite_mae_uEh", "on-site / uEh", 1 / MICROHARTREE),
+    ("offsite", "hamiltonian_offsite_mae_uEh", "off-site / uEh", 1 / MICROHARTREE),
+)
+_ORBITALS: tuple[Quantity, ...] = (
+    ("occupied", "occupied_energy_mae_uEh", "occupied e / uEh", 1 / MICROHARTREE),
+    ("homo", "homo_mae_uEh", "HOMO / uEh", 1 / MICROHARTREE),
+    ("lumo", "lumo_mae_uEh", "LUMO / uEh", 1 / MICROHARTREE),
+    ("gap", "gap_mae_uEh", "gap / uEh", 1 / MICROHARTREE),
+    ("coefficients", "coefficient_similarity_percent", "C similarity / %", 100.0),
+    ("subspace_overlap", "occupied_subspace_overlap_percent", "occupied overlap / %", 100.0),
+    ("density", "density_matrix_mae_1e-6", "P MAE / 1e-6", 1e6),
+    ("ghosts", "ghosts_per_molecule", "ghosts per molecule", 1.0),
+)
+_ENERGIES: tuple[Quantity, ...] = (
+    ("energy", "energy_mae_meV", "E / meV", HARTREE_IN_MEV),
+    ("forces", "forces_mae_meV_per_angstrom", "F / meV/A", HARTREE_IN_MEV),
+    ("dipole", "dipole_error_mD", "dipole / mD", 1000.0),
+)
+_ONLY_IN_JSON: Quantity = ("lost_occupied", "lost_occupied_per_molecule", "", 1.0)
 _OVER_MOLECULES = ("hamiltonian_mae_over_molecules_uEh", "H MAE over molecules / uEh")
 _MEDIAN = ("hamiltonian_mae_median_uEh", "median molecule / uEh")
 _PARTS = {"element": "by_element_onsite", "pair": "by_element_pair_offsite", "degree": "by_irrep_degree", "distance": "by_distance_offsite"}
@@ -41,13 +51,14 @@ _PART_HEADS = {
     "by_element_onsite": "element, on-site",
     "by_element_pair_offsite": "element pair, off-site",
 }
-_LARGEST_THRESHOLD = 1e-2  # projection alone then costs benzene 98 meV and 79 uEh (occupied orbital energies)
-_ONLY_IN_JSON = ("lost_occupied", "subspace_overlap")
+_SECONDS = ("inference", "setup", "energy", "forces")
+_GUESSES = {"truth": "true density", "prediction": "predicted density", "minao": "minao", "sad": "isolated atoms"}
+SAME_ENERGY = 1e-7  # Hartree
 NOTE = (
-    "H MAE: mean of |dH| over all nao^2 elements, averaged over molecules or over all elements of all molecules. Energies: E[P] of the"
-    " density (energy_tot). Every row but the true H's is compared with the true H through the same projector; the true H with the stored"
-    " energy, and with its own orbitals without projection. Ghosts: occupied orbitals that lie for less than half in the occupied space"
-    " compared with."
+    "H MAE: mean of |dH| over all nao^2 elements, averaged over molecules or over all elements of all molecules. E: `energy_tot` of the"
+    " density, second order in dH; F: analytic gradient with the row's own orbitals and orbital energies, first order in dH. Rows are"
+    " compared with the true H through the same projector. Ghosts: occupied orbitals that lie for less than half in the occupied space"
+    " compared with. C similarity means nothing where orbitals are degenerate; the occupied overlap does."
 )
 
 
@@ -55,35 +66,77 @@ def build_report(records: Sequence[Record], about: dict[str, Any]) -> dict[str, 
     """Reduce records to the report.
 
     Args:
-        about: what was evaluated and how (source, data, split, method, overlap_threshold ...); copied in front.
+        about: what was evaluated and how (source, data, split, method ...); copied in front.
     Raises:
         ValueError: no records.
     """
     if not records:
         raise ValueError(f"evaluation of {about}: no molecules; wanted at least one in the split")
     ordered = sorted(records, key=lambda record: record.key)
-    rows = {row: [record.rows[row] for record in ordered if row in record.rows] for row in ROWS}
+    rows = {row: [record.rows[row] for record in ordered if record.rows.get(row)] for row in ROWS}
     prediction = add(rows["prediction"])
     return {
         **about,
         "molecules": len(ordered),
-        "molecules_with_orbitals": sum("occupied" in record.facts for record in ordered),
+        **{f"molecules_with_{what}": sum(name in r.facts for r in ordered) for what, name in _COUNTED.items()},
         "pairs_beyond_cutoff": sum(int(record.facts["far_pairs"]) for record in ordered),
-        "orbitals_dropped_by_projection": sum(int(record.facts.get("orbitals_dropped", 0)) for record in ordered),
-        "overlap_smallest_eigenvalue": min((r.facts["overlap_smallest"] for r in ordered if "occupied" in r.facts), default=None),
+        "projection": _projection(ordered),
         "rows": {row: _quantities(tallies) for row, tallies in rows.items() if tallies},
+        "seconds_per_molecule": {name: _mean_fact(ordered, f"seconds_{name}") for name in _SECONDS},
+        "scf": _scf(ordered),
         **{title: _part(prediction, part) for part, title in _PARTS.items()},
         "by_molecule": {
-            r.key: {"atoms": len(r.atomic_numbers)} | r.facts | {row: _quantities([one]) for row, one in r.rows.items()} for r in ordered
+            r.key: {"atoms": len(r.atomic_numbers)} | r.facts | {row: _quantities([one]) for row, one in r.rows.items() if one}
+            for r in ordered
         },
         "note": NOTE,
+    }
+
+
+_COUNTED = {"orbitals": "occupied", "energies": "seconds_energy", "forces": "seconds_forces", "scf": "scf_energy_spread"}
+
+
+def _mean_fact(records: Sequence[Record], name: str) -> float | None:
+    """Mean over the molecules that have it."""
+    found = [record.facts[name] for record in records if name in record.facts]
+    return sum(found) / len(found) if found else None
+
+
+def _projection(records: Sequence[Record]) -> dict[str, float] | None:
+    """What canonical orthogonalisation did to the molecules with orbitals."""
+    facts = [record.facts for record in records if "occupied" in record.facts]
+    if not facts:
+        return None
+    return {
+        "threshold_smallest": min(one["overlap_threshold"] for one in facts),
+        "threshold_largest": max(one["overlap_threshold"] for one in facts),
+        "overlap_smallest_eigenvalue": min(one["overlap_smallest"] for one in facts),
+        "orbitals_dropped": sum(one["orbitals_dropped"] for one in facts),
+        "ghosts_without_projection": sum(one["ghosts_unprojected"] for one in facts),
+    }
+
+
+def _scf(records: Sequence[Record]) -> dict[str, Any] | None:
+    """Cycles and seconds by initial density, over the molecules whose SCF converged from all of them."""
+    ran = [record for record in records if "scf_energy_spread" in record.facts]
+    fine = [record for record in ran if all(record.facts[f"scf_converged_{name}"] for name in _GUESSES)]
+    if not ran:
+        return None
+    return {
+        "molecules": len(fine),
+        "not_converged": sorted(record.key for record in ran if record not in fine),
+        "other_energy": sorted(record.key for record in fine if record.facts["scf_energy_spread"] > SAME_ENERGY),
+        "largest_energy_spread_Eh": max((record.facts["scf_energy_spread"] for record in fine), default=None),
+        "cycles": {name: _mean_fact(fine, f"scf_cycles_{name}") for name in _GUESSES},
+        "seconds": {name: _mean_fact(fine, f"scf_seconds_{name}") for name in _GUESSES},
     }
 
 
 def _quantities(tallies: Sequence[Tally]) -> dict[str, float]:
     """Means of one row, in the report's units."""
     averaged = means(add(tallies))
-    found = {name: averaged[key] * factor for key, (name, _, factor) in _QUANTITIES.items() if key in averaged}
+    every = (*_MATRIX, *_ORBITALS, *_ENERGIES, _ONLY_IN_JSON)
+    found = {name: averaged[key] * factor for key, name, _, factor in every if key in averaged}
     each = np.array([means(one)["all"] for one in tallies if "all" in one])
     if not len(each):
         return found
@@ -115,72 +168,103 @@ def _order(part: str, name: str) -> tuple[float, ...]:
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Markdown: the rows; then irrep degrees, elements and element pairs of the prediction."""
-    heads = [_OVER_MOLECULES, _MEDIAN, *[(name, head) for key, (name, head, _) in _QUANTITIES.items() if key not in _ONLY_IN_JSON]]
-    lines = [_line(["Hamiltonian", *[head for _, head in heads]]), _line(["---"] + ["---:"] * len(heads))]
-    for row, values in report["rows"].items():
-        lines.append(_line([_TITLES[row], *[_number(values.get(name)) for name, _ in heads]]))
-    smallest = report["overlap_smallest_eigenvalue"]
-    lines += ["", f"{report['molecules']} molecules, {report['molecules_with_orbitals']} of them with orbitals and energies."]
-    if smallest is not None:
-        lines[-1] += (
-            f" Overlap eigenvalues below {report['overlap_threshold']:g} were projected out: {report['orbitals_dropped_by_projection']}"
-            f" (smallest {smallest:.1e})."
-        )
-    lines += [f"Pairs beyond the model's range: {report['pairs_beyond_cutoff']}.", _worst(report), report["note"], *_ghost_warning(report)]
+    """Markdown: Hamiltonians, orbitals, energies and forces by row; SCF; then irrep degrees, elements and element pairs."""
+    matrix = [_OVER_MOLECULES, _MEDIAN, *[(name, head) for _, name, head, _ in _MATRIX]]
+    lines = _by_row(report, matrix)
+    for block in (_ORBITALS, _ENERGIES):
+        lines += _by_row(report, [(name, head) for _, name, head, _ in block])
+    lines += _scf_table(report["scf"])
+    lines += [_counts(report), *_projection_line(report), _seconds_line(report), _worst(report), report["note"], *_ghost_warning(report)]
     for title, head in _PART_HEADS.items():
-        lines += ["", _line([head, "H MAE / uEh", "matrix elements"]), _line(["---", "---:", "---:"])]
-        lines += [_line([name, _number(part["mae_uEh"]), f"{part['matrix_elements']:.0f}"]) for name, part in report[title].items()]
+        lines += ["", *grid([head, "H MAE / uEh", "matrix elements"], [_part_row(*item) for item in report[title].items()])]
     return "\n".join(lines) + "\n"
+
+
+def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, numbers to the right."""
+    return [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1)), *[_line(row) for row in rows]]
+
+
+def _part_row(name: str, part: dict[str, float]) -> list[str]:
+    return [name, number(part["mae_uEh"]), f"{part['matrix_elements']:.0f}"]
+
+
+def _by_row(report: dict[str, Any], columns: Sequence[tuple[str, str]]) -> list[str]:
+    """One table over the rows that have any of the columns; nothing where no row has."""
+    rows = {row: values for row, values in report["rows"].items() if any(name in values for name, _ in columns)}
+    if not rows:
+        return []
+    cells = [[_TITLES[row], *[number(values.get(name)) for name, _ in columns]] for row, values in rows.items()]
+    return [*grid(["Hamiltonian", *[head for _, head in columns]], cells), ""]
+
+
+def _scf_table(scf: dict[str, Any] | None) -> list[str]:
+    if scf is None:
+        return []
+    default = scf["cycles"]["minao"]
+    rows = [
+        [
+            title, number(scf["cycles"][name]), number(scf["cycles"][name] / default if default else None),
+            number(scf["seconds"][name]),
+        ]
+        for name, title in _GUESSES.items()
+    ]  # fmt: skip
+    lines = [*grid(["SCF from", "cycles", "cycles / minao's", "seconds"], rows), ""]
+    lines.append(f"{scf['molecules']} molecules; final energies differ by at most {number(scf['largest_energy_spread_Eh'])} Eh.")
+    for what, keys in (("did not converge from every density", scf["not_converged"]), ("WARNING: other final energy", scf["other_energy"])):
+        lines += [f"{what}: {', '.join(keys)}."] if keys else []
+    return [*lines, ""]
+
+
+def _counts(report: dict[str, Any]) -> str:
+    counted = ", ".join(f"{report[f'molecules_with_{what}']} with {what}" for what in _COUNTED)
+    return f"{report['molecules']} molecules: {counted}. Pairs beyond the model's range: {report['pairs_beyond_cutoff']}."
+
+
+def _projection_line(report: dict[str, Any]) -> list[str]:
+    found = report["projection"]
+    if found is None:
+        return []
+    low, high = found["threshold_smallest"], found["threshold_largest"]
+    threshold = f"{low:.1e}" if low == high else f"{low:.1e} to {high:.1e} (by molecule)"
+    return [
+        f"Overlap eigenvalues below {threshold} were projected out: {found['orbitals_dropped']:.0f} orbitals (smallest eigenvalue"
+        f" {found['overlap_smallest_eigenvalue']:.1e}). Ghosts among the predicted occupied orbitals without it:"
+        f" {found['ghosts_without_projection']:.0f}."
+    ]
+
+
+def _seconds_line(report: dict[str, Any]) -> str:
+    spent = [f"{name} {number(value)}" for name, value in report["seconds_per_molecule"].items() if value is not None]
+    return f"Seconds per molecule, energy and forces per density: {', '.join(spent)}."
 
 
 def _worst(report: dict[str, Any]) -> str:
     """The molecules with the largest errors, by name: a mean may hang on a few of them."""
     errors = {key: found["prediction"][_OVER_MOLECULES[0]] for key, found in report["by_molecule"].items()}
     worst = sorted(errors, key=lambda key: (-errors[key], key))[:3]
-    return f"Largest H MAE / uEh: {', '.join(f'{key} {_number(errors[key])}' for key in worst)}."
+    return f"Largest H MAE / uEh: {', '.join(f'{key} {number(errors[key])}' for key in worst)}."
 
 
 def _ghost_warning(report: dict[str, Any]) -> list[str]:
-    """What to do about ghosts: white noise on benzene makes none from a threshold of ten times the noise on."""
-    prediction, threshold = report["rows"]["prediction"], report["overlap_threshold"]
-    if not prediction.get("ghosts_per_molecule"):
+    """What to do about ghosts that survive the projection."""
+    if not report["rows"]["prediction"].get("ghosts_per_molecule"):
         return []
-    better = min(10 * prediction[_OVER_MOLECULES[0]] * MICROHARTREE, _LARGEST_THRESHOLD)
-    remedy = f"raise overlap_threshold from {threshold:g} to about ten times the error of H, {better:.0e}"
-    if better <= threshold:
+    threshold = report["projection"]["threshold_largest"]
+    remedy = f"raise overlap_threshold above {threshold:.1e}, or leave it out to have it chosen from the error of H"
+    if threshold >= LARGEST_THRESHOLD:
         remedy = "the error of H is too large to tell which orbitals are occupied"
-    return [f"WARNING: ghosts among the predicted occupied orbitals: orbital energies and E of these molecules mean little; {remedy}."]
+    return [f"WARNING: ghosts among the predicted occupied orbitals: orbital energies, E and F of these molecules mean little; {remedy}."]
 
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three digits; an empty cell where nothing was measured."""
     if value is None:
         return ""
+    if 99.5 <= value < 100:
+        return f"{value:.4f}"
     return f"{value:.2e}" if value and not 1e-3 <= abs(value) < 1e5 else f"{value:#.3g}".rstrip(".")
-
-
-def write_report(folder: Path, records: Sequence[Record], about: dict[str, Any]) -> str:
-    """Write report.json, report.md and the pictures (H of the record that kept its matrices); return the tables.
-
-    Args:
-        about: as in build_report, with the method record under "method".
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    report = build_report(records, about)
-    text = tables(report)
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    (folder / "report.md").write_text(text)
-    for record in records:
-        if record.matrices is not None:
-            truth, predicted = record.matrices
-            pictures.draw_hamiltonian(
-                folder / "hamiltonian.png", record.key, record.atomic_numbers, about["method"]["basis"], truth, predicted
-            )
-    pictures.draw_element_pairs(folder / "error_by_element_pair.png", report["by_element_onsite"], report["by_element_pair_offsite"])
-    pictures.draw_distances(folder / "error_by_distance.png", report["by_distance_offsite"])
-    return text

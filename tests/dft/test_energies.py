@@ -64,10 +64,19 @@ def test_the_overlap_counts_the_electrons(converged: tuple[EnergyFunctional, np.
 def test_a_converged_density_needs_fewer_cycles_than_the_default_guess(
     converged: tuple[EnergyFunctional, np.ndarray, float],
 ) -> None:
+    functional, density, energy = converged
+    near, far = functional.scf(density), functional.scf(functional.guess("minao"))
+    assert near.converged and far.converged and near.cycles < far.cycles
+    assert abs(near.energy - energy) < 1e-9 and abs(far.energy - energy) < 1e-7
+    assert not functional.scf(functional.guess("minao"), max_cycle=1).converged
+
+
+def test_the_dipole_points_from_iodine_to_hydrogen(converged: tuple[EnergyFunctional, np.ndarray, float]) -> None:
     functional, density, _ = converged
-    assert functional.scf_cycles(density) < functional.scf_cycles(None)
-    with pytest.raises(RuntimeError, match=r"SCF did not converge in 1 cycles; raise max_cycle"):
-        functional.scf_cycles(None, max_cycle=1)
+    dipole = functional.dipole(density)
+    along = HYDROGEN_IODIDE.positions[1] - HYDROGEN_IODIDE.positions[0]
+    assert dipole @ along / np.linalg.norm(dipole) / np.linalg.norm(along) == pytest.approx(1.0, abs=1e-6)
+    assert 0.3 < np.linalg.norm(dipole) < 0.8  # 0.45 Debye by experiment
 
 
 def test_an_open_shell_is_refused() -> None:

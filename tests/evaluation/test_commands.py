@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 import torch
@@ -66,20 +67,63 @@ def _launch(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_evaluate_writes_report_table_and_pictures(source: Path, dataset: Path, tmp_path: Path) -> None:
-    done = _launch("evaluate", "--source", source, "--data", dataset, "--out", tmp_path / "found", "--orbital-molecules", 1)
+def test_evaluate_writes_everything_with_one_command_and_resumes(source: Path, dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    command = (
+        "evaluate",
+        "--source",
+        source,
+        "--data",
+        dataset,
+        "--out",
+        out,
+        "--orbital-molecules",
+        1,
+        "--bond",
+        "[0, 1]",
+        "--other",
+        source,
+    )
+    done = _launch(*command)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| Hamiltonian | H MAE over molecules / uEh |")
     assert "evaluate: 100%" in done.stderr  # the progress bar
-    names = {path.name for path in (tmp_path / "found").iterdir()}
-    assert names == {"report.json", "report.md", "hamiltonian.png", "error_by_element_pair.png", "error_by_distance.png"}
-    report = json.loads((tmp_path / "found" / "report.json").read_text())
-    assert report["molecules"] == 2 and report["molecules_with_orbitals"] == 1
+    assert {path.name for path in out.iterdir()} == {
+        "report.json", "report.md", "molecules", "hamiltonian.png", "error_by_element_pair.png", "error_by_distance.png", "orbitals.png",
+        "cubes", "stretch.json", "stretch.png", "embedding.npz", "embedding.png",
+    }  # fmt: skip
+    for path in out.glob("*.png"):
+        image = matplotlib.image.imread(path)
+        assert image.shape[0] > 400 and image.shape[1] > 700 and image[..., :3].std() > 0.02, path.name
+    report = json.loads((out / "report.json").read_text())
+    assert report["molecules"] == 2 and report["molecules_with_orbitals"] == report["molecules_with_scf"] == 1
     assert report["method"]["xc"] == "pbe" and report["model"]["baseline"] == "minao"
     rows = report["rows"]
     name = "hamiltonian_mae_over_elements_uEh"
-    assert rows["prediction"][name] == pytest.approx(rows["baseline"][name], rel=1e-2)
-    assert rows["truth"]["energy_mae_meV"] < 1e-3  # through a shard
+    assert rows["prediction"][name] == pytest.approx(rows["minao"][name], rel=1e-2)
+    assert rows["truth"]["energy_mae_meV"] < 1e-3 and rows["truth"]["forces_mae_meV_per_angstrom"] < 1e-2  # through a shard
+    points = json.loads((out / "stretch.json").read_text())["points"]
+    assert points[0]["reference"]["energy"] == pytest.approx(-76.2, abs=0.3) and points[-1]["factor"] == 1.5
+    with np.load(out / "embedding.npz", allow_pickle=False) as maps:  # beside itself
+        assert len(maps["atomic_numbers"]) == 6 and np.abs(maps["pca_0"] - maps["pca_1"]).max() < 1e-12 < np.abs(maps["pca_0"]).max()
+    before = {path: path.stat().st_mtime_ns for path in (out / "molecules").iterdir()}
+    again = _launch(*command, "--extras", "[]")
+    assert again.returncode == 0 and len(before) == 2
+    assert {path: path.stat().st_mtime_ns for path in (out / "molecules").iterdir()} == before
+    assert json.loads((out / "report.json").read_text())["rows"] == rows
+
+
+def test_evaluate_judges_the_files_of_somebody_else(dataset: Path, water: LABELLED, tmp_path: Path) -> None:
+    assert water[0].hamiltonian is not None
+    for key in ("first", "second"):
+        np.savez(tmp_path / f"{key}.npz", hamiltonian=water[0].hamiltonian + 1e-5 * np.eye(24))
+    options = ("--data", dataset, "--out", tmp_path / "found", "--extras", "[]", "--orbital-molecules", 1, "--energy-molecules", 1)
+    unnamed = _launch("evaluate", "--source", tmp_path, *options)
+    assert unnamed.returncode == 1 and "ao_order: got '', wanted one of canonical, pyscf, orca, psi4" in unnamed.stderr
+    done = _launch("evaluate", "--source", tmp_path, "--ao-order", "canonical", *options)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "found" / "report.json").read_text())["rows"]
+    assert rows["prediction"]["hamiltonian_mae_over_elements_uEh"] == pytest.approx(10 / 24, rel=1e-2)
 
 
 def test_predict_needs_no_labels(source: Path, tmp_path: Path) -> None:

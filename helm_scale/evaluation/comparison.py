@@ -1,0 +1,56 @@
+"""Two electronic states of one molecule, compared: orbitals, density, dipole, energy, forces."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from helm_scale.evaluation import orbitals
+from helm_scale.evaluation.orbitals import Orbitals
+from helm_scale.evaluation.tally import Tally, tally
+
+
+@dataclass(frozen=True)
+class State:
+    """Orbitals and what was computed from their density.
+
+    Attributes:
+        orbitals: solutions of HC = SCe. energy: E[P], Hartree. dipole: [3], Debye. forces: [N, 3], Hartree/Angstrom.
+    """
+
+    orbitals: Orbitals
+    energy: float | None = None
+    dipole: np.ndarray | None = None
+    forces: np.ndarray | None = None
+
+
+def compare(found: State, reference: State, overlap: np.ndarray) -> Tally:
+    """Errors of a state against another; what either lacks is left out.
+
+    Names: occupied, homo, lumo, gap (orbital energies), energy, Hartree; dipole (length of the difference), Debye; forces
+    (components), Hartree/Angstrom; density (elements of P); coefficients, subspace_overlap (1 when equal); lost_occupied,
+    ghosts (orbitals per molecule).
+    """
+    result = _orbitals(found.orbitals, reference.orbitals, overlap)
+    if found.dipole is not None and reference.dipole is not None:
+        result["dipole"] = tally(float(np.linalg.norm(found.dipole - reference.dipole)))
+    if found.energy is not None and reference.energy is not None:
+        result["energy"] = tally(found.energy - reference.energy)
+    if found.forces is not None and reference.forces is not None:
+        result["forces"] = tally(found.forces - reference.forces)
+    return result
+
+
+def _orbitals(found: Orbitals, reference: Orbitals, overlap: np.ndarray) -> Tally:
+    filled = slice(0, reference.occupied)
+    weights = orbitals.occupied_weights(found, reference, overlap)
+    return {
+        "occupied": tally(found.energies[filled] - reference.energies[filled]),
+        "homo": tally(found.homo - reference.homo),
+        "lumo": tally(found.lumo - reference.lumo),
+        "gap": tally(found.gap - reference.gap),
+        "coefficients": tally(orbitals.coefficient_similarity(found, reference)),
+        "subspace_overlap": tally(orbitals.subspace_overlap(weights)),
+        "lost_occupied": tally(orbitals.lost_occupied(weights)),
+        "ghosts": tally(orbitals.ghost_count(weights)),
+        "density": tally(found.density_matrix() - reference.density_matrix()),
+    }

@@ -1,0 +1,80 @@
+"""Where a backbone puts atoms: principal components (and UMAP, where it is installed) of invariant node features.
+
+Features are the l = 0 channels of the last node states. Every atom is labelled by its element and its environment, the
+elements that it is bonded to.
+
+Axes: N atoms of all molecules, C channels.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from helm_scale.basis import elements
+from helm_scale.batch import Molecule
+from helm_scale.data.collate import collate
+from helm_scale.dft.molecule import bonded
+from helm_scale.model.helm import EnergyModel
+
+
+@dataclass(frozen=True)
+class EmbeddingMap:
+    """Atoms as points.
+
+    Attributes:
+        components: [N, 2] principal components, each channel with mean 0 and the whole with variance 1.
+        explained: share of the variance in either component, [2]. umap: [N, 2], or None where umap is not installed.
+    """
+
+    components: np.ndarray
+    explained: np.ndarray
+    umap: np.ndarray | None
+
+
+def node_features(model: EnergyModel, molecules: Sequence[Molecule]) -> np.ndarray:
+    """Invariant node features [N, C], float64, of all atoms."""
+    found = []
+    for molecule in molecules:
+        bare = replace(molecule, hamiltonian=None, baseline_hamiltonian=None)
+        with torch.no_grad():
+            found.append(model.features(collate([bare], model.config).to(model.reference.device))[:, 0].double().cpu().numpy())
+    return np.concatenate(found)
+
+
+def environments(molecules: Sequence[Molecule]) -> list[str]:
+    """Element and bonded neighbours of every atom, as O(CH); a lone atom has none: He()."""
+    names = []
+    for molecule in molecules:
+        for number, row in zip(molecule.atomic_numbers, bonded(molecule), strict=True):
+            near = sorted(elements.symbol(int(z)) for z in molecule.atomic_numbers[row])
+            names.append(f"{elements.symbol(int(number))}({''.join(near)})")
+    return names
+
+
+def map_features(features_NC: np.ndarray) -> EmbeddingMap:
+    """Principal components by singular value decomposition, signs fixed by their largest entry; UMAP where installed."""
+    centred = features_NC - features_NC.mean(axis=0)
+    left, singular, right = np.linalg.svd(centred, full_matrices=False)
+    signs = np.sign(right[np.arange(2), np.abs(right[:2]).argmax(axis=1)])
+    total = float(np.square(singular).sum()) or 1.0
+    components = left[:, :2] * singular[:2] * signs * (len(features_NC) / total) ** 0.5
+    return EmbeddingMap(components, np.square(singular[:2]) / total, _umap(centred))
+
+
+def _umap(features_NC: np.ndarray) -> np.ndarray | None:
+    if importlib.util.find_spec("umap") is None:
+        return None
+    reducer = importlib.import_module("umap").UMAP(n_components=2, random_state=0)
+    return np.asarray(reducer.fit_transform(features_NC), dtype=np.float64)
+
+
+def separation(points: np.ndarray, labels: Sequence[str]) -> float:
+    """Share of the variance of points [N, C] that lies between groups of equal label: 1 when a group is one point."""
+    names, group = np.unique(np.array(labels), return_inverse=True)
+    means = np.stack([points[group == g].mean(axis=0) for g in range(len(names))])
+    total = np.square(points - points.mean(axis=0)).sum()
+    return float(np.square(means[group] - points.mean(axis=0)).sum() / total) if total else 0.0

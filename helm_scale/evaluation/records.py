@@ -1,0 +1,69 @@
+"""Findings on one molecule, and their files: a run that was stopped goes on where it was."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helm_scale.evaluation.tally import Tally
+
+
+@dataclass(frozen=True)
+class Record:
+    """Findings on one molecule.
+
+    Attributes:
+        rows: sums and counts by row and name (errors.hamiltonian_errors, comparison.compare).
+        facts: nao, far_pairs, seconds_*; with orbitals also occupied, overlap_*, orbitals_dropped, ghosts_unprojected; scf_*.
+    """
+
+    key: str
+    atomic_numbers: np.ndarray
+    rows: dict[str, Tally]
+    facts: dict[str, float]
+
+
+def fingerprint(thing: Any) -> str:
+    """SHA-256 over everything that a dataclass holds, arrays byte by byte."""
+    digest = hashlib.sha256()
+    _feed(digest, thing)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, thing: Any) -> None:
+    if is_dataclass(thing):
+        for field in fields(thing):
+            digest.update(field.name.encode())
+            _feed(digest, getattr(thing, field.name))
+    elif isinstance(thing, np.ndarray):
+        digest.update(f"{thing.dtype}{thing.shape}".encode())
+        digest.update(np.ascontiguousarray(thing).tobytes())
+    else:
+        digest.update(repr(thing).encode())
+
+
+def save(record: Record, path: Path, mark: str) -> None:
+    """Write a record and the fingerprint of its job; the file appears as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "fingerprint": mark, "key": record.key, "atomic_numbers": record.atomic_numbers.tolist(), "rows": record.rows,
+        "facts": record.facts,
+    }  # fmt: skip
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(content))
+    unfinished.replace(path)
+
+
+def load(path: Path, mark: str) -> Record | None:
+    """Read a record if it is that of the job with this fingerprint; None where there is none or it is another job's."""
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    if content["fingerprint"] != mark:
+        return None
+    rows = {row: {name: (float(total), float(count)) for name, (total, count) in one.items()} for row, one in content["rows"].items()}
+    return Record(content["key"], np.array(content["atomic_numbers"]), rows, content["facts"])

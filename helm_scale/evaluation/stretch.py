@@ -1,0 +1,154 @@
+"""A bond stretched from 1.0 to 1.5 times its length: HOMO, LUMO, gap and energy of the model against PySCF.
+
+The bond lies outside rings; the atoms behind it move along it as one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+
+from helm_scale.basis import elements
+from helm_scale.batch import Method, Molecule
+from helm_scale.dft import generate
+from helm_scale.dft.energies import EnergyFunctional, overlap
+from helm_scale.dft.molecule import bonded
+from helm_scale.dft.processes import run_parallel
+from helm_scale.evaluation import orbitals
+from helm_scale.evaluation.assemble import distances
+from helm_scale.evaluation.report import grid, number
+from helm_scale.units import HARTREE_IN_EV, HARTREE_IN_MEV
+
+FACTORS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
+MAX_CYCLE = 200  # stretched bonds converge slowly
+
+
+@dataclass(frozen=True)
+class PointJob:
+    """One geometry. residual, method, baseline, overlap_threshold: as protocol.Job."""
+
+    molecule: Molecule
+    residual: np.ndarray
+    method: Method
+    baseline: str
+    overlap_threshold: float | None
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Frontier orbitals and energy of one Hamiltonian, Hartree."""
+
+    homo: float
+    lumo: float
+    energy: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One geometry, twice. length: of the bond, Angstrom; factor: over that at the start."""
+
+    factor: float
+    length: float
+    reference: Levels
+    predicted: Levels
+
+
+def longest_bond(molecule: Molecule) -> tuple[int, int] | None:
+    """The longest bond outside rings, lower index first; None where there is none."""
+    near = bonded(molecule)
+    open_ = [(int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(near)), strict=True) if not _behind(near, (int(i), int(j)))[i]]
+    return max(open_, key=lambda bond: float(distances(molecule)[bond]), default=None)
+
+
+def _behind(near: np.ndarray, bond: tuple[int, int]) -> np.ndarray:
+    """Atoms that hang on the second atom once the bond is cut: [N] bool; the first is among them in a ring."""
+    cut = near.copy()
+    cut[bond] = cut[bond[::-1]] = False
+    part = connected_components(cut, directed=False)[1]
+    return part == part[bond[1]]
+
+
+def stretched(molecule: Molecule, bond: tuple[int, int], factor: float) -> Molecule:
+    """The molecule, without labels, with the bond (atom indices from 0) `factor` times as long.
+
+    Raises:
+        ValueError: no such atoms, not bonded, or a bond of a ring.
+    """
+    first, second = bond
+    if not 0 <= min(bond) < max(bond) < len(molecule.atomic_numbers):
+        raise ValueError(f"{molecule.key}: bond: got {list(bond)}, wanted two atoms from 0 to {len(molecule.atomic_numbers) - 1}")
+    near = bonded(molecule)
+    behind = _behind(near, bond)
+    if not near[bond] or behind[first]:
+        raise ValueError(
+            f"{molecule.key}: bond: atoms {first} and {second} are not bonded or in a ring; wanted a bond that holds two parts"
+        )
+    vector = molecule.positions[second] - molecule.positions[first]
+    moved = molecule.positions + behind[:, None] * (factor - 1) * vector
+    return Molecule(f"{molecule.key}-{factor:.2f}", molecule.atomic_numbers, moved, molecule.charge, molecule.spin_multiplicity)
+
+
+def follow(
+    molecule: Molecule, bond: tuple[int, int], residual: Callable[[Molecule], np.ndarray], job: PointJob, processes: int
+) -> tuple[list[Point], list[str]]:
+    """Walk along the bond; `job` holds the settings that all points share.
+
+    Returns:
+        (points, lengths at which PySCF did not converge and why).
+    """
+    geometries = [stretched(molecule, bond, factor) for factor in FACTORS]
+    jobs = (replace(job, molecule=one, residual=residual(one)) for one in geometries)
+    levels = dict(run_parallel(judge_point, jobs, processes, len(FACTORS), "stretch"))
+    points, failed = [], []
+    for place, (factor, one) in enumerate(zip(FACTORS, geometries, strict=True)):
+        found = levels[place]
+        if isinstance(found, str):
+            failed.append(f"{factor:.1f}: {found}")
+        else:
+            points.append(Point(factor, float(distances(one)[bond]), *found))
+    return points, failed
+
+
+def judge_point(job: PointJob) -> tuple[Levels, Levels] | str:
+    """PySCF's own levels and those of the prediction, or why PySCF has none."""
+    truth = generate.label_or_reason(generate.Job(job.molecule, job.method, forces=False, overlap=False, max_cycle=MAX_CYCLE))
+    if isinstance(truth, str):
+        return truth
+    assert truth.hamiltonian is not None and truth.energy is not None
+    functional, basis = EnergyFunctional(job.molecule, job.method), job.method.basis
+    hamiltonian = job.residual if job.baseline == "none" else job.residual + functional.baseline(job.baseline)
+    threshold = job.overlap_threshold or orbitals.chosen_threshold(float(np.abs(hamiltonian - truth.hamiltonian).mean()))
+    projector = orbitals.canonical_projectors(overlap(job.molecule, basis), (threshold,))[0]
+    occupied = orbitals.occupied_count(job.molecule, basis)
+    reference, found = (orbitals.solve(matrix, projector, occupied) for matrix in (truth.hamiltonian, hamiltonian))
+    energy = functional.energy_and_fock(found.density_matrix())[0]
+    return Levels(reference.homo, reference.lumo, truth.energy), Levels(found.homo, found.lumo, energy)
+
+
+def title(molecule: Molecule, bond: tuple[int, int]) -> str:
+    """Which bond of which molecule."""
+    names = "-".join(f"{elements.symbol(int(molecule.atomic_numbers[atom]))}{atom}" for atom in bond)
+    return f"{molecule.key}, bond {names}"
+
+
+def table(points: Sequence[Point], failed: Sequence[str]) -> str:
+    """Markdown: levels in eV, and energies in meV above PySCF's first point; then what failed."""
+    lowest = points[0].reference.energy if points else 0.0
+    heads = ["length / start", "length / A"]
+    heads += [f"{what} / eV, {whose}" for what in ("HOMO", "LUMO", "gap") for whose in ("PySCF", "model")]
+    heads += [f"E / meV, {whose}" for whose in ("PySCF", "model")]
+    rows = []
+    for point in points:
+        pair = (point.reference, point.predicted)
+        row = [f"{point.factor:.1f}", f"{point.length:.3f}"]
+        row += [f"{getattr(one, level) * HARTREE_IN_EV:.3f}" for level in ("homo", "lumo") for one in pair]
+        row += [f"{(one.lumo - one.homo) * HARTREE_IN_EV:.3f}" for one in pair]
+        rows.append(row + [number((one.energy - lowest) * HARTREE_IN_MEV) for one in pair])
+    return "\n".join([*grid(heads, rows), *["", *failed] * bool(failed)]) + "\n"
+
+
+def as_dict(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """For JSON, Hartree and Angstrom."""
+    return [asdict(point) for point in points]

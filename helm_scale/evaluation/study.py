@@ -1,0 +1,174 @@
+"""The whole evaluation: every molecule of a split judged, then the extras, into one folder.
+
+report.json, report.md, error_by_*.png      the protocol (protocol.py, report.py)
+molecules/<key>.json                        findings by molecule; a rerun reads those whose job is the same
+hamiltonian.png, orbitals.png, cubes/       one molecule, drawn
+stretch.json, stretch.png                   one of its bonds, stretched
+embedding.npz, embedding.png                node features of the backbone beside those of another
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helm_scale.batch import Molecule
+from helm_scale.config import EvaluateConfig
+from helm_scale.data.manifest import Manifest
+from helm_scale.data.shards import ShardReader
+from helm_scale.dft import fields
+from helm_scale.dft.energies import EnergyFunctional, overlap
+from helm_scale.evaluation import embedding, orbitals, pictures, protocol, report, scenes, stretch
+from helm_scale.evaluation.predictors import Predictor
+from helm_scale.model.helm import EnergyModel
+
+SPACING = 0.2  # of cube files, Angstrom
+EMBEDDED = 500  # molecules of the embedding map at most
+DRAWN_ATOMS = 12  # the largest molecule up to this size is drawn
+
+
+def run(predictor: Predictor, other: EnergyModel | None, manifest: Manifest, config: EvaluateConfig) -> str:
+    """Judge a predictor and write everything to config.out.
+
+    Args:
+        other: the backbone that the embedding map shows beside the predictor's; None where there is no map.
+    Returns:
+        The tables, Markdown.
+    Raises:
+        ValueError: no such split or molecule, a molecule without label, or one that the predictor does not know.
+    """
+    out, reader = Path(config.out), ShardReader(manifest)
+    indices = manifest.split(config.split)[: config.max_molecules or None]
+    drawn = reader.read(_drawn(manifest, indices, config.molecule)) if config.extras else None
+    judged = list(protocol.evaluate_molecules(_jobs(predictor, manifest, config, indices), config.processes, len(indices)))
+    settings = {name: getattr(config, name) for name in ("source", "data", "split", "overlap_threshold")}
+    found = report.build_report(judged, settings | {"method": asdict(manifest.method), "model": predictor.about})
+    parts = [report.tables(found)]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "report.md").write_text(parts[0])
+    pictures.draw_element_pairs(out / "error_by_element_pair.png", found["by_element_onsite"], found["by_element_pair_offsite"])
+    pictures.draw_distances(out / "error_by_distance.png", found["by_distance_offsite"])
+    if drawn is not None and "orbitals" in config.extras:
+        draw_molecule(predictor, drawn, manifest, config)
+    if drawn is not None and "stretch" in config.extras and predictor.model is not None:
+        parts.append(_stretch(predictor, drawn, manifest, config))
+    if other is not None and predictor.model is not None:
+        molecules = [reader.read(index) for index in range(min(len(manifest), EMBEDDED))]
+        parts.append(
+            map_backbones(predictor, other, molecules, out, f"other: {Path(config.other).name}" if config.other else "random weights")
+        )
+    text = "\n".join(parts)
+    (out / "report.md").write_text(text)
+    return text
+
+
+def _jobs(predictor: Predictor, manifest: Manifest, config: EvaluateConfig, indices: np.ndarray) -> Iterator[protocol.Job]:
+    """Predictions as the processes ask for them; the first molecules go deepest."""
+    reader = ShardReader(manifest)
+    limits = {
+        "orbitals": config.orbital_molecules, "energies": config.energy_molecules, "forces": config.force_molecules,
+        "scf": config.scf_molecules,
+    }  # fmt: skip
+    for place, index in enumerate(indices):
+        molecule, depth = reader.read(int(index)), "matrix"
+        for name, limit in limits.items():
+            if place >= (limit or len(indices)):
+                break
+            depth = name
+        start = time.perf_counter()
+        residual = predictor.residual(molecule)
+        yield protocol.Job(
+            molecule, residual, manifest.method, predictor.baseline, predictor.pair_cutoff, config.overlap_threshold, depth,
+            time.perf_counter() - start, Path(config.out) / "molecules" / f"{molecule.key}.json",
+        )  # fmt: skip
+
+
+def _drawn(manifest: Manifest, indices: np.ndarray, key: str | None) -> int:
+    """Place of the molecule to draw: the named one, else the largest of at most 12 atoms, else the smallest."""
+    if key is None:
+        atoms = manifest.atoms[indices]
+        return int(indices[np.argmax(np.where(atoms <= DRAWN_ATOMS, atoms, -atoms))])
+    found = [int(index) for index in indices if str(manifest.key[index]) == key]
+    if not found:
+        raise ValueError(f"molecule: got '{key}', wanted one of the evaluated split, such as '{manifest.key[indices[0]]}'")
+    return found[0]
+
+
+def draw_molecule(predictor: Predictor, molecule: Molecule, manifest: Manifest, config: EvaluateConfig) -> None:
+    """H, its prediction and their difference; HOMO, LUMO and the error of the density, as cube files and as a picture."""
+    out, method = Path(config.out), manifest.method
+    truth, predicted = molecule.hamiltonian, _complete(predictor, molecule, manifest)
+    assert truth is not None
+    pictures.draw_hamiltonian(out / "hamiltonian.png", molecule.key, molecule.atomic_numbers, method.basis, truth, predicted)
+    threshold = config.overlap_threshold or orbitals.chosen_threshold(float(np.abs(predicted - truth).mean()))
+    projector = orbitals.canonical_projectors(overlap(molecule, method.basis), (threshold,))[0]
+    occupied = orbitals.occupied_count(molecule, method.basis)
+    states = {name: orbitals.solve(matrix, projector, occupied) for name, matrix in (("pyscf", truth), ("model", predicted))}
+    lines: dict[str, np.ndarray] = {}
+    for level, place in (("homo", occupied - 1), ("lumo", occupied)):
+        target, found = (state.coefficients[:, place] for state in states.values())
+        sign = np.sign(found @ projector.overlap @ target) or 1.0
+        lines |= {f"{level}_pyscf": target, f"{level}_model": sign * found}
+    difference = states["model"].density_matrix() - states["pyscf"].density_matrix()
+    found_fields = fields.write_cubes(molecule, method.basis, lines, {"density_difference": difference}, out / "cubes", SPACING)
+    names = {"pyscf": "PySCF", "model": "model"}
+    titles = [[(f"{level}_{whose}", f"{level.upper()}, {name}") for level in ("homo", "lumo")] for whose, name in names.items()]
+    titles[0].append(("density_difference", "density, model - PySCF"))
+    scenes.draw_fields(out / "orbitals.png", molecule, found_fields, titles)
+
+
+def _complete(predictor: Predictor, molecule: Molecule, manifest: Manifest) -> np.ndarray:
+    """The predicted Hamiltonian with its H0."""
+    residual = predictor.residual(molecule)
+    if predictor.baseline == "none":
+        return residual
+    base = molecule.baseline_hamiltonian
+    return residual + (EnergyFunctional(molecule, manifest.method).baseline(predictor.baseline) if base is None else base)
+
+
+def _stretch(predictor: Predictor, molecule: Molecule, manifest: Manifest, config: EvaluateConfig) -> str:
+    """Stretch one bond; returns the table."""
+    out = Path(config.out)
+    bond = config.bond or stretch.longest_bond(molecule)
+    if bond is None:
+        return f"{molecule.key}: no bond outside rings to stretch.\n"
+    settings = stretch.PointJob(molecule, np.zeros((0, 0)), manifest.method, predictor.baseline, config.overlap_threshold)
+    points, failed = stretch.follow(molecule, bond, predictor.residual, settings, config.processes)
+    title = stretch.title(molecule, bond)
+    content: dict[str, Any] = {
+        "molecule": molecule.key,
+        "bond": bond,
+        "units": "Hartree, Angstrom",
+        "points": stretch.as_dict(points),
+        "failed": failed,
+    }
+    (out / "stretch.json").write_text(json.dumps(content, indent=1) + "\n")
+    if points:
+        scenes.draw_stretch(out / "stretch.png", title, points)
+    return f"{title}\n\n{stretch.table(points, failed)}"
+
+
+def map_backbones(predictor: Predictor, other: EnergyModel, molecules: Sequence[Molecule], out: Path, name: str) -> str:
+    """Draw the embedding map of the predictor's backbone beside another; returns what separates environments."""
+    assert predictor.model is not None
+    own = EnergyModel(predictor.model.config).to(predictor.model.reference.device).eval()
+    own.trunk.load_state_dict(predictor.model.trunk.state_dict())
+    features = {name: embedding.node_features(other, molecules), "pretrained": embedding.node_features(own, molecules)}
+    maps = {title: embedding.map_features(one) for title, one in features.items()}
+    numbers = np.concatenate([molecule.atomic_numbers for molecule in molecules])
+    names = embedding.environments(molecules)
+    arrays = {f"pca_{place}": one.components for place, one in enumerate(maps.values())}
+    arrays |= {f"umap_{place}": one.umap for place, one in enumerate(maps.values()) if one.umap is not None}
+    np.savez(out / "embedding.npz", backbones=np.array(list(maps)), atomic_numbers=numbers, environments=np.array(names), **arrays)  # type: ignore[arg-type]
+    scenes.draw_embedding(out / "embedding.png", maps, numbers, names)
+    rows = [
+        [title, *(report.number(100 * embedding.separation(one, labels)) for labels in ([str(z) for z in numbers], names))]
+        for title, one in features.items()
+    ]
+    heads = ["backbone", "variance between elements / %", "variance between environments / %"]
+    return f"Node features (l = 0) of {len(numbers)} atoms.\n\n" + "\n".join(report.grid(heads, rows)) + "\n"
