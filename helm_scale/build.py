@@ -341,7 +341,7 @@ def pretrain(config: PretrainConfig) -> str:
     from helm_scale.data.quarantine import Quarantine
     from helm_scale.data.stream import BatchMaker, Stream
     from helm_scale.objective.losses import HamiltonianObjective
-    from helm_scale.parallel import collectives, engines, mesh
+    from helm_scale.parallel import collectives, engines, mesh, pair_parallel
     from helm_scale.parallel.watch import Watch
     from helm_scale.training import checkpoint, loop, optim, preflight
 
@@ -364,16 +364,17 @@ def pretrain(config: PretrainConfig) -> str:
     with mesh.processes(config.execution) as ranks, Watch(ranks, config.execution).running() as watch:
         quarantine = Quarantine(config.data.quarantine_share, Path(config.out) / f"quarantine-{ranks.rank}.jsonl") if skips else None
         make = BatchMaker(dataset, config.model, skips)
-        stream = Stream(make, ranks.rank, ranks.world_size, config.execution.workers, quarantine)
+        stream = Stream(make, ranks.data_rank, ranks.data_size, config.execution.workers, quarantine)
         resume_from = collectives.from_rank_zero(ranks.rank, lambda: checkpoint.latest(config.out))
         if resume_from is None:
             singles = [[index] for index in plan.head(settings.reference_molecules)]
             fitted = collectives.from_rank_zero(ranks.rank, lambda: _fitted_reference(model, stream.batches(singles)))
             model.set_reference(*fitted)
+        model.share(ranks.part, ranks.parts, pair_parallel.sum_over_parts(ranks))
         empty = collate([], config.model)
         engine = engines.start(config.execution, ranks, model, objective, make_optimizers, settings.clip_norm, empty, low)
         samples = dataset.split(config.data.validation_split)
-        bins = validation_bins(samples, dataset.cost[samples], -(-settings.batch_molecules // settings.bins), ranks.world_size)
+        bins = validation_bins(samples, dataset.cost[samples], -(-settings.batch_molecules // settings.bins), ranks.data_size)
         job = loop.Job(
             config, engine, watch, plan, dataset.key, functools.partial(stream.steps, plan), lambda: stream.share(bins),
             preflight.record(config, dataset), resume_from,

@@ -110,6 +110,7 @@ class ExecutionConfig(_Strict):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
     threads: int = Field(0, ge=0, description="CPU threads per process; 0 leaves torch's choice")
     workers: int = Field(0, ge=0, description="data-loading processes per rank")
+    pair_ranks: int = Field(1, ge=1, description="ranks that share the edges and pairs of the same molecules")
     pair_chunk: int = Field(512, ge=0, description="pairs whose activations are held at once; 0: all, as one ordinary graph")
     recompute: Literal["none", "messages", "full"] = Field(
         "none", description="activations of the trunk computed again in the backward pass: none, those of messages, or all"

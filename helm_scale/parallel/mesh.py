@@ -14,12 +14,34 @@ from helm_scale.config import ExecutionConfig
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all: rank of world_size, its device, and the store that the ranks share, if there are several."""
+    """This process among all.
+
+    Attributes:
+        rank, world_size, device: its own. store: what the ranks share, if there are several.
+        parts: ranks that share the same molecules, rank by rank; part_group: those of this rank.
+    """
 
     rank: int
     world_size: int
     device: torch.device
     store: dist.Store | None = None
+    parts: int = 1
+    part_group: dist.ProcessGroup | None = None
+
+    @property
+    def part(self) -> int:
+        """Which part of its molecules this rank works on."""
+        return self.rank % self.parts
+
+    @property
+    def data_rank(self) -> int:
+        """Number of this rank's molecules among data_size."""
+        return self.rank // self.parts
+
+    @property
+    def data_size(self) -> int:
+        """Ranks, or groups of them, that hold different molecules."""
+        return self.world_size // self.parts
 
 
 def launched_world_size() -> int:
@@ -53,6 +75,10 @@ def check_launch(execution: ExecutionConfig) -> None:
             f"execution.replicas: got {execution.replicas} with engine '{execution.engine}' on {launched_world_size()} ranks;"
             " wanted engine fsdp2 and a divisor of the number of ranks"
         )
+    if launched_world_size() % execution.pair_ranks:
+        raise ValueError(
+            f"execution.pair_ranks: got {execution.pair_ranks} on {launched_world_size()} ranks; wanted a divisor of the number of ranks"
+        )
     if execution.cpu_offload and execution.engine in ("single", "ddp"):
         raise ValueError(f"execution.cpu_offload: got true with engine '{execution.engine}'; wanted fsdp2 or zero1, zero2, zero3")
     if execution.device == "cuda" and not torch.cuda.is_available():
@@ -82,7 +108,9 @@ def processes(execution: ExecutionConfig) -> Iterator[Processes]:
     else:
         store, rank, world_size = dist.HashStore(), 0, 1
     dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
-    yield Processes(rank, world_size, device, dist.PrefixStore("helm_scale", store))
+    parts = execution.pair_ranks
+    group = dist.new_subgroups(parts)[0] if parts > 1 else None
+    yield Processes(rank, world_size, device, dist.PrefixStore("helm_scale", store), parts, group)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
 
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ class SumEngine:
     ) -> None:
         self.rank, self.world_size, self._device = processes.rank, processes.world_size, processes.device
         self._wrapped, self._objective, self._optimizers, self.trained = wrapped, objective, list(optimizers), dict(trained)
-        self._clip_norm = clip_norm
+        self._clip_norm, self._parts = clip_norm, processes.parts
         self._peak_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
 
     def warm_up(self, empty: GraphBatch) -> None:
@@ -88,10 +89,15 @@ class SumEngine:
         tally = Tally(self._device)
         for number, batch in enumerate(micro_batches, start=1):
             with self._wrapped.micro_step(last=number == len(micro_batches)):
-                sums = self._objective(self._wrapped.module, batch.to(self._device))
+                placed = self._placed(batch)
+                sums = self._objective(self._wrapped.module, placed)
                 self._wrapped.backward(sums.total)
-            tally.add(sums, batch)
+            tally.add(sums, placed)
         return tally
+
+    def _placed(self, batch: GraphBatch) -> GraphBatch:
+        """The batch on this rank's device, marked as held by as many ranks as share it."""
+        return replace(batch.to(self._device), copies=self._parts)
 
     def _update(self, slope: float, rate: float, finite: bool) -> list[float]:
         """Scale, clip and step, unless loss or gradient are not finite on any rank; [gradient norm], empty if DeepSpeed saw infinities."""
@@ -119,7 +125,8 @@ class SumEngine:
         self._wrapped.module.eval()
         tally = Tally(self._device)
         for batch in batches:
-            tally.add(self._objective(self._wrapped.module, batch.to(self._device)), batch)
+            placed = self._placed(batch)
+            tally.add(self._objective(self._wrapped.module, placed), placed)
         self._wrapped.reshard()
         total, count, _, _, metrics = tally.over_ranks()
         return {"loss": float(self._objective.loss(total, count)), **metrics}

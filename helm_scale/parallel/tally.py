@@ -21,8 +21,8 @@ class Tally:
         self._totals.append((sums.total.detach(), batch.keys))
         self._put("total", sums.total.detach())
         self._put("count", sums.count)
-        self._put("molecules", torch.tensor(float(batch.num_molecules)))
-        self._put("pairs", torch.tensor(float(batch.pair_index.shape[1])))
+        self._put("molecules", torch.tensor(batch.num_molecules / batch.copies))
+        self._put("pairs", torch.tensor(batch.pair_index.shape[1] / batch.copies))
         for name, (total, count) in sums.metrics.items():
             self._put(f"sum {name}", total)
             self._put(f"terms {name}", count)
@@ -47,7 +47,7 @@ class Tally:
             for name in names
             if name.startswith("sum ") and by_name[f"terms {name.removeprefix('sum ')}"] > 0
         }
-        return by_name["total"], by_name["count"], int(by_name["molecules"]), int(by_name["pairs"]), metrics
+        return by_name["total"], by_name["count"], round(float(by_name["molecules"])), round(float(by_name["pairs"])), metrics
 
     def _put(self, name: str, value: Tensor) -> None:
         value = value.detach().to(self._device, torch.float64)

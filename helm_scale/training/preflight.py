@@ -33,7 +33,7 @@ def check(config: PretrainConfig) -> tuple[Corpus, StepPlan]:
     dataset, settings = Corpus.open(config.data), config.training
     check_data(config, dataset)
     dataset.split(config.data.validation_split)
-    check_world_size(settings.bins, mesh.launched_world_size())
+    check_world_size(settings.bins, mesh.launched_world_size() // config.execution.pair_ranks)
     plan = dataset.plan(settings.batch_molecules, settings.bins, settings.seed)
     checkpoint.check_record(Path(config.out), record(config, dataset), config.accept_changes)
     return dataset, plan

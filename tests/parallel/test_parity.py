@@ -41,6 +41,10 @@ LADDER: dict[str, tuple[int, dict[str, Any]]] = {
     "zero3-2-recomputed": (2, {"execution__engine": "zero3", **RECOMPUTED}),
     "fsdp2-3": (3, {"execution__engine": "fsdp2", "training__bins": 3}),
     "fsdp2-4": (4, {"execution__engine": "fsdp2"}),
+    "ddp-2-shared": (2, {"execution__engine": "ddp", "execution__pair_ranks": 2}),
+    "zero3-2-shared": (2, {"execution__engine": "zero3", "execution__pair_ranks": 2}),
+    "fsdp2-4-half-shared": (4, {"execution__engine": "fsdp2", "execution__pair_ranks": 2, **RECOMPUTED}),
+    "fsdp2-4-shared": (4, {"execution__engine": "fsdp2", "execution__pair_ranks": 4}),
     "hsdp-2x2": (4, {"execution__engine": "fsdp2", "execution__replicas": 2}),
 }
 LOW = {"training__working_precision": "bfloat16"}
@@ -54,7 +58,7 @@ CONTINUED = {
 }
 
 
-ONLY_MUON = ("offload", "recomputed", "plain", "bfloat16", "then-single")  # settings of their own; the rest takes both
+ONLY_MUON = ("offload", "recomputed", "plain", "bfloat16", "then-single", "shared")  # settings of their own; the rest takes both
 
 
 def optimizers_of(name: str) -> list[str]:

@@ -1,0 +1,38 @@
+"""Several ranks on the same molecules: each works on a part of their message edges and pairs.
+
+Node states are whole on every rank: the messages of all parts are summed after every layer, which sends as many numbers as
+the states have, whatever the number of pairs. Each rank's loss is its part of the whole loss. As the sum over parts passes
+gradients back by the same sum, the sum of all ranks' gradients is exactly that of the whole loss; the gradient of one rank
+alone means nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from helm_scale.parallel.mesh import Processes
+
+
+class _SumOverParts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        ctx.group = group
+        total = part.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total = gradient.clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+def sum_over_parts(processes: Processes) -> Callable[[Tensor], Tensor]:
+    """Sum of a tensor over the ranks that share this rank's molecules, the same sum in its backward pass."""
+    if processes.parts == 1:
+        return lambda part: part
+    return lambda part: cast(Tensor, _SumOverParts.apply(part, processes.part_group))
