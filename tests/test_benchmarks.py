@@ -100,3 +100,14 @@ def test_protocol_finds_the_same_forces_as_the_script() -> None:
     assert found["molecules"] == 1 and found["largest_relative_difference"] < 1e-6
     assert all(found[who][f"{kind}seconds_per_molecule"] > 0 for who in ("script", "evaluation") for kind in ("", "cpu_"))
     assert found["molecules_per_second_ratio"] > 0
+
+
+@pytest.mark.slow
+def test_ranks_that_share_a_molecule_find_the_same_numbers() -> None:
+    rows = figures("sharing.py")["rows"]
+    assert [row["ranks"] for row in rows] == [1, 2, 4]
+    for row in rows:
+        assert row["loss"] == pytest.approx(rows[0]["loss"], rel=1e-5)
+        assert row["gradient_norm"] == pytest.approx(rows[0]["gradient_norm"], rel=1e-5)
+        assert row["bytes_sent"] == rows[0]["bytes_sent"] and sum(row["shares"]) == row["pairs"]
+        assert max(row["shares"]) - min(row["shares"]) <= 1
