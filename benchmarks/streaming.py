@@ -48,7 +48,7 @@ from helm_scale.data.workers import in_processes
 
 METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-9, "none", "random numbers")
 CONFIG = ModelConfig(parity="full", pair_cutoff=100.0)
-KINDS = {"0.1 MB": (10, 16, 0.25), "4 MB": (56, 4, 1.0), "32 MB": (158, 1, 1.0)}  # atoms, molecules per batch, share of --megabytes
+KINDS = {"0.1 MB": (11, 16, 0.25), "4 MB": (56, 4, 1.0), "32 MB": (158, 1, 1.0)}  # atoms, molecules per batch, share of --megabytes
 SHARDS = 8
 
 
