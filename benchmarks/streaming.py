@@ -12,7 +12,7 @@ dataset larger than memory finds them, then again from the page cache:
 Every measurement is the best of its repeats; MB per CPU second, all processes together, stand beside, for machines that do
 other work, too. Memory: peak of all processes for a dataset and for one four times as large.
 
-    python benchmarks/streaming.py [--quick] [--megabytes 400] [--folder runs/streaming]
+    python benchmarks/streaming.py [--quick] [--megabytes 800] [--folder runs/streaming]
 """
 
 import argparse
@@ -48,7 +48,7 @@ from helm_scale.data.workers import in_processes
 
 METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-9, "none", "random numbers")
 CONFIG = ModelConfig(parity="full", pair_cutoff=100.0)
-KINDS = {"0.1 MB": (10, 16), "4 MB": (56, 4), "32 MB": (158, 1)}  # atoms, molecules per batch
+KINDS = {"0.1 MB": (11, 16, 0.25), "4 MB": (56, 4, 1.0), "32 MB": (158, 1, 1.0)}  # atoms, molecules per batch, share of --megabytes
 SHARDS = 8
 
 
@@ -67,9 +67,9 @@ def molecule(key: str, atoms: int) -> Molecule:
 
 
 def write(folder: Path, atoms: int, megabytes: float) -> Manifest:
-    """A dataset of about so many megabytes, at least one sample per shard."""
+    """A dataset of about so many megabytes, at least two samples per shard."""
     one = molecule("sample", atoms)
-    count = max(SHARDS, round(megabytes * 1e6 / (2 * one.hamiltonian.size)))
+    count = max(2 * SHARDS, round(megabytes * 1e6 / (2 * one.hamiltonian.size)))
     writer = ShardWriter(folder, METHOD, "CC0-1.0", "random numbers", -(-count // SHARDS))
     for number in range(count):
         writer.write(dataclasses.replace(one, key=f"sample-{number}"), "train")
@@ -199,7 +199,7 @@ def main() -> None:
     """Measure all sizes; the last line is one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="little data, one repeat, no 32 MB samples")
-    parser.add_argument("--megabytes", type=float, default=400.0, help="size of each dataset")
+    parser.add_argument("--megabytes", type=float, default=800.0, help="size of each dataset; a quarter of it for 0.1 MB")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("runs/streaming"), help="where the data goes; removed afterwards")
     arguments = parser.parse_args()
@@ -208,8 +208,8 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = {}
     try:
-        for name, (atoms, batch) in list(KINDS.items())[: 2 if arguments.quick else None]:
-            dataset = write(arguments.folder / name.replace(" ", ""), atoms, arguments.megabytes)
+        for name, (atoms, batch, share) in list(KINDS.items())[: 2 if arguments.quick else None]:
+            dataset = write(arguments.folder / name.replace(" ", ""), atoms, share * arguments.megabytes)
             found = compare(dataset, batch, arguments.repeats)
             rows[name] = {"sample_mb": float(dataset.size.mean()) / 1e6, "samples": len(dataset), "molecules_per_batch": batch, **found}
             for state in ("cold", "warm"):
@@ -219,8 +219,9 @@ def main() -> None:
                 print(f"{name:7s} {state}: " + ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items()) + " MB/s", flush=True)
             work = {way.split()[0]: row["mb_per_cpu_s"] for way, row in found.items()}
             print(f"{name:7s} work: " + ", ".join(f"{way} {rate:.0f}" for way, rate in work.items()) + " MB per CPU s", flush=True)
-        write(arguments.folder / "large", KINDS["4 MB"][0], 4 * arguments.megabytes)
-        memory = {label: peak_megabytes(arguments.folder / folder) for label, folder in (("one", "4MB"), ("four_times", "large"))}
+        write(arguments.folder / "large", KINDS["4 MB"][0], 4 * max(arguments.megabytes / 4, 64))
+        write(arguments.folder / "small", KINDS["4 MB"][0], max(arguments.megabytes / 4, 64))
+        memory = {label: peak_megabytes(arguments.folder / folder) for label, folder in (("one", "small"), ("four_times", "large"))}
     finally:
         shutil.rmtree(arguments.folder, ignore_errors=True)
     versions = {package: importlib.metadata.version(package) for package in ("torch", "numpy", "webdataset")}
