@@ -85,11 +85,7 @@ def main() -> None:
     atoms = 12 if arguments.quick else arguments.atoms
     rows = [measure(atoms, arguments.quick, ranks) for ranks in arguments.ranks]
     for row in rows:
-        print(
-            "{ranks} ranks: loss {loss:.9e}, |gradient| {gradient_norm:.9e}, pairs {shares}, {bytes_sent} bytes sent, {seconds:.1f} s".format(
-                **row
-            )
-        )
+        print("{ranks} ranks: loss {loss:.9e}, |gradient| {gradient_norm:.9e}, pairs {shares}, {bytes_sent} B sent".format(**row))
     print(json.dumps({"benchmark": "sharing", "atoms": atoms, "rows": rows}))
 
 

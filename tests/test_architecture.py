@@ -25,7 +25,7 @@ DOORS = {
     "e3nn": ("irreps/",),
     "h5py": ("importers/",),
     "matplotlib": ("evaluation/", "data/histograms.py"),
-    "pydantic": ("config.py",),
+    "pydantic": ("config/",),
     "pyscf": ("dft/",),
     "safetensors": ("model/weights.py", "parallel/snapshot.py"),
     "scipy": ("evaluation/",),
@@ -34,7 +34,7 @@ DOORS = {
     "torch.utils.tensorboard": ("training/",),
     "tqdm": ("data/", "dft/", "training/", "evaluation/"),
     "webdataset": ("data/",),
-    "yaml": ("config.py",),
+    "yaml": ("config/",),
 }
 SWEPT_TOGETHER = {"utils.py", "common.py", "helpers.py", "misc.py"}
 

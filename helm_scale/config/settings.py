@@ -1,25 +1,21 @@
-"""Every setting, its meaning and its unit; YAML files and dotted overrides into frozen, strict models.
+"""Every setting, its meaning and its unit, in frozen, strict models.
 
 ModelConfig changes the numbers and travels with every checkpoint. ExecutionConfig must not change them and may differ
 at every start.
 """
 
-import difflib
-import sys
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Unknown keys are errors, and nothing changes after it is read."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class ModelConfig(_Strict):
+class ModelConfig(Strict):
     """The network. Reference (OMol setting): lmax 6, 128 channels, 3 node layers, 12 Angstrom."""
 
     basis: Literal["def2-tzvpd", "def2-svp"] = Field("def2-tzvpd", description="orbital basis of the Hamiltonians")
@@ -58,7 +54,7 @@ class ModelConfig(_Strict):
         return self
 
 
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """Where the molecules come from."""
 
     path: str | tuple[str, ...] = Field(
@@ -75,7 +71,7 @@ class DataConfig(_Strict):
     cache_gb: float = Field(100.0, gt=0, description="size limit of that folder, 1e9 bytes")
 
 
-class TrainingConfig(_Strict):
+class TrainingConfig(Strict):
     """What is optimised, in which order, for how long."""
 
     steps: int = Field(1000, ge=1, description="optimiser steps")
@@ -99,7 +95,7 @@ class TrainingConfig(_Strict):
     seed: int = Field(0, ge=0, description="seed of weights and of sample order")
 
 
-class ExecutionConfig(_Strict):
+class ExecutionConfig(Strict):
     """How it runs; changes memory and time, never the numbers."""
 
     engine: Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3"] = Field(
@@ -129,7 +125,7 @@ class ExecutionConfig(_Strict):
     progress: bool = Field(True, description="show a progress bar on rank 0")
 
 
-class PretrainConfig(_Strict):
+class PretrainConfig(Strict):
     """launch/pretrain.py: learn Hamiltonians."""
 
     out: str = Field("runs/pretrain", description="folder of checkpoints, metrics and TensorBoard files")
@@ -141,14 +137,14 @@ class PretrainConfig(_Strict):
     dry_run: bool = Field(False, description="print the resolved config, parameters, memory and data, then stop")
 
 
-class ReplayConfig(_Strict):
+class ReplayConfig(Strict):
     """launch/replay.py: a doubtful step again, sample by sample, on one CPU."""
 
     file: str = Field("runs/pretrain/replay/step-00000001.safetensors", description="what the run wrote beside its warning")
     data: str = Field("", description="folder of the dataset; empty: where the run found it")
 
 
-class EvaluateConfig(_Strict):
+class EvaluateConfig(Strict):
     """launch/evaluate.py: predicted Hamiltonians against the labels, through PySCF."""
 
     source: str = Field("runs/pretrain", description="run folder, bundle folder, or folder of anybody's <key>.npz with a Hamiltonian each")
@@ -177,7 +173,7 @@ class EvaluateConfig(_Strict):
     processes: int = Field(2, ge=1, description="PySCF processes")
 
 
-class PredictConfig(_Strict):
+class PredictConfig(Strict):
     """launch/predict.py: Hamiltonians of molecules without labels."""
 
     source: str = Field("runs/pretrain", description="run folder or bundle folder")
@@ -189,7 +185,7 @@ class PredictConfig(_Strict):
     processes: int = Field(2, ge=1, description="PySCF processes")
 
 
-class ExportConfig(_Strict):
+class ExportConfig(Strict):
     """launch/export.py: a run's backbone as a folder that torch and safetensors load alone."""
 
     source: str = Field("runs/pretrain", description="run folder")
@@ -197,7 +193,7 @@ class ExportConfig(_Strict):
     verify: bool = Field(False, description="only verify the bundle at `out`")
 
 
-class FinetuneConfig(_Strict):
+class FinetuneConfig(Strict):
     """launch/finetune.py: energies from few labels."""
 
     source: str = Field("runs/bundle", description="bundle folder; gives the architecture, and the weights unless direct")
@@ -216,7 +212,7 @@ class FinetuneConfig(_Strict):
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
 
 
-class GenerateConfig(_Strict):
+class GenerateConfig(Strict):
     """launch/shards.py generate: label molecules with PySCF and write shards."""
 
     xyz: str = Field("molecules.xyz", description="extended XYZ; charge, multiplicity, key and split from info")
@@ -235,7 +231,7 @@ class GenerateConfig(_Strict):
     processes: int = Field(2, ge=1, description="PySCF processes")
 
 
-class ImportConfig(_Strict):
+class ImportConfig(Strict):
     """launch/shards.py import: a public dataset, or a folder of npz files, into shards."""
 
     dataset: Literal["md17", "qh9-stable", "qh9-dynamic", "nabla-dft", "omol-csh-58k", "npz"] = Field("npz", description="which dataset")
@@ -262,7 +258,7 @@ class ImportConfig(_Strict):
     processes: int = Field(2, ge=1, description="processes")
 
 
-class SplitConfig(_Strict):
+class SplitConfig(Strict):
     """launch/shards.py split: divide a dataset anew; like samples stay on one side."""
 
     folder: str = Field("data_shards/new", description="dataset; its manifest is written anew, the old one kept beside it")
@@ -280,164 +276,16 @@ class SplitConfig(_Strict):
         return self
 
 
-class LeaksConfig(_Strict):
+class LeaksConfig(Strict):
     """launch/shards.py leaks: find near-duplicates in different splits."""
 
     folder: str = Field("data_shards/new", description="dataset")
     tolerance: float = Field(0.05, gt=0, description="near-duplicate: no sorted distance differs by more, Angstrom")
 
 
-class RepackConfig(_Strict):
+class RepackConfig(Strict):
     """launch/shards.py repack: the same samples in shards of another size."""
 
     folder: str = Field("data_shards/new", description="dataset")
     out: str = Field("data_shards/repacked", description="new folder of shards and manifest.json")
     molecules_per_shard: int = Field(64, ge=1, description="molecules per tar file")
-
-
-ConfigT = TypeVar("ConfigT", bound=_Strict)
-
-
-def load(kind: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
-    """Build a config from `--config file.yaml` and dotted overrides (`--model.lmax 4`), the later the stronger.
-
-    `--help` prints every key with type, default and meaning. A flag without value means true.
-
-    Raises:
-        SystemExit: after --help, or with one clear line per mistake (unknown key with a suggestion, wrong type).
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in arguments or "-h" in arguments:
-        sys.stdout.write(help_text(kind) + "\n")
-        raise SystemExit(0)
-    try:
-        overrides = _overrides(arguments)
-        file = overrides.pop("config", None)
-        values = _read_yaml(Path(str(file))) if file is not None else {}
-        for key, value in overrides.items():
-            _put(values, key, value)
-        return parse(kind, values, str(file or "command line"), overrides)
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
-
-
-def launch(kind: type[ConfigT], command: Callable[[ConfigT], str]) -> None:
-    """Run a command on the command line's config and print what it returns; a user's mistake ends in one line.
-
-    Raises:
-        SystemExit: as `load`, or with the command's own message.
-    """
-    settings = load(kind)
-    try:
-        text = command(settings)
-    except (ValueError, OSError, FloatingPointError) as error:
-        raise SystemExit(str(error)) from None
-    if text:
-        sys.stdout.write(text + "\n")
-
-
-def parse(kind: type[ConfigT], values: dict[str, Any], where: str, overridden: Collection[str] = ()) -> ConfigT:
-    """Check values against a config model; `overridden` are the dotted keys that came from the command line, not `where`.
-
-    Raises:
-        ValueError: names the file, the key, what it got and what it wanted.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise ValueError("\n".join(_explain(kind, item, where, overridden) for item in error.errors())) from None
-
-
-def dump(config: BaseModel) -> str:
-    """The resolved config as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def help_text(kind: type[BaseModel]) -> str:
-    """Every key of a config model, one line each: type, default, meaning."""
-    lines = [(kind.__doc__ or "").strip(), "", "  --config FILE  YAML file; the keys below override it", ""]
-    return "\n".join(lines + [f"  --{key} ({kind_}; {default})  {text}" for key, kind_, default, text in _flatten(kind)])
-
-
-def _flatten(kind: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    rows: list[tuple[str, str, str, str]] = []
-    for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            rows += _flatten(field.annotation, f"{prefix}{name}.")
-        else:
-            rows.append((prefix + name, _type_name(field.annotation), str(field.default), field.description or ""))
-    return rows
-
-
-def _type_name(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return "|".join(str(value) for value in get_args(annotation))
-    if get_origin(annotation) in (Union, UnionType, tuple):
-        return "|".join(dict.fromkeys(_type_name(part) for part in get_args(annotation) if part is not Ellipsis))
-    return getattr(annotation, "__name__", str(annotation))
-
-
-def _overrides(arguments: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    position = 0
-    while position < len(arguments):
-        flag = arguments[position]
-        if not flag.startswith("--"):
-            raise ValueError(f"command line: got '{flag}', wanted --key value (see --help)")
-        key, separator, text = flag[2:].partition("=")
-        position += 1
-        if not separator:
-            has_value = position < len(arguments) and not arguments[position].startswith("--")
-            text = arguments[position] if has_value else "true"
-            position += int(has_value)
-        found[key.replace("-", "_")] = _scalar(text)
-    return found
-
-
-def _scalar(text: str) -> Any:
-    """Keep text as it is, for pydantic to turn into numbers; only lists (`[a, b]`) and null are read as YAML."""
-    if text != "null" and not (text.startswith("[") and text.endswith("]")):
-        return text
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"command line: got '{text}', wanted a list such as [a, b]") from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path}: config file not found")
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: got {type(values).__name__}, wanted keys and values")
-    return values
-
-
-def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ValueError(f"command line: {dotted}: '{parent}' is a value, not a section")
-    values[last] = value
-
-
-def _explain(kind: type[BaseModel], item: Any, where: str, overridden: Collection[str]) -> str:
-    *parents, last = item["loc"] or ("",)
-    dotted = ".".join(str(part) for part in item["loc"])
-    if any(f"{dotted}.".startswith(f"{key}.") for key in overridden):
-        where = "command line"
-    if item["type"] == "value_error":
-        return f"{where}: " + ".".join([*map(str, item["loc"]), str(item["ctx"]["error"])])
-    if item["type"] != "extra_forbidden":
-        return f"{where}: {dotted}: got {item.get('input')!r}, {item['msg']}"
-    section: Any = kind
-    for parent in parents:
-        section = section.model_fields[parent].annotation
-    known = sorted(section.model_fields)
-    close = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
-    hint = f"; did you mean '{close[0]}'?" if close else ";"
-    return f"{where}: {dotted}: unknown key{hint} known: {', '.join(known)}"

@@ -1,0 +1,24 @@
+"""The composition root: the one folder that sees every part, one function per command.
+
+PySCF- and DeepSpeed-backed parts are imported inside the functions that need them, so that a training node needs no
+PySCF and the import stays quick.
+"""
+
+from helm_scale.build.datasets import (
+    shards_concat,
+    shards_generate,
+    shards_import,
+    shards_info,
+    shards_leaks,
+    shards_repack,
+    shards_split,
+    shards_verify,
+)
+from helm_scale.build.models import evaluate, export, find_model, finetune, initial_guess, load_model, load_state, predict
+from helm_scale.build.pretraining import pretrain, replay
+
+__all__ = [
+    "evaluate", "export", "find_model", "finetune", "initial_guess", "load_model", "load_state", "predict",
+    "pretrain", "replay", "shards_concat", "shards_generate", "shards_import", "shards_info", "shards_leaks",
+    "shards_repack", "shards_split", "shards_verify",
+]  # fmt: skip

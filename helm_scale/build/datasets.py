@@ -1,0 +1,117 @@
+"""Commands on datasets: generate, import, verify, describe, divide, repack, join."""
+
+import hashlib
+from pathlib import Path
+
+from helm_scale.config import (
+    GenerateConfig,
+    ImportConfig,
+    LeaksConfig,
+    RepackConfig,
+    SplitConfig,
+)
+
+
+def shards_generate(config: GenerateConfig) -> str:
+    """Label the molecules of an XYZ file and write them as shards; a rerun continues, or does nothing once all is done.
+
+    Returns:
+        What the dataset holds; rejected molecules by name.
+    Raises:
+        ValueError: input that cannot be labelled, or a folder that holds something else.
+        ChildProcessError: a PySCF process died.
+    """
+    from helm_scale.data import unfinished, xyz
+    from helm_scale.data.manifest import Manifest, Rejected
+    from helm_scale.dft import generate
+    from helm_scale.dft.molecule import check_electrons
+
+    out, method, labels = Path(config.out), generate.method_of(config), generate.labels_of(config)
+    molecules, splits = xyz.read_xyz(config.xyz)
+    for frame, molecule in enumerate(molecules):
+        check_electrons(molecule, config.basis, f"{config.xyz}, frame {frame} ({molecule.key})")
+    source = f"XYZ file, SHA-256 {hashlib.sha256(Path(config.xyz).read_bytes()).hexdigest()}"
+    work = unfinished.UnfinishedDataset(out, method, labels)
+    if unfinished.finished_dataset(out, method, labels, source) is None:
+        rejected = []
+        todo = work.missing(molecules)
+        jobs = [generate.Job(molecule, method, config.forces, config.overlap, config.max_cycle) for molecule in todo]
+        for number, result in generate.label_all(jobs, config.processes):
+            if isinstance(result, str):
+                rejected.append(Rejected(todo[number].key, result))
+            else:
+                work.add(result)
+        work.finish(molecules, splits, rejected, config.licence, source, config.molecules_per_shard)
+    work.clear()
+    return Manifest.load(config.out).describe()
+
+
+def shards_import(config: ImportConfig) -> str:
+    """Turn a public dataset or a folder of npz files into shards; a rerun continues, or does nothing once all is done.
+
+    Returns:
+        How many samples were proven, and what the dataset holds.
+    Raises:
+        ValueError: a file that is not what it should be, a failed proof, or a folder that holds something else.
+        ChildProcessError: a process died.
+    """
+    from helm_scale.importers.run import import_dataset
+
+    made, proven = import_dataset(config)
+    return f"{proven.samples} samples proven, {proven.consistent} of them by one-step self-consistency\n{made.describe()}"
+
+
+def shards_verify(folder: str) -> str:
+    """Check every byte and every sample of a dataset.
+
+    Raises:
+        ValueError: something is wrong; one line each.
+    """
+    from helm_scale.data.manifest import Manifest
+    from helm_scale.data.shards import verify
+
+    problems = verify(folder)
+    if problems:
+        raise ValueError("\n".join([f"{folder}: {len(problems)} problems", *problems]))
+    dataset = Manifest.load(folder)
+    return f"{folder}: {len(dataset)} samples in {len(dataset.shards)} shards are what the manifest says"
+
+
+def shards_info(folder: str, png: str = "") -> str:
+    """Say what a dataset holds, with histograms; draw them, too, where a PNG file is named."""
+    from helm_scale.data import histograms
+    from helm_scale.data.manifest import Manifest
+
+    dataset = Manifest.load(folder)
+    if png:
+        histograms.draw(dataset, Path(png))
+    return f"{dataset.describe()}\n{histograms.text(dataset)}"
+
+
+def shards_split(config: SplitConfig) -> str:
+    """Divide a dataset anew into train, validation and test, like samples on one side; shards stay as they are."""
+    from helm_scale.data.hygiene import divide
+
+    dataset, groups = divide(config)
+    return f"{len(dataset)} samples in {groups} groups by {config.by}\n{dataset.describe()}"
+
+
+def shards_leaks(config: LeaksConfig) -> str:
+    """Check that no near-duplicates lie in different splits; raises ValueError if some do."""
+    from helm_scale.data.hygiene import check
+
+    return check(config)
+
+
+def shards_repack(config: RepackConfig) -> str:
+    """Write a dataset anew in shards of another size."""
+    from helm_scale.data.repacking import repack
+
+    return repack(config.folder, Path(config.out), config.molecules_per_shard).describe()
+
+
+def shards_concat(out: str, folders: list[str]) -> str:
+    """Join datasets of one method into a new one."""
+    from helm_scale.data.joining import concat
+
+    return concat(folders, Path(out)).describe()

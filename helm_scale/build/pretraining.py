@@ -1,0 +1,119 @@
+"""Learning Hamiltonians, and the replay of a doubtful step."""
+
+import functools
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from helm_scale.batch import GraphBatch
+from helm_scale.build.datasets import shards_verify
+from helm_scale.build.models import load_state
+from helm_scale.config import (
+    DataConfig,
+    ModelConfig,
+    PretrainConfig,
+    ReplayConfig,
+    parse,
+)
+from helm_scale.model.helm import Helm
+from helm_scale.model.weights import load_weights
+
+
+def pretrain(config: PretrainConfig) -> str:
+    """Learn Hamiltonians, alone or as one rank of torchrun; the same command resumes. A dry run only describes it.
+
+    Everything is checked before a process group starts.
+
+    Returns:
+        what to tell the user; empty on ranks other than 0.
+    Raises:
+        ValueError: config, data, launch and run folder do not fit each other. FloatingPointError: loss or gradient not finite.
+    """
+    from helm_scale.data.collate import collate
+    from helm_scale.data.plan import validation_bins
+    from helm_scale.data.quarantine import Quarantine
+    from helm_scale.data.stream import BatchMaker, Stream
+    from helm_scale.objective.losses import HamiltonianObjective
+    from helm_scale.parallel import collectives, engines, mesh, pair_parallel
+    from helm_scale.parallel.watch import Watch
+    from helm_scale.training import checkpoint, loop, optim, preflight
+
+    logging.getLogger("helm_scale").setLevel(logging.CRITICAL if mesh.launched_rank() else logging.INFO)
+    (dataset, plan), settings = preflight.check(config), config.training
+    skips = config.data.damaged == "quarantine"
+    torch.manual_seed(settings.seed)
+    model = Helm(config.model)
+    model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
+    objective = HamiltonianObjective(config.model.basis, config.model.parity, model.reference_onsite)
+    if config.dry_run:
+        for manifest in dataset.local:
+            shards_verify(str(manifest.folder))
+        found = preflight.measure_activations(
+            model, objective, dataset, plan.head(settings.batch_molecules), lambda i: collate([dataset.read(i)], config.model)
+        )
+        return preflight.describe(config, dataset, plan, model, found)
+    low = settings.working_precision == "bfloat16"
+    make_optimizers = functools.partial(optim.make_optimizers, config=settings, hidden=optim.hidden_names(model))
+    with mesh.processes(config.execution) as ranks, Watch(ranks, config.execution).running() as watch:
+        quarantine = Quarantine(config.data.quarantine_share, Path(config.out) / f"quarantine-{ranks.rank}.jsonl") if skips else None
+        make = BatchMaker(dataset, config.model, skips)
+        stream = Stream(make, ranks.data_rank, ranks.data_size, config.execution.workers, quarantine)
+        resume_from = collectives.from_rank_zero(ranks.rank, lambda: checkpoint.latest(config.out))
+        if resume_from is None:
+            singles = [[index] for index in plan.head(settings.reference_molecules)]
+            fitted = collectives.from_rank_zero(ranks.rank, lambda: _fitted_reference(model, stream.batches(singles)))
+            model.set_reference(*fitted)
+        model.share(ranks.part, ranks.parts, pair_parallel.sum_over_parts(ranks))
+        empty = collate([], config.model)
+        engine = engines.start(config.execution, ranks, model, objective, make_optimizers, settings.clip_norm, empty, low)
+        samples = dataset.split(config.data.validation_split)
+        bins = validation_bins(samples, dataset.cost[samples], -(-settings.batch_molecules // settings.bins), ranks.data_size)
+        job = loop.Job(
+            config, engine, watch, plan, dataset.key, functools.partial(stream.steps, plan), lambda: stream.share(bins),
+            preflight.record(config, dataset), resume_from,
+        )  # fmt: skip
+        ending = loop.train(job)
+    if ending.requeue:
+        logging.getLogger(__name__).warning(ending.text)
+        raise SystemExit(mesh.requeue_code())
+    return ending.text if ranks.rank == 0 else ""
+
+
+def replay(config: ReplayConfig) -> str:
+    """Compute a doubtful step again, sample by sample, on one CPU.
+
+    Returns:
+        Loss and gradient norm of every sample, the worst first, Markdown.
+    Raises:
+        ValueError: not a replay file, or the data are not those of the run.
+    """
+    from helm_scale.data.collate import collate
+    from helm_scale.data.corpus import Corpus
+    from helm_scale.model.weights import load_metadata
+    from helm_scale.objective.losses import HamiltonianObjective
+    from helm_scale.training import replay as replaying
+
+    path = Path(config.file)
+    try:
+        about = json.loads(load_metadata(path)["about"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a replay file ({error!r}); wanted one from the folder replay of a run") from None
+    dataset = Corpus.open(DataConfig(path=config.data or about["data_path"]))
+    if dataset.hash != about["data"]["manifest_sha256"]:
+        raise ValueError(
+            f"{dataset.folder}: not the data of the run (manifest {about['data']['manifest_sha256'][:12]}); name them with --data"
+        )
+    model = Helm(parse(ModelConfig, about["model"], str(path)))
+    load_state(model, load_weights(path), str(path))
+    objective = HamiltonianObjective(model.config.basis, model.config.parity, model.reference_onsite)
+    return replaying.replay(model, objective, about, lambda index: collate([dataset.read(index)], model.config))
+
+
+def _fitted_reference(model: Helm, batches: Iterator[GraphBatch]) -> tuple[torch.Tensor, float]:
+    from helm_scale.objective.references import fit_hamiltonian_reference
+
+    rows, width = model.reference.shape
+    return fit_hamiltonian_reference(batches, model.config.basis, model.config.parity, rows, width)

@@ -1,0 +1,160 @@
+"""YAML files and dotted overrides into settings; a mistake becomes one clear line."""
+
+import difflib
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from helm_scale.config.settings import Strict
+
+ConfigT = TypeVar("ConfigT", bound=Strict)
+
+
+def load(kind: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
+    """Build a config from `--config file.yaml` and dotted overrides (`--model.lmax 4`), the later the stronger.
+
+    `--help` prints every key with type, default and meaning. A flag without value means true.
+
+    Raises:
+        SystemExit: after --help, or with one clear line per mistake (unknown key with a suggestion, wrong type).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in arguments or "-h" in arguments:
+        sys.stdout.write(help_text(kind) + "\n")
+        raise SystemExit(0)
+    try:
+        overrides = _overrides(arguments)
+        file = overrides.pop("config", None)
+        values = _read_yaml(Path(str(file))) if file is not None else {}
+        for key, value in overrides.items():
+            _put(values, key, value)
+        return parse(kind, values, str(file or "command line"), overrides)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+
+
+def launch(kind: type[ConfigT], command: Callable[[ConfigT], str]) -> None:
+    """Run a command on the command line's config and print what it returns; a user's mistake ends in one line.
+
+    Raises:
+        SystemExit: as `load`, or with the command's own message.
+    """
+    settings = load(kind)
+    try:
+        text = command(settings)
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise SystemExit(str(error)) from None
+    if text:
+        sys.stdout.write(text + "\n")
+
+
+def parse(kind: type[ConfigT], values: dict[str, Any], where: str, overridden: Collection[str] = ()) -> ConfigT:
+    """Check values against a config model; `overridden` are the dotted keys that came from the command line, not `where`.
+
+    Raises:
+        ValueError: names the file, the key, what it got and what it wanted.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(_explain(kind, item, where, overridden) for item in error.errors())) from None
+
+
+def dump(config: BaseModel) -> str:
+    """The resolved config as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def help_text(kind: type[BaseModel]) -> str:
+    """Every key of a config model, one line each: type, default, meaning."""
+    lines = [(kind.__doc__ or "").strip(), "", "  --config FILE  YAML file; the keys below override it", ""]
+    return "\n".join(lines + [f"  --{key} ({kind_}; {default})  {text}" for key, kind_, default, text in _flatten(kind)])
+
+
+def _flatten(kind: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            rows += _flatten(field.annotation, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, _type_name(field.annotation), str(field.default), field.description or ""))
+    return rows
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType, tuple):
+        return "|".join(dict.fromkeys(_type_name(part) for part in get_args(annotation) if part is not Ellipsis))
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _overrides(arguments: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    position = 0
+    while position < len(arguments):
+        flag = arguments[position]
+        if not flag.startswith("--"):
+            raise ValueError(f"command line: got '{flag}', wanted --key value (see --help)")
+        key, separator, text = flag[2:].partition("=")
+        position += 1
+        if not separator:
+            has_value = position < len(arguments) and not arguments[position].startswith("--")
+            text = arguments[position] if has_value else "true"
+            position += int(has_value)
+        found[key.replace("-", "_")] = _scalar(text)
+    return found
+
+
+def _scalar(text: str) -> Any:
+    """Keep text as it is, for pydantic to turn into numbers; only lists (`[a, b]`) and null are read as YAML."""
+    if text != "null" and not (text.startswith("[") and text.endswith("]")):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"command line: got '{text}', wanted a list such as [a, b]") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: config file not found")
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: got {type(values).__name__}, wanted keys and values")
+    return values
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"command line: {dotted}: '{parent}' is a value, not a section")
+    values[last] = value
+
+
+def _explain(kind: type[BaseModel], item: Any, where: str, overridden: Collection[str]) -> str:
+    *parents, last = item["loc"] or ("",)
+    dotted = ".".join(str(part) for part in item["loc"])
+    if any(f"{dotted}.".startswith(f"{key}.") for key in overridden):
+        where = "command line"
+    if item["type"] == "value_error":
+        return f"{where}: " + ".".join([*map(str, item["loc"]), str(item["ctx"]["error"])])
+    if item["type"] != "extra_forbidden":
+        return f"{where}: {dotted}: got {item.get('input')!r}, {item['msg']}"
+    section: Any = kind
+    for parent in parents:
+        section = section.model_fields[parent].annotation
+    known = sorted(section.model_fields)
+    close = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else ";"
+    return f"{where}: {dotted}: unknown key{hint} known: {', '.join(known)}"
