@@ -38,7 +38,7 @@ LADDER: dict[str, tuple[int, dict[str, Any]]] = {
     "zero2-2": (2, {"execution__engine": "zero2"}),
     "zero2-2-offload": (2, {"execution__engine": "zero2", "execution__cpu_offload": True}),
     "zero3-2": (2, {"execution__engine": "zero3"}),
-    "zero3-2-recomputed": (2, {"execution__engine": "zero3", **RECOMPUTED}),
+    "zero2-2-recomputed": (2, {"execution__engine": "zero2", **RECOMPUTED}),
     "fsdp2-3": (3, {"execution__engine": "fsdp2", "training__bins": 3}),
     "fsdp2-4": (4, {"execution__engine": "fsdp2"}),
     "ddp-2-shared": (2, {"execution__engine": "ddp", "execution__pair_ranks": 2}),

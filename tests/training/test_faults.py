@@ -172,6 +172,13 @@ def test_ranks_that_do_not_divide_the_bins_are_refused_before_they_meet(
         pretrain(data, tmp_path / "run", execution__engine="ddp")
     with pytest.raises(ValueError, match=r"execution\.engine: got 'single'.*torchrun started 3"):
         pretrain(data, tmp_path / "run")
+    for settings, message in (
+        ({"engine": "fsdp2", "replicas": 2}, r"execution\.replicas: got 2 with engine 'fsdp2' on 3 ranks"),
+        ({"engine": "ddp", "cpu_offload": True}, r"execution\.cpu_offload: got true with engine 'ddp'"),
+        ({"engine": "zero3", "recompute": "full"}, r"execution\.recompute: got 'full' with engine 'zero3'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pretrain(data, tmp_path / "run", training__bins=3, **{f"execution__{key}": value for key, value in settings.items()})
 
 
 @pytest.mark.parametrize(
