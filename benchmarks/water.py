@@ -38,7 +38,7 @@ def train(root: Path, data: Path, baseline: str, quick: bool) -> dict[str, Any]:
     build.pretrain(load(PretrainConfig, arguments))
     seconds = time.perf_counter() - start
     out = root / f"evaluation-{baseline}"
-    orbitals = ["--orbital_molecules", "2" if quick else "20"]
+    orbitals = ["--orbital_molecules", "2" if quick else "20", "--extras", "[]"]
     print(build.evaluate(load(EvaluateConfig, ["--source", str(run), "--data", str(data), "--out", str(out), *orbitals])))
     report = json.loads((out / "report.json").read_text())
     return {"training_seconds": round(seconds, 1), "test": report["rows"]}

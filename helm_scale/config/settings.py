@@ -28,7 +28,12 @@ class ModelConfig(Strict):
     lmax: int = Field(6, ge=1, le=8, description="highest degree of the features")
     mmax: int = Field(6, ge=0, le=8, description="highest order m in the SO(2) convolutions, at most lmax")
     channels: int = Field(128, ge=2, description="channels per coefficient")
-    hidden_channels: int = Field(128, ge=2, description="channels inside the edgewise operator and the feed-forward blocks")
+    hidden_channels: int = Field(128, ge=2, description="channels inside the trunk's edgewise operator (half even, half odd) and its FFN")
+    pair_width: int = Field(
+        2,
+        ge=1,
+        description="channels of the pair tower over those of the trunk, hidden ones likewise; half are even, half odd under exchange",
+    )
     edge_channels: int = Field(128, ge=2, description="width of the radial networks")
     num_layers: int = Field(3, ge=1, description="node layers")
     pair_layers: int = Field(1, ge=1, description="pair layers")

@@ -42,7 +42,7 @@ class PairHalf(nn.Module):
         super().__init__()
         self.basis, self.cutoff = config.basis, config.pair_cutoff
         self.tower = PairTower(config)
-        self.head = PairHead(config.lmax, config.channels, config.basis)
+        self.head = PairHead(config.lmax, config.pair_width * config.channels, config.basis)
         self.chunk = 0  # pairs at once, an execution setting; 0: all, as one ordinary graph
         self.part, self.parts = 0, 1  # the share of the pairs that this process works on, an execution setting
 

@@ -26,11 +26,12 @@ class PairLayer(nn.Module):
 
     def __init__(self, config: ModelConfig, scalars: int) -> None:
         super().__init__()
-        layout, half = so2_layout(config.lmax, config.mmax), config.channels // 2
-        self.operator = EdgewiseOperator(layout, config.channels, config.hidden_channels, half, scalars, config.edge_channels)
+        layout = so2_layout(config.lmax, config.mmax)
+        half, hidden = config.pair_width * config.channels // 2, config.pair_width * config.hidden_channels
+        self.operator = EdgewiseOperator(layout, config.channels, hidden, half, scalars, config.edge_channels)
         self.norm_operator = DegreeNorm(layout.kind, half)
         self.norm_update = DegreeNorm(layout.kind, half)
-        self.update = FeedForward(layout.kind, half, config.hidden_channels // 2)
+        self.update = FeedForward(layout.kind, half, hidden // 2)
 
     def forward(self, z_PQC: Tensor, even_PRC: Tensor, odd_PRC: Tensor, scalars_PS: Tensor) -> Tensor:
         """Update pair states from the sums and differences of both ends' node states in the pair's frame."""
@@ -43,7 +44,7 @@ class PairTower(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.channels = config.channels // 2  # of each parity
+        self.channels = config.pair_width * config.channels // 2  # of each parity
         self.layout = so2_layout(config.lmax, config.mmax)
         self.edge_scalars = PairScalars(NUM_ELEMENTS, config.channels, config.pair_cutoff, config.radial_functions)
         self.start = RadialMLP(self.edge_scalars.width, config.edge_channels, (config.lmax + 1) * self.channels)
@@ -51,7 +52,7 @@ class PairTower(nn.Module):
         self.norm = DegreeNorm(self.layout.kind, self.channels)
 
     def forward(self, states: Sequence[Tensor], atomic_numbers: Tensor, positions: Tensor, pair_index: Tensor) -> Tensor:
-        """Pair features [P, K, C], turned back into the molecule's frame: C/2 even channels, then C/2 odd ones.
+        """Pair features [P, K, C_pair], turned back into the molecule's frame: the even half of the channels, then the odd.
 
         Args:
             states: node states [N, K, C] that the layers read, one for all or one for each.
