@@ -110,6 +110,7 @@ def processes(execution: ExecutionConfig) -> Iterator[Processes]:
     timeout = datetime.timedelta(seconds=2 * execution.start_timeout_seconds)  # the watch ends a stuck process long before
     if "RANK" in os.environ:
         store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+        store = dist.PrefixStore(f"life-{_life()}", store)
     else:
         store, rank, world_size = dist.HashStore(), 0, 1
     dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
@@ -117,6 +118,14 @@ def processes(execution: ExecutionConfig) -> Iterator[Processes]:
     group = dist.new_subgroups(parts)[0] if parts > 1 else None
     yield Processes(rank, world_size, device, dist.PrefixStore("helm_scale", store), parts, group)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
+
+
+def _life() -> str:
+    """What tells this start of the ranks from earlier ones in torchrun's store, which outlives them with their old addresses.
+
+    Between nodes the count of restarts differs, so there it cannot serve.
+    """
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if os.environ.get("GROUP_WORLD_SIZE", "1") == "1" else "any"
 
 
 def _device(execution: ExecutionConfig) -> torch.device:

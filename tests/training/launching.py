@@ -68,7 +68,8 @@ def command(data: Path, run: Path, ranks: int = 1, **changes: Any) -> list[str]:
 
 def start(arguments: list[str]) -> "subprocess.Popen[str]":
     """Start a launch."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # of `python` in shell scripts
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path}
     return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
