@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 
 quickstart: setup ## train, evaluate, export and finetune on the committed molecules, in minutes
 	$(RUN) launch/pretrain.py --config configs/quickstart.yaml --out $(QUICKSTART)/pretrain
-	$(RUN) launch/evaluate.py --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/evaluation
+	$(RUN) launch/evaluate.py --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/evaluation --extras '[orbitals, embedding]'
 	$(RUN) launch/export.py --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/bundle
 	$(RUN) launch/export.py --out $(QUICKSTART)/bundle --verify
 	$(RUN) launch/finetune.py --source $(QUICKSTART)/bundle --out $(QUICKSTART)/finetune --threads 1
