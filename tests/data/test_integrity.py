@@ -169,10 +169,16 @@ def test_training_stops_at_damage_or_goes_on_without_it(tmp_path: Path) -> None:
     assert json.loads(line)["sample"] == lost and dataset.key[lost] in json.loads(line)["reason"]
 
 
-def test_a_dataset_edited_between_runs_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dataset_edited_between_runs_is_refused_unless_accepted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = launching.write_dataset(tmp_path / "data")
-    build.pretrain(config.load(config.PretrainConfig, launching.flags(data, tmp_path / "run", training__steps=1)))
+
+    def run(**changes: object) -> str:
+        return build.pretrain(config.load(config.PretrainConfig, launching.flags(data, tmp_path / "run", training__steps=1, **changes)))
+
+    run()
     path = data / "manifest.json"
     path.write_text(path.read_text().replace('"source": "made up"', '"source": "made up anew"'))
-    build.pretrain(config.load(config.PretrainConfig, launching.flags(data, tmp_path / "run", training__steps=2)))
-    assert "changed setting: data.manifest_sha256" in caplog.text
+    with pytest.raises(ValueError, match=r"checkpoint of other settings or data: data\.manifest_sha256"):
+        run()
+    run(accept_changes=True)
+    assert "accepted change: data.manifest_sha256" in caplog.text
