@@ -72,26 +72,28 @@ class Stored:
     Attributes:
         molecule: all but the matrices. offsets: first AO of every atom, [N+1].
         matrices: {"hamiltonian": arrays of `encode_matrix`, ...}, views on the bytes they were read from.
+        where: file and key, for messages.
     """
 
     molecule: Molecule
     offsets: np.ndarray
     matrices: dict[str, dict[str, np.ndarray]]
+    where: str
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels that the sample has."""
         return tuple(name for name in LABELS if name in self.matrices or getattr(self.molecule, name) is not None)
 
-    def dense(self, where: str) -> Molecule:
+    def dense(self) -> Molecule:
         """The molecule with its matrices, symmetric to the last bit.
 
         Raises:
-            ValueError: a matrix holds NaN or infinity; the message begins with `where`.
+            ValueError: a matrix holds NaN or infinity.
         """
         for matrix, parts in self.matrices.items():
             for name, values in parts.items():
-                check_finite(f"{where}: {matrix}_{name}", values)
+                check_finite(f"{self.where}: {matrix}_{name}", values)
         dense: dict[str, Any] = {name: decode_matrix(parts, self.offsets) for name, parts in self.matrices.items()}
         return replace(self.molecule, **dense)
 
@@ -114,7 +116,7 @@ def parse(members: Mapping[str, Buffer], where: str) -> Stored:
     if header["version"] != VERSION:
         raise ValueError(f"{where}: got format version {header['version']}, wanted {VERSION}; update helm_scale")
     try:
-        return _stored(header, arrays)
+        return _stored(header, arrays, where)
     except KeyError as error:
         raise ValueError(f"{where}: {error} is missing; get the shard anew") from None
     except (ValueError, TypeError) as error:
@@ -127,7 +129,7 @@ def decode(members: Mapping[str, Buffer], where: str) -> Molecule:
     Raises:
         ValueError: as `parse`, or a matrix holds NaN or infinity.
     """
-    return parse(members, where).dense(where)
+    return parse(members, where).dense()
 
 
 def encode_matrix(matrix: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarray]:
@@ -211,7 +213,7 @@ def _assemble(onsite: np.ndarray, offsite: np.ndarray, offsets: np.ndarray) -> n
     return matrix
 
 
-def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stored:
+def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -> Stored:
     """Check sizes and values; errors do not name the sample yet."""
     method, numbers = Method(**header["method"]), arrays["atomic_numbers"].copy()
     offsets = ao_offsets(method.basis, numbers)
@@ -230,7 +232,7 @@ def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stored:
         key=header["key"], atomic_numbers=numbers, charge=header["charge"], spin_multiplicity=header["spin_multiplicity"],
         energy=header["energy"], method=method, **vectors,
     )  # fmt: skip
-    return Stored(molecule, offsets, matrices)
+    return Stored(molecule, offsets, matrices, where)
 
 
 def _parts(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

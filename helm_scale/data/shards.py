@@ -208,7 +208,7 @@ class ShardReader:
         Raises:
             ValueError: shard cut short or changed, or the sample contradicts the manifest; names shard and key.
         """
-        return self.stored(index, memoryview(bytearray(self.size(index)))).dense(self.manifest.where(index))
+        return self.stored(index, memoryview(bytearray(self.size(index)))).dense()
 
     def stored(self, index: int, memory: memoryview) -> codec.Stored:
         """Read sample `index` into memory of at least its size; the matrices are views on it. Raises as `read`."""

@@ -78,10 +78,10 @@ def stored_blocks(samples: Sequence[codec.Stored], config: ModelConfig, scratch:
     for sample, h, h0 in zip(samples, whole, part, strict=True):
         on, start = on + len(h["onsite"]), on
         onsite[start:on] = h["onsite"] if h0 is None else h["onsite"] - h0["onsite"]
-        codec.check_finite(f"molecule '{sample.molecule.key}': on-site part of the Hamiltonian", onsite[start:on])
+        codec.check_finite(f"{sample.where}: hamiltonian_onsite", onsite[start:on])
         off, start = off + len(h["offsite"]), off
         _subtract(h, h0, offsite[start:off])
-        codec.check_finite(f"molecule '{sample.molecule.key}': off-site part of the Hamiltonian", offsite[start:off])
+        codec.check_finite(f"{sample.where}: hamiltonian_offsite", offsite[start:off])
     return _placed([sample.offsets for sample in samples], onsite, offsite)
 
 
