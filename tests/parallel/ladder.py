@@ -4,6 +4,7 @@ FILE holds a JSON list of lists of flags of launch/pretrain.py. Ranks meet once,
 """
 
 import json
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from helm_scale import build, config
 from helm_scale.config import ExecutionConfig
-from helm_scale.parallel import mesh
+from helm_scale.parallel import collectives, mesh
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -20,3 +21,6 @@ if __name__ == "__main__":
         mesh.processes = lambda execution: nullcontext(ranks)  # type: ignore[assignment]
         for flags in json.loads(Path(sys.argv[1]).read_text()):
             build.pretrain(config.load(config.PretrainConfig, flags))
+        collectives.barrier()
+        sys.stdout.flush()
+        os._exit(0)  # torch sometimes aborts when it takes down the groups of so many engines, more than any run has
