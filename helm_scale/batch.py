@@ -96,7 +96,7 @@ class GraphBatch:
         pair_segments: runs of one element pair in pair_index.
         atom_order: [N] atoms sorted by element. atom_segments: runs of one element in atom_order.
         onsite_target: packed irreps of H - H0 of the on-site blocks, run after run, row-major, float64 Hartree, or None.
-        offsite_target: the same for the pairs within the Hamiltonian cutoff.
+        offsite_target: the same for the pairs within the Hamiltonian cutoff; from shards in the dtype of the model.
         matrix_elements: [B] matrix elements (both triangles) that the targets stand for.
         energy: [B] float64 Hartree or None. forces: [N, 3] float64 Hartree/Angstrom or None.
         copies: how many processes hold this batch and share its edges and pairs; sums over atoms or molecules are divided by it.
