@@ -2,7 +2,7 @@
 
 Every figure comes from a process of its own, after a warm step on a molecule of 3 atoms. `live` puts large blocks through
 mmap, so that fragmentation of the heap does not count; `resident` is the default allocator. Gradients count, parameters,
-optimiser and labels do not.
+optimiser and labels do not. `planned` is what helm_scale/training/footprint.py says without running the step.
 
     python benchmarks/memory.py [--quick] [--atoms 20 40 80 150]
 """
@@ -19,13 +19,16 @@ from pathlib import Path
 import torch
 from synthetic import Step, batch_of, model_config
 
+from helm_scale.basis import elements
+from helm_scale.training.footprint import Load, Memory, Rehearsal
+
 VARIANTS = {"plain": (0, "none", 1), "chunked": (256, "full", 256)}
 LIVE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 PLAIN_LIMIT = 80  # atoms; beyond, the plain step does not fit a small machine
 
 
 def resident_mb() -> float:
-    """Resident memory now."""
+    """Resident memory now; that of the warm step, gradients included, is free again."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
@@ -33,6 +36,15 @@ def peak_mb() -> float:
     """Peak resident memory of this program so far; getrusage would begin with that of the process which started it."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
+
+
+def planned_mb(step: Step, variant: str) -> float:
+    """What the memory plan says of the same micro-batch."""
+    batch = step.batch
+    symbols = [elements.symbol(int(z)) for z in batch.atomic_numbers]
+    rehearsal = Rehearsal(step.model.config, {symbol: symbols.count(symbol) for symbol in symbols})
+    load = Load(len(symbols), batch.edge_index.shape[1], batch.pair_index.shape[1])
+    return rehearsal.activations(load, Memory(*VARIANTS[variant]), first=True) / 2**20
 
 
 def measure(variant: str, atoms: int, quick: bool) -> dict[str, float]:
@@ -45,7 +57,8 @@ def measure(variant: str, atoms: int, quick: bool) -> dict[str, float]:
     step.batch = batch_of(atoms, step.model.config)
     before, start = resident_mb(), time.perf_counter()
     step()
-    return {"peak_mb": peak_mb() - before, "seconds": time.perf_counter() - start}
+    found = {"peak_mb": peak_mb() - before, "seconds": time.perf_counter() - start}
+    return {**found, "planned_mb": planned_mb(step, variant)}
 
 
 def in_process(variant: str, atoms: int, quick: bool, environment: dict[str, str]) -> dict[str, float]:
@@ -74,10 +87,11 @@ def main() -> None:
             live, resident = (in_process(variant, atoms, arguments.quick, env) for env in (LIVE, {}))
             rows.append({
                 "atoms": atoms, "variant": variant, "live_mb": live["peak_mb"], "resident_mb": resident["peak_mb"],
-                "seconds": resident["seconds"],
+                "planned_mb": live["planned_mb"], "seconds": resident["seconds"],
             })  # fmt: skip
             print(
-                "{atoms:4d} atoms {variant:8s} live {live_mb:8.0f} MB, resident {resident_mb:8.0f} MB, {seconds:7.2f} s".format(**rows[-1])
+                "{atoms:4d} atoms {variant:8s} live {live_mb:8.0f} MB (planned {planned_mb:8.0f}), resident {resident_mb:8.0f} MB,"
+                " {seconds:7.2f} s".format(**rows[-1])
             )
     print(json.dumps({"benchmark": "memory", "config": "configs/omol_csh_58k.yaml", "rows": rows}))
 

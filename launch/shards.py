@@ -3,7 +3,7 @@
 python launch/shards.py generate --config configs/quickstart_data.yaml [--key value ...]    (--help lists the keys)
 python launch/shards.py import DATASET --source FILE --out FOLDER [--key value ...]         (docs/datasets.md)
 python launch/shards.py verify FOLDER
-python launch/shards.py info FOLDER [--png FILE]
+python launch/shards.py info FOLDER [--png FILE] [--cutoffs [6,9,12]] [--config TRAINING.yaml --ranks 64]
 python launch/shards.py split --folder FOLDER [--by geometry --fractions [0.8,0.1,0.1] ...]
 python launch/shards.py leaks --folder FOLDER [--tolerance 0.05]
 python launch/shards.py repack --folder FOLDER --out NEW_FOLDER [--molecules_per_shard 64]
@@ -29,10 +29,8 @@ def main(arguments: list[str]) -> str:
             return build.shards_import(config.load(config.ImportConfig, ["--dataset", dataset, *rest]))
         case ["verify", folder]:
             return build.shards_verify(folder)
-        case ["info", folder]:
-            return build.shards_info(folder)
-        case ["info", folder, "--png", png]:
-            return build.shards_info(folder, png)
+        case ["info", folder, *rest]:
+            return build.shards_info(config.load(config.InfoConfig, ["--data.path", folder, *rest]))
         case ["split", *rest]:
             return build.shards_split(config.load(config.SplitConfig, rest))
         case ["leaks", *rest]:

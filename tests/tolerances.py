@@ -31,3 +31,6 @@ ENGINE_PARITY = 1e-5
 
 # The same with weights and features of 8 bits in the passes: 0.4 % each, which sums over elements average out in part.
 BFLOAT16_LOSS = 0.05
+
+# Planned against measured bytes of a step: what kernels and small blocks on the heap take is not planned.
+MEMORY = 0.2

@@ -3,9 +3,12 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from helm_scale.config import (
     GenerateConfig,
     ImportConfig,
+    InfoConfig,
     LeaksConfig,
     RepackConfig,
     SplitConfig,
@@ -77,15 +80,26 @@ def shards_verify(folder: str) -> str:
     return f"{folder}: {len(dataset)} samples in {len(dataset.shards)} shards are what the manifest says"
 
 
-def shards_info(folder: str, png: str = "") -> str:
-    """Say what a dataset holds, with histograms; draw them, too, where a PNG file is named."""
-    from helm_scale.data import histograms
-    from helm_scale.data.manifest import Manifest
+def shards_info(config: InfoConfig) -> str:
+    """Say what a dataset holds, with histograms, what block sparsity saves, and what training on so many ranks takes.
 
-    dataset = Manifest.load(folder)
-    if png:
-        histograms.draw(dataset, Path(png))
-    return f"{dataset.describe()}\n{histograms.text(dataset)}"
+    Raises:
+        ValueError: no dataset there, or a training config that does not fit it.
+    """
+    from helm_scale.data import histograms
+    from helm_scale.data.corpus import Corpus
+    from helm_scale.data.survey import spread, survey
+    from helm_scale.training import preflight
+
+    dataset = Corpus.open(config.data)
+    if config.png:
+        histograms.draw(dataset.manifests[0], Path(config.png))
+    parts = [text for one in dataset.manifests for text in (one.describe(), histograms.text(one))]
+    if config.samples:
+        parts.append(survey(dataset, spread(dataset, np.arange(len(dataset)), config.samples), config.model, config.cutoffs).text())
+    if config.ranks:
+        parts.append(preflight.outlook(config, dataset, config.ranks))
+    return "\n".join(parts)
 
 
 def shards_split(config: SplitConfig) -> str:

@@ -30,7 +30,8 @@ def pretrain(config: PretrainConfig) -> str:
     Returns:
         what to tell the user; empty on ranks other than 0.
     Raises:
-        ValueError: config, data, launch and run folder do not fit each other. FloatingPointError: loss or gradient not finite.
+        ValueError: config, data, launch and run folder do not fit each other, or a molecule does not fit the memory limit.
+        FloatingPointError: loss or gradient not finite. MemoryError: a micro-batch does not fit.
     """
     from helm_scale.data.collate import collate
     from helm_scale.data.plan import validation_bins
@@ -43,6 +44,11 @@ def pretrain(config: PretrainConfig) -> str:
 
     logging.getLogger("helm_scale").setLevel(logging.CRITICAL if mesh.launched_rank() else logging.INFO)
     (dataset, plan), settings = preflight.check(config), config.training
+    if config.dry_run:
+        for manifest in dataset.local:
+            shards_verify(str(manifest.folder))
+        return preflight.describe(config, dataset, plan, mesh.launched_world_size())
+    config = preflight.within_memory(config, dataset, plan)
     skips = config.data.damaged == "quarantine"
     torch.manual_seed(settings.seed)
     model = Helm(config.model)
@@ -50,13 +56,6 @@ def pretrain(config: PretrainConfig) -> str:
     if config.execution.compile and not config.dry_run:
         model.compile_layers()
     objective = HamiltonianObjective(config.model.basis, config.model.parity, model.reference_onsite)
-    if config.dry_run:
-        for manifest in dataset.local:
-            shards_verify(str(manifest.folder))
-        found = preflight.measure_activations(
-            model, objective, dataset, plan.head(settings.batch_molecules), lambda i: collate([dataset.read(i)], config.model)
-        )
-        return preflight.describe(config, dataset, plan, model, found)
     low = settings.working_precision == "bfloat16"
     make_optimizers = functools.partial(optim.make_optimizers, config=settings, hidden=optim.hidden_names(model))
     with mesh.processes(config.execution) as ranks, Watch(ranks, config.execution).running() as watch:

@@ -9,6 +9,7 @@ from helm_scale.config.settings import (
     FinetuneConfig,
     GenerateConfig,
     ImportConfig,
+    InfoConfig,
     LeaksConfig,
     ModelConfig,
     PredictConfig,
@@ -21,6 +22,6 @@ from helm_scale.config.settings import (
 
 __all__ = [
     "DataConfig", "EvaluateConfig", "ExecutionConfig", "ExportConfig", "FinetuneConfig", "GenerateConfig",
-    "ImportConfig", "LeaksConfig", "ModelConfig", "PredictConfig", "PretrainConfig", "RepackConfig", "ReplayConfig",
+    "ImportConfig", "InfoConfig", "LeaksConfig", "ModelConfig", "PredictConfig", "PretrainConfig", "RepackConfig", "ReplayConfig",
     "SplitConfig", "TrainingConfig", "dump", "help_text", "launch", "load", "parse",
 ]  # fmt: skip

@@ -47,7 +47,7 @@ def launch(kind: type[ConfigT], command: Callable[[ConfigT], str]) -> None:
     settings = load(kind)
     try:
         text = command(settings)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         raise SystemExit(str(error)) from None
     if text:
         sys.stdout.write(text + "\n")

@@ -131,6 +131,12 @@ class ExecutionConfig(Strict):
     spike_score: float = Field(8.0, gt=0, description="robust z-score of log(loss) from which a batch is computed twice")
     compare_every: int = Field(100, ge=1, description="steps between comparisons of the weights of equal ranks")
     progress: bool = Field(True, description="show a progress bar on rank 0")
+    memory_limit_gib: float = Field(
+        0.0,
+        ge=0,
+        description="memory of a rank, 2^30 bytes, for which pair_chunk, recompute and message_chunk are chosen, the set ones being the"
+        " most that is held; what libraries and fragmentation take is not in it; 0: no limit",
+    )
 
 
 class PretrainConfig(Strict):
@@ -143,6 +149,15 @@ class PretrainConfig(Strict):
     execution: ExecutionConfig = ExecutionConfig()
     accept_changes: bool = Field(False, description="resume although training settings or data are not those of the checkpoint")
     dry_run: bool = Field(False, description="print the resolved config, parameters, memory and data, then stop")
+
+
+class InfoConfig(PretrainConfig):
+    """launch/shards.py info: what a dataset holds and, with a config of launch/pretrain.py and a number of ranks, what training takes."""
+
+    png: str = Field("", description="draw the histograms into this file")
+    samples: int = Field(64, ge=0, description="molecules read for what the manifest does not say; 0: none")
+    cutoffs: tuple[float, ...] = Field((), description="say what lies beyond these distances, Angstrom: the error of model.pair_cutoff")
+    ranks: int = Field(0, ge=0, description="plan memory and epochs of training on so many ranks; 0: no plan")
 
 
 class ReplayConfig(Strict):

@@ -102,6 +102,12 @@ class Corpus:
         columns = [one.cost for one in self.manifests]
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
+    @cached_property
+    def atoms(self) -> np.ndarray:
+        """Atoms of every sample, by number."""
+        columns = [one.atoms for one in self.manifests]
+        return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
     @property
     def key(self) -> "_Names":
         """Names of the samples, by number."""

@@ -68,6 +68,18 @@ class StepResult:
     seconds: float = 0.0
 
 
+class BatchMemoryError(MemoryError):
+    """A micro-batch did not fit.
+
+    Attributes:
+        batch: the micro-batch.
+    """
+
+    def __init__(self, batch: GraphBatch, reason: str) -> None:
+        super().__init__(reason)
+        self.batch = batch
+
+
 class Engine(Protocol):
     """Weights and optimisers on one or many ranks. Every method is called by all ranks together.
 
@@ -88,6 +100,8 @@ class Engine(Protocol):
             rate: factor of every learning rate, from the schedule.
             is_spike: whether a loss is out of line; such a batch, and one whose loss is not finite, is computed twice.
             on_doubt: called by all ranks before the second computation.
+        Raises:
+            BatchMemoryError: a micro-batch of this rank does not fit; the others wait for it.
         """
 
     def evaluate(self, batches: Iterable[GraphBatch]) -> dict[str, float]:

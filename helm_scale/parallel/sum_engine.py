@@ -9,7 +9,8 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch.optim import Optimizer
 
 from helm_scale.batch import GraphBatch
 from helm_scale.parallel import collectives, pieces, snapshot
-from helm_scale.parallel.engine import Objective, StepResult
+from helm_scale.parallel.engine import BatchMemoryError, Objective, StepResult
 from helm_scale.parallel.mesh import Processes
 from helm_scale.parallel.pieces import Piece
 from helm_scale.parallel.tally import Tally
@@ -88,7 +89,7 @@ class SumEngine:
         self._wrapped.module.train()
         tally = Tally(self._device)
         for number, batch in enumerate(micro_batches, start=1):
-            with self._wrapped.micro_step(last=number == len(micro_batches)):
+            with self._wrapped.micro_step(last=number == len(micro_batches)), _names_what_does_not_fit(batch):
                 placed = self._placed(batch)
                 sums = self._objective(self._wrapped.module, placed)
                 self._wrapped.backward(sums.total)
@@ -216,6 +217,18 @@ class SumEngine:
         loss = self._objective.loss(total, count)
         (slope,) = torch.autograd.grad(loss, total)
         return float(loss.detach()), float(slope)
+
+
+@contextmanager
+def _names_what_does_not_fit(batch: GraphBatch) -> Iterator[None]:
+    """Turn an allocator's error into one that holds the batch."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not of_memory:
+            raise
+        raise BatchMemoryError(batch, str(error).strip().split("\n")[0]) from error
 
 
 def _what_is_whole(stored: snapshot.Stored) -> str:

@@ -16,9 +16,9 @@ from helm_scale.batch import GraphBatch
 from helm_scale.config import PretrainConfig, dump
 from helm_scale.data.plan import StepPlan
 from helm_scale.parallel import collectives
-from helm_scale.parallel.engine import Engine, StepResult
+from helm_scale.parallel.engine import BatchMemoryError, Engine, StepResult
 from helm_scale.parallel.watch import Watch
-from helm_scale.training import checkpoint, guard
+from helm_scale.training import checkpoint, guard, memory_plan
 from helm_scale.training.monitor import Monitor, SilentMonitor, in_microhartree, peak_memory_mb
 from helm_scale.training.optim import WeightAverage, learning_rate_factor
 from helm_scale.training.replay import Evidence
@@ -65,6 +65,7 @@ def train(job: Job) -> Ending:
     Raises:
         FloatingPointError: more steps than execution.skipped_steps had a loss or gradient not finite, a rank's hardware
             cannot be trusted, or equal ranks have different weights. OSError: the last checkpoint could not be written.
+        MemoryError: a micro-batch does not fit; names it, its size, the chunks and what to try.
     """
     config = job.config
     average = WeightAverage(job.engine, config.training.ema_decay) if config.training.ema_decay else None
@@ -115,7 +116,10 @@ class _Run:
         job, keys = self._job, _keys(self._job, step)
         rate = learning_rate_factor(step - 1, job.config.training.steps, job.config.training.warmup_steps)
         job.watch.beat(step, "computing", [key for batch in micro_batches for key in batch.keys])
-        result = job.engine.step(micro_batches, rate, self._spikes.is_spike, self._evidence.collect)
+        try:
+            result = job.engine.step(micro_batches, rate, self._spikes.is_spike, self._evidence.collect)
+        except BatchMemoryError as error:
+            raise MemoryError(_too_large(job, step, error)) from error
         if result.first_loss is not None or not result.stepped:
             self._judge(step, result, keys)
         if result.stepped:
@@ -217,6 +221,17 @@ def _open_monitor(job: Job, done: int) -> SilentMonitor:
 
 def _keys(job: Job, step: int) -> list[str]:
     return [str(job.keys[index]) for index in job.plan.samples_of(step - 1)]
+
+
+def _too_large(job: Job, step: int, error: BatchMemoryError) -> str:
+    """What did not fit, and what to try."""
+    execution, batch, keys = job.config.execution, error.batch, ", ".join(f"'{key}'" for key in error.batch.keys)
+    return (
+        f"step {step}: rank {job.engine.rank} has no memory left at {keys}: {len(batch.atomic_numbers)} atoms,"
+        f" {batch.edge_index.shape[1]} message edges, {batch.pair_index.shape[1]} pairs, with pair_chunk {execution.pair_chunk},"
+        f" recompute {execution.recompute}, message_chunk {execution.message_chunk}. Try {memory_plan.next_to_try(execution)},"
+        f" or have it chosen by --execution.memory_limit_gib; rerunning resumes from the last checkpoint ({error})"
+    )
 
 
 def _pace(seconds: list[float]) -> dict[str, Any]:

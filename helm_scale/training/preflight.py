@@ -1,20 +1,23 @@
 """What is known before the first step: do config, data and run folder fit, and what will it take."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from helm_scale.batch import GraphBatch
 from helm_scale.config import PretrainConfig, dump
 from helm_scale.data.corpus import Corpus
 from helm_scale.data.plan import StepPlan, check_world_size
+from helm_scale.data.survey import spread, survey
 from helm_scale.parallel import mesh
-from helm_scale.parallel.engine import Objective
 from helm_scale.training import checkpoint
+from helm_scale.training.footprint import Load
+from helm_scale.training.memory_plan import Planner
+
+_log = logging.getLogger(__name__)
+SURVEYED = 64  # molecules read for what the manifest does not say
 
 
 def check(config: PretrainConfig) -> tuple[Corpus, StepPlan]:
@@ -68,60 +71,66 @@ def check_data(config: PretrainConfig, dataset: Corpus) -> None:
         )
 
 
-def describe(config: PretrainConfig, dataset: Corpus, plan: StepPlan, model: nn.Module, activations: Mapping[str, Any]) -> str:
-    """Resolved config, parameters, data and an estimate of memory, as text.
+def within_memory(config: PretrainConfig, dataset: Corpus, plan: StepPlan) -> PretrainConfig:
+    """The config with the chunks that fit execution.memory_limit_gib; as it is where there is no limit.
 
-    Args:
-        activations: what `measure_activations` found.
+    Raises:
+        ValueError: a molecule of the training split cannot fit; names it.
+    """
+    if not config.execution.memory_limit_gib:
+        return config
+    found = Planner(config, dataset, plan, mesh.launched_world_size()).choose()
+    _log.info("memory of a rank:\n%s", found.text(config.execution.memory_limit_gib))
+    return config.model_copy(update={"execution": config.execution.model_copy(update=found.memory._asdict())})
+
+
+def describe(config: PretrainConfig, dataset: Corpus, plan: StepPlan, world_size: int) -> str:
+    """Resolved config, data, what block sparsity saves, and the memory of every rank, as text.
+
+    Raises:
+        ValueError: a molecule of the training split cannot fit execution.memory_limit_gib; names it.
     """
     train, validation = dataset.split(config.data.train_split), dataset.split(config.data.validation_split)
     steps_per_epoch = len(train) / config.training.batch_molecules
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    state_bytes = (4 + bool(config.training.ema_decay)) * weight_bytes  # weight, gradient, two moments; Muon keeps one less
     verified = "every shard and sample verified" if dataset.local == list(dataset.manifests) else "remote shards are verified on arrival"
-    heaviest = max(_bin_costs(plan, dataset, range(max(1, round(steps_per_epoch)))))
     return "\n".join(
         [
             dump(config),
-            f"parameters: {parameters:,}",
             f"data: {dataset.folder}, {verified}; {len(train)} molecules in '{config.data.train_split}',"
             f" {len(validation)} in '{config.data.validation_split}'",
             f"steps: {config.training.steps:,}; {steps_per_epoch:.1f} per epoch; {config.training.steps / steps_per_epoch:.1f} epochs",
-            f"memory, weights with gradients and optimiser: {state_bytes / 1e6:,.0f} MB (fsdp2 divides it by the number of ranks)",
-            f"memory, kept for backward by the costliest micro-batch of the first epoch: about"
-            f" {activations['bytes'] / activations['cost'] * heaviest / 1e6:,.0f} MB"
-            f" (scaled by cost from '{activations['key']}': {activations['bytes'] / 1e6:,.1f} MB)",
+            *_plan_lines(config, dataset, plan, world_size),
         ]
     )
 
 
-def measure_activations(
-    model: nn.Module, objective: Objective, dataset: Corpus, samples: Sequence[int], load: Callable[[int], GraphBatch]
-) -> dict[str, Any]:
-    """Bytes that one molecule of median cost keeps for backward.
+def outlook(config: PretrainConfig, dataset: Corpus, ranks: int) -> str:
+    """What training on so many ranks takes: memory of each, and an epoch.
 
-    Args:
-        samples: candidates, by index. load: sample index -> batch of it alone.
-    Returns:
-        {"key", "cost", "bytes"}.
+    Raises:
+        ValueError: config and data do not fit each other, or a molecule cannot fit execution.memory_limit_gib.
     """
-    index = sorted(samples, key=lambda i: float(dataset.cost[i]))[len(samples) // 2]
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        sums = objective(model, load(index))
-    assert sums.total.requires_grad  # the graph, and with it every kept tensor, lives up to here
-    return {"key": str(dataset.key[index]), "cost": float(dataset.cost[index]), "bytes": sum(kept.values())}
+    check_data(config, dataset)
+    check_world_size(config.training.bins, ranks // config.execution.pair_ranks)
+    plan = dataset.plan(config.training.batch_molecules, config.training.bins, config.training.seed)
+    return "\n".join(_plan_lines(config, dataset, plan, ranks))
 
 
-def _bin_costs(plan: StepPlan, dataset: Corpus, steps: range) -> list[float]:
-    costs = dataset.cost
-    return [float(costs[members].sum()) for step in steps for members in plan.bins_of(step)]
+def _plan_lines(config: PretrainConfig, dataset: Corpus, plan: StepPlan, ranks: int) -> list[str]:
+    """Parameters, block sparsity, memory per rank and an epoch."""
+    train = dataset.split(config.data.train_split)
+    planner = Planner(config, dataset, plan, ranks)
+    chosen = planner.choose()
+    found = survey(dataset, spread(dataset, train, SURVEYED), config.model)
+    atoms = np.asarray(dataset.atoms)[train].astype(np.int64)
+    pairs = int((atoms * (atoms - 1) // 2).sum())
+    share = pairs / max(found.atom_pairs, 1)
+    load = Load(int(atoms.sum()), round(found.edges * share), round(found.pairs * share))
+    return [
+        f"parameters: {sum(parameter.numel() for parameter in planner.rehearsal.model.parameters()):,}",
+        found.text(),
+        f"memory of a rank, engine {config.execution.engine} on {ranks} ranks:",
+        chosen.text(config.execution.memory_limit_gib),
+        f"edges and pairs within the cutoffs: from {found.molecules} of {len(train)} molecules",
+        planner.epoch(load, chosen.memory.recompute),
+    ]

@@ -92,7 +92,7 @@ def test_a_dry_run_describes_and_writes_nothing(data: Path, tmp_path: Path) -> N
         "parameters: ",
         "11 molecules in 'train', 3 in 'validation'",
         "1.8 per epoch",
-        "kept for backward",
+        "activations",
     ):
         assert wanted in text
     assert not (tmp_path / "run").exists()

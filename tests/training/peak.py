@@ -1,0 +1,47 @@
+"""Planned and measured bytes of training steps: peak.py MODEL '[[atoms, [pair_chunk, recompute, message_chunk]], ...]'
+
+Prints [[planned, measured], ...]: the peak of the resident memory above what is resident before the step, whose high-water
+mark Linux resets through /proc/self/clear_refs.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from helm_scale.config import ModelConfig
+from helm_scale.data.collate import collate
+from helm_scale.model.helm import Helm
+from helm_scale.objective.losses import HamiltonianObjective
+from helm_scale.training.footprint import Memory, Rehearsal
+from tests.training.launching import molecule
+
+
+def resident(kind: str) -> int:
+    """Bytes: VmRSS now, or VmHWM at most."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind))
+    return 1024 * int(line.split()[1])
+
+
+def main() -> None:
+    """Step by step, after a warm one of every kind."""
+    model_config, cases = ModelConfig(**json.loads(sys.argv[1])), json.loads(sys.argv[2])
+    model, rehearsal, found = Helm(model_config), Rehearsal(model_config, {"H": 1}), []
+    objective = HamiltonianObjective(model_config.basis, model_config.parity, model.reference_onsite)
+    for atoms, (*memory,) in cases:
+        model.set_memory(*memory)
+        for size in (3, atoms):
+            batch = collate([molecule("one", [1, 6, 8, 1] * (size // 4) or [1, 6, 8], atoms)], model_config)
+            model.zero_grad()
+            before = resident("VmRSS")
+            Path("/proc/self/clear_refs").write_text("5")
+            objective(model, batch).total.backward()
+            measured = resident("VmHWM") - before
+        found.append((rehearsal.of_batch(batch, Memory(*memory)), measured))
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
