@@ -54,7 +54,7 @@ def _collate(
     numbers = np.concatenate([m.atomic_numbers for m in molecules] or [np.zeros(0)]).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     pairs = _join([graph.unordered_pairs(m.positions, m.atomic_numbers, config.pair_cutoff) for m in molecules], starts)
-    pairs = pairs[:, np.lexsort((numbers[pairs[1]], numbers[pairs[0]]))]
+    pairs = pairs[:, np.lexsort((pairs[0] > pairs[1], numbers[pairs[1]], numbers[pairs[0]]))]
     pair_segments = _segments(np.stack([numbers[pairs[0]], numbers[pairs[1]]]))
     atom_order = np.argsort(numbers, kind="stable")
     atom_segments = _segments(np.stack([numbers[atom_order], 0 * atom_order]))
