@@ -181,7 +181,7 @@ def check_finite(name: str, values: np.ndarray) -> None:
 
 def check_parts(parts: Mapping[str, np.ndarray], offsets: np.ndarray) -> None:
     """Raise ValueError unless the arrays of `encode_matrix` fit each other and the AOs of the atoms."""
-    sizes = np.diff(offsets)
+    sizes = offsets[1:] - offsets[:-1]
     count = int(sizes.sum() ** 2 - (sizes**2).sum()) // 2
     wanted = {"onsite": int((sizes * (sizes + 1) // 2).sum()), "offsite": count, "remainder_index": len(parts["remainder"])}
     for name, size in wanted.items():
@@ -217,8 +217,9 @@ def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -
     """Check sizes and values; errors do not name the sample yet."""
     method, numbers = Method(**header["method"]), arrays["atomic_numbers"].copy()
     offsets = ao_offsets(method.basis, numbers)
-    if not np.array_equal(arrays["nao_per_atom"], np.diff(offsets)):
-        raise ValueError(f"nao_per_atom: got {arrays['nao_per_atom'].tolist()}, wanted {np.diff(offsets).tolist()} for {method.basis}")
+    sizes = offsets[1:] - offsets[:-1]
+    if not np.array_equal(arrays["nao_per_atom"], sizes):
+        raise ValueError(f"nao_per_atom: got {arrays['nao_per_atom'].tolist()}, wanted {sizes.tolist()} for {method.basis}")
     labels = header["labels"]
     vectors = {name: arrays[name].copy() for name in ("positions", "forces") if name == "positions" or name in labels}
     for name, values in vectors.items():

@@ -48,13 +48,13 @@ def collate_stored(
 def _collate(
     molecules: Sequence[Molecule], cut: Callable[[], targets.Blocks] | None, config: ModelConfig, empty: targets.Empty
 ) -> GraphBatch:
-    for molecule in molecules:
-        _check(molecule, config)
+    distances = [_checked(molecule, config) for molecule in molecules]
     sizes = [len(m.atomic_numbers) for m in molecules]
     numbers = np.concatenate([m.atomic_numbers for m in molecules] or [np.zeros(0)]).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    pairs = _join([graph.unordered_pairs(m.positions, m.atomic_numbers, config.pair_cutoff) for m in molecules], starts)
-    pairs = pairs[:, np.lexsort((numbers[pairs[1]], numbers[pairs[0]]))]
+    each = zip(distances, molecules, strict=True)
+    pairs = _join([graph.unordered_pairs(distance, m.atomic_numbers, config.pair_cutoff) for distance, m in each], starts)
+    pairs = pairs[:, np.lexsort((pairs[0] > pairs[1], numbers[pairs[1]], numbers[pairs[0]]))]
     pair_segments = _segments(np.stack([numbers[pairs[0]], numbers[pairs[1]]]))
     atom_order = np.argsort(numbers, kind="stable")
     atom_segments = _segments(np.stack([numbers[atom_order], 0 * atom_order]))
@@ -73,7 +73,7 @@ def _collate(
         molecule=torch.from_numpy(np.repeat(np.arange(len(molecules)), sizes)),
         charge=torch.tensor([m.charge for m in molecules], dtype=torch.int64),
         spin_multiplicity=torch.tensor([m.spin_multiplicity for m in molecules], dtype=torch.int64),
-        edge_index=torch.from_numpy(_join([graph.message_edges(m.positions, config.trunk_cutoff) for m in molecules], starts)),
+        edge_index=torch.from_numpy(_join([graph.message_edges(distance, config.trunk_cutoff) for distance in distances], starts)),
         pair_index=torch.from_numpy(pairs),
         pair_segments=pair_segments,
         atom_order=torch.from_numpy(atom_order),
@@ -84,16 +84,19 @@ def _collate(
     )
 
 
-def _check(molecule: Molecule, config: ModelConfig) -> None:
+def _checked(molecule: Molecule, config: ModelConfig) -> np.ndarray:
+    """Distances of the atoms of a molecule that the model can take."""
     where = f"molecule '{molecule.key}'"
     elements.check_supported(config.basis, molecule.atomic_numbers, where)
-    graph.check_geometry(molecule.key, molecule.positions)
+    distance = graph.distances(molecule.positions)
+    graph.check_geometry(molecule.key, distance)
     if abs(molecule.charge) > config.max_charge:
         raise ValueError(f"{where}: charge {molecule.charge:+d}, wanted at most model.max_charge = {config.max_charge}")
     if not 1 <= molecule.spin_multiplicity <= config.max_multiplicity:
         raise ValueError(
             f"{where}: multiplicity {molecule.spin_multiplicity}, wanted 1 to model.max_multiplicity = {config.max_multiplicity}"
         )
+    return distance
 
 
 def _join(indices: list[np.ndarray], starts: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ Here the caller has checked the bytes already.
 import math
 import re
 import struct
+from functools import lru_cache
 
 import numpy as np
 
@@ -45,11 +46,18 @@ def _array(memory: memoryview, name: str, local: int, size: int) -> np.ndarray:
     mark, *_, name_length, extra_length = _LOCAL.unpack_from(memory, local)
     start = local + _LOCAL.size + name_length + extra_length
     (length,) = struct.unpack_from("<H", memory, start + 8)
-    header = _HEADER.fullmatch(bytes(memory[start + 10 : start + 10 + length]))
-    if mark != b"PK\3\4" or bytes(memory[start : start + 8]) != b"\x93NUMPY\1\0" or header is None:
+    kind = _kind(bytes(memory[start + 10 : start + 10 + length]))
+    if mark != b"PK\3\4" or bytes(memory[start : start + 8]) != b"\x93NUMPY\1\0" or kind is None:
         raise ValueError(f"'{name}': wanted a little-endian .npy array of numbers in C order")
-    dtype, shape = np.dtype(header[1].decode()), tuple(int(n) for n in header[2].decode().split(",") if n.strip())
+    dtype, shape = kind
     count = math.prod(shape)
     if 10 + length + count * dtype.itemsize != size:
         raise ValueError(f"'{name}': got {size} bytes, wanted {10 + length + count * dtype.itemsize} for shape {shape}")
     return np.frombuffer(memory, dtype, count, start + 10 + length).reshape(shape)
+
+
+@lru_cache(maxsize=4096)
+def _kind(header: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
+    """Dtype and shape that a header of an array states; None if it is of another kind. Few headers serve many samples."""
+    found = _HEADER.fullmatch(header)
+    return found and (np.dtype(found[1].decode()), tuple(int(n) for n in found[2].decode().split(",") if n.strip()))

@@ -8,7 +8,6 @@ to leave it in the processes that read.
 Axes: N atoms of all molecules, P unordered pairs, B blocks of one kind of shape a x b, S packed components.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from functools import cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from helm_scale.basis import elements, layout, packing
 from helm_scale.batch import Molecule, Segment
@@ -23,7 +23,8 @@ from helm_scale.config import ModelConfig
 from helm_scale.data import codec
 
 Empty = Callable[[int, torch.dtype], Tensor]  # makes uninitialised flat tensors
-CHUNK = 1 << 17  # matrix elements coupled at once: they stay in the processor's cache
+CHUNK = 3 << 15  # matrix elements coupled at once: they stay in the processor's cache
+COLUMNS, LANES = 256, 16  # blocks coupled at once: at most so many, in multiples of a vector register
 
 
 def new_tensor(count: int, dtype: torch.dtype) -> Tensor:
@@ -48,6 +49,15 @@ class Blocks:
     offsite: np.ndarray
     row: np.ndarray
     column: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Coupling:
+    """A sparse matrix by rows: component c is the sum of value[k] * block[element[k]], start[c] <= k < start[c+1]."""
+
+    element: Tensor
+    start: Tensor
+    value: Tensor
 
 
 def dense_blocks(molecules: Sequence[Molecule], config: ModelConfig) -> Blocks:
@@ -151,14 +161,14 @@ def onsite_target(blocks: Blocks, order: np.ndarray, segments: Sequence[Segment]
     """
     kinds = [layout.onsite_layout(config.basis, segment.first, config.parity) for segment in segments]
     target = empty(sum((s.stop - s.start) * kind.size for s, kind in zip(segments, kinds, strict=True)), torch.float64)
-    place = 0
+    flat, place = target.numpy(), 0
     for segment, kind in zip(segments, kinds, strict=True):
-        size = kind.shape[0] * (kind.shape[0] + 1) // 2
-        gathered = _windows(blocks.onsite, size)[blocks.triangle[order[segment.start : segment.stop]]]
-        packed = target[place : place + len(gathered) * kind.size].view(len(gathered), kind.size)
-        torch.mm(_onsite_coupling(config.basis, segment.first, config.parity), torch.from_numpy(gathered).T, out=packed.T)
-        _check_nothing_dropped(gathered, packed, segment.first, kind, config.parity)
-        place += packed.numel()
+        size, count = kind.shape[0] * (kind.shape[0] + 1) // 2, segment.stop - segment.start
+        triangles = _windows(blocks.onsite, size)[blocks.triangle[order[segment.start : segment.stop]]]
+        packed = flat[place : place + count * kind.size].reshape(count, kind.size)
+        _couple([triangles.T], _onsite_coupling(config.basis, segment.first, config.parity), packed)
+        _check_nothing_dropped(triangles, packed, segment.first, kind, config.parity)
+        place += packed.size
     return target
 
 
@@ -166,24 +176,25 @@ def offsite_target(blocks: Blocks, pairs: np.ndarray, segments: Sequence[Segment
     """Packed irreps of the pairs' blocks, segment after segment, of the blocks' dtype.
 
     Args:
-        pairs: [2, P] atoms, lower atomic number first.
+        pairs: [2, P] atoms, lower atomic number first; in every segment the pairs that come as (i, j), i < j, before the others.
     """
     kinds = [layout.offsite_layout(config.basis, s.first, s.second) for s in segments]
     dtype = str(blocks.offsite.dtype)
     target = empty(sum((s.stop - s.start) * kind.size for s, kind in zip(segments, kinds, strict=True)), getattr(torch, dtype))
     low, high = np.minimum(*pairs), np.maximum(*pairs)
-    begin, swapped = blocks.row[low] + blocks.sizes[low] * blocks.column[high], pairs[0] > pairs[1]
-    place = 0
+    begin, turned = blocks.row[low] + blocks.sizes[low] * blocks.column[high], pairs[0] > pairs[1]
+    flat, place = target.numpy(), 0
     for segment, kind in zip(segments, kinds, strict=True):
         coupling = _offsite_coupling(config.basis, segment.first, segment.second, dtype)
-        windows, step = _windows(blocks.offsite, kind.size), max(1, CHUNK // kind.size)
-        for start in range(segment.start, segment.stop, step):
-            rows = slice(start, min(start + step, segment.stop))
-            gathered = windows[begin[rows]]
-            _turn(gathered, swapped[rows], kind.shape)
-            packed = target[place : place + gathered.size].view(gathered.shape)
-            torch.mm(coupling, torch.from_numpy(gathered).T, out=packed.T)
-            place += gathered.size
+        windows, (a, b) = _windows(blocks.offsite, kind.size), kind.shape
+        for start in range(segment.start, segment.stop, _columns(kind.size)):
+            stop = min(start + _columns(kind.size), segment.stop)
+            middle = stop - int(np.count_nonzero(turned[start:stop]))
+            as_stored = windows[begin[start:middle]].reshape(-1, a, b).transpose(1, 2, 0)
+            transposed = windows[begin[middle:stop]].reshape(-1, b, a).transpose(2, 1, 0)
+            packed = flat[place : place + (stop - start) * kind.size].reshape(-1, kind.size)
+            _couple([as_stored, transposed], coupling, packed)
+            place += packed.size
     return target
 
 
@@ -198,10 +209,28 @@ def matrix_elements(blocks: Blocks, starts: np.ndarray, pairs: np.ndarray) -> Te
     return torch.from_numpy(np.add.reduceat(counted, starts[:-1]) if len(counted) else counted)
 
 
-def _turn(gathered: np.ndarray, swapped: np.ndarray, shape: tuple[int, int]) -> None:
-    """Transpose, in place, those of the blocks [B, a*b] that were stored b x a."""
-    if swapped.any():
-        gathered[swapped] = gathered[swapped].reshape(-1, shape[1], shape[0]).transpose(0, 2, 1).reshape(-1, shape[0] * shape[1])
+def _couple(blocks: Sequence[np.ndarray], coupling: _Coupling, packed: np.ndarray) -> None:
+    """Couple blocks [elements, n] or [a, b, n], joined along n, into packed irreps [all n, S].
+
+    The sparse product is a sum of weighted rows, which is what an embedding bag is: with the blocks as columns of a table it
+    runs through whole vector registers.
+    """
+    count = len(packed)
+    table = np.empty((*blocks[0].shape[:-1], -(-count // LANES) * LANES), packed.dtype)  # what fills up a row is ignored
+    place = 0
+    for part in blocks:
+        table[..., place : place + part.shape[-1]] = part
+        place += part.shape[-1]
+    rows = torch.from_numpy(table.reshape(-1, table.shape[-1]))
+    product = embedding_bag(coupling.element, rows, coupling.start, mode="sum", per_sample_weights=coupling.value)
+    turned = table.reshape(-1)[: packed.size].reshape(packed.shape)  # the table has served; the caches hold it
+    np.multiply(product.numpy()[:, :count], packed.dtype.type(1), out=turned.T)  # reads along rows; a copy is half as fast
+    packed[:] = turned
+
+
+def _columns(size: int) -> int:
+    """Blocks of so many matrix elements that are coupled at once."""
+    return max(LANES, min(COLUMNS, CHUNK // size) // LANES * LANES)
 
 
 def _windows(flat: np.ndarray, size: int) -> np.ndarray:
@@ -210,36 +239,34 @@ def _windows(flat: np.ndarray, size: int) -> np.ndarray:
 
 
 @cache
-def _offsite_coupling(basis: str, first: int, second: int, dtype: str) -> Tensor:
-    """Sparse [S, a*b]: blocks between two elements -> packed irreps."""
+def _offsite_coupling(basis: str, first: int, second: int, dtype: str) -> _Coupling:
+    """Blocks [a, b] between two elements -> packed irreps."""
     kind = layout.offsite_layout(basis, first, second)
     component, row, column, value = packing.packing_entries(kind)
-    return _sparse(component, row * kind.shape[1] + column, value, (kind.size, kind.shape[0] * kind.shape[1]), dtype)
+    return _by_component(component, row * kind.shape[1] + column, value, dtype)
 
 
 @cache
-def _onsite_coupling(basis: str, atomic_number: int, parity: str) -> Tensor:
-    """Sparse [S, a*(a+1)/2]: upper triangles of an element's on-site blocks -> packed irreps."""
+def _onsite_coupling(basis: str, atomic_number: int, parity: str) -> _Coupling:
+    """Upper triangles [a*(a+1)/2] of an element's on-site blocks -> packed irreps."""
     kind = layout.onsite_layout(basis, atomic_number, parity)
     component, row, column, value = packing.packing_entries(kind)
     low, high, size = np.minimum(row, column), np.maximum(row, column), kind.shape[0]
-    place = low * size - low * (low - 1) // 2 + high - low
-    return _sparse(component, place, value, (kind.size, size * (size + 1) // 2), "float64")
+    return _by_component(component, low * size - low * (low - 1) // 2 + high - low, value, "float64")
 
 
-def _sparse(row: np.ndarray, column: np.ndarray, value: np.ndarray, shape: tuple[int, int], dtype: str) -> Tensor:
-    """Compressed sparse rows; entries of one place are added."""
-    places, values = torch.from_numpy(np.stack([row, column])), torch.from_numpy(value).to(getattr(torch, dtype))
-    entries = torch.sparse_coo_tensor(places, values, shape, check_invariants=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return entries.coalesce().to_sparse_csr()
+def _by_component(component: np.ndarray, element: np.ndarray, value: np.ndarray, dtype: str) -> _Coupling:
+    """Sort the entries by component; every component has one at least."""
+    order = np.argsort(component, kind="stable")
+    start = np.searchsorted(component[order], np.arange(component.max() + 1))
+    index = (torch.from_numpy(values.astype(np.int32)) for values in (element[order], start))
+    return _Coupling(*index, torch.from_numpy(value[order]).to(getattr(torch, dtype)))
 
 
-def _check_nothing_dropped(triangles: np.ndarray, packed: Tensor, atomic_number: int, kind: layout.BlockLayout, parity: str) -> None:
+def _check_nothing_dropped(triangles: np.ndarray, packed: np.ndarray, atomic_number: int, kind: layout.BlockLayout, parity: str) -> None:
     """Compare the squared norms of blocks and irreps."""
     diagonal = np.cumsum([0, *range(kind.shape[0], 1, -1)])
-    kept = float(packed.square().sum())
+    kept = float(np.square(packed).sum())
     dropped = 2 * float(np.square(triangles).sum()) - float(np.square(triangles[:, diagonal]).sum()) - kept
     if dropped > 1e-8 + 1e-12 * kept:
         raise ValueError(

@@ -5,6 +5,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
+from helm_scale.data import order
 from helm_scale.data.order import Row
 from helm_scale.data.plan import StepPlan, check_world_size, pack, validation_bins
 
@@ -119,6 +120,15 @@ def windowed(epoch_shards: int = 3, per_shard: int = 7, shards: int = 10, seed: 
     """A row over shards of equal size, shuffled in windows."""
     samples = np.arange(per_shard * shards)
     return Row("a", samples, seed, samples // per_shard, epoch_shards)
+
+
+def test_a_permutation_sorted_in_parts_is_that_sorted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = np.array([0, 1, 9_999, 5_000, 5_001, 137, 3])
+    at_once = Row("a", np.arange(10_000), 0).at(places)
+    monkeypatch.setattr(order, "LARGE", 1)
+    in_parts = Row("a", np.arange(10_000), 0)
+    assert np.array_equal(in_parts.at(places), at_once)
+    assert sorted(in_parts.at(np.arange(10_000))) == list(range(10_000))
 
 
 def test_a_window_holds_whole_shards_and_an_epoch_every_sample() -> None:
