@@ -46,6 +46,7 @@ def pretrain(config: PretrainConfig) -> str:
     skips = config.data.damaged == "quarantine"
     torch.manual_seed(settings.seed)
     model = Helm(config.model)
+    optim.freeze(model, settings.frozen)
     model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
     objective = HamiltonianObjective(config.model.basis, config.model.parity, model.reference_onsite)
     if config.dry_run:
