@@ -111,7 +111,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "optimizer"), [(name, optimizer) for name in [*LADDER, *CONTINUED] if name not in REFERENCES for optimizer in optimizers_of(name)]
+    ("name", "optimizer"),
+    [(name, optimizer) for name in [*LADDER, *CONTINUED] if name not in REFERENCES for optimizer in optimizers_of(name)],
 )
 def test_engines_and_ranks_change_nothing_and_any_checkpoint_goes_on_anywhere(name: str, optimizer: str, runs: Path) -> None:
     reference = REFERENCES[name.endswith("frozen")]
