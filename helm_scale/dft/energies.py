@@ -66,6 +66,7 @@ class EnergyFunctional:
         """Total energy (Hartree) and Kohn-Sham matrix [nao, nao] (Hartree) of a density matrix [nao, nao]."""
         if self._core is None:
             self.prepare()
+        assert self._core is not None
         dm, core = device.send(self._pyscf(density), self._builder), device.send(self._core, self._builder)
         potential = self._builder.get_veff(self._mol, dm)
         energy = self._builder.energy_tot(dm, core, potential)
