@@ -48,6 +48,8 @@ def pretrain(config: PretrainConfig) -> str:
     model = Helm(config.model)
     optim.freeze(model, settings.frozen)
     model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
+    if config.execution.compile and not config.dry_run:
+        model.compile_layers()
     objective = HamiltonianObjective(config.model.basis, config.model.parity, model.reference_onsite)
     if config.dry_run:
         for manifest in dataset.local:
