@@ -108,6 +108,7 @@ def main() -> None:
         "molecules_per_second_ratio": script["seconds_per_molecule"] / evaluated["seconds_per_molecule"],
         "cpu_ratio": script["cpu_seconds_per_molecule"] / evaluated["cpu_seconds_per_molecule"],
         "largest_relative_difference": max(abs(own[key] / found[key] - 1) for key in found),
+        "command": f"python benchmarks/protocol.py{' --quick' * arguments.quick} --processes {arguments.processes}",
         "hardware": f"{os.cpu_count()} CPU cores", "pyscf": pyscf.__version__, "python": platform.python_version(),
     }  # fmt: skip
     print(json.dumps(result))

@@ -52,6 +52,7 @@ def pretrain(config: PretrainConfig) -> str:
     skips = config.data.damaged == "quarantine"
     torch.manual_seed(settings.seed)
     model = Helm(config.model)
+    optim.freeze(model, settings.frozen)
     model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
     if config.execution.compile and not config.dry_run:
         model.compile_layers()

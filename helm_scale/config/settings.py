@@ -98,6 +98,7 @@ class TrainingConfig(Strict):
     warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up; cosine decay to zero follows")
     clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 turns clipping off")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay per step of the average of the weights; 0 turns it off")
+    frozen: tuple[str, ...] = Field((), description="parameters that stay as they are, by how their names begin, such as trunk.layers.0")
     reference_molecules: int = Field(1000, ge=1, description="training molecules from which references and scale are fitted")
     seed: int = Field(0, ge=0, description="seed of weights and of sample order")
 

@@ -7,11 +7,12 @@ and fitting tensors are made once and serve every density. Matrices come and go 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from pyscf.dft.rks import RKS
 
 from helm_scale.batch import Method, Molecule
+from helm_scale.dft import device
 from helm_scale.dft.forces import gradients
 from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham, to_canonical
 from helm_scale.units import BOHR_IN_ANGSTROM
@@ -19,7 +20,13 @@ from helm_scale.units import BOHR_IN_ANGSTROM
 
 @dataclass(frozen=True)
 class ScfRun:
-    """What one SCF took. energy: Hartree, of the last cycle. seconds: without grid and integrals, which were there."""
+    """What one SCF took.
+
+    Attributes:
+        cycles: as PySCF counts: diagonalisations up to the one after which energy and orbital gradient are below their
+            thresholds. From a converged density it is 1, which only confirms. The extra one that PySCF adds is not counted.
+        energy: Hartree, of the last cycle. seconds: without grid and integrals, which were there.
+    """
 
     cycles: int
     energy: float
@@ -45,6 +52,7 @@ class EnergyFunctional:
         self._numbers = molecule.atomic_numbers
         self._mol = build_mol(molecule, method.basis)
         self._solver = kohn_sham(self._mol, method)
+        self._builder = device.builder(self._solver, method.program)
         self._core: np.ndarray | None = None
 
     def prepare(self) -> None:
@@ -58,10 +66,11 @@ class EnergyFunctional:
         """Total energy (Hartree) and Kohn-Sham matrix [nao, nao] (Hartree) of a density matrix [nao, nao]."""
         if self._core is None:
             self.prepare()
-        dm = self._pyscf(density)
-        potential = self._solver.get_veff(self._mol, dm)
-        energy = self._solver.energy_tot(dm, self._core, potential)
-        return float(energy), self._canonical(self._core + np.asarray(potential))
+        assert self._core is not None
+        dm, core = device.send(self._pyscf(density), self._builder), device.send(self._core, self._builder)
+        potential = self._builder.get_veff(self._mol, dm)
+        energy = self._builder.energy_tot(dm, core, potential)
+        return float(energy), self._canonical(self._core + device.fetch(potential))
 
     def forces(self, densities: Sequence[np.ndarray], weighted: Sequence[np.ndarray]) -> np.ndarray:
         """Analytic forces [n, N, 3], Hartree/Angstrom, of n densities and their energy-weighted densities [nao, nao]."""
@@ -82,13 +91,19 @@ class EnergyFunctional:
 
     def scf(self, density: np.ndarray, max_cycle: int = 50) -> ScfRun:
         """Run the SCF, PySCF's own settings and the method's threshold, from a density matrix [nao, nao]."""
-        solver: RKS = kohn_sham(self._mol, self._method)
+        solver: Any = kohn_sham(self._mol, self._method)
         solver.max_cycle, solver.grids, solver._eri = max_cycle, self._solver.grids, self._solver._eri
         if self._method.auxbasis:
             solver.with_df = self._solver.with_df
+        solver = device.builder(solver, self._method.program)
         start = time.perf_counter()
-        energy = solver.kernel(dm0=self._pyscf(density))
+        energy = solver.kernel(dm0=device.send(self._pyscf(density), solver))
         return ScfRun(int(solver.cycles), float(energy), time.perf_counter() - start, bool(solver.converged))
+
+    @property
+    def gradient_limit(self) -> float:
+        """Norm of the orbital gradient below which the SCF stops, Hartree: PySCF's square root of the energy threshold."""
+        return float(self._method.conv_tol**0.5)
 
     def _pyscf(self, matrix: np.ndarray) -> np.ndarray:
         return from_canonical(matrix, self._method.basis, self._numbers)

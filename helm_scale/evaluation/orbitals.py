@@ -140,6 +140,12 @@ def coefficient_similarity(orbitals: Orbitals, reference: Orbitals) -> np.ndarra
     return np.abs((found * target).sum(axis=0)) / (np.linalg.norm(found, axis=0) * np.linalg.norm(target, axis=0))
 
 
+def gradient_norm(orbitals: Orbitals, fock: np.ndarray) -> float:
+    """2 |C_virtual^T F C_occupied|, Hartree: zero where F [nao, nao] is that of the orbitals' own density and the SCF has converged."""
+    filled, empty = np.split(orbitals.coefficients, [orbitals.occupied], axis=1)
+    return 2 * float(np.linalg.norm(empty.T @ fock @ filled))
+
+
 def subspace_overlap(weights: np.ndarray) -> float:
     """Tr(P S P_ref S) / (4 N_occ): 1 when both fill the same space."""
     return float(weights.mean())

@@ -161,6 +161,7 @@ def _judge_states(
         facts["seconds_energy"], focks = _add_energies(functional, projector, states)
         for name, row in (("prediction", "rebuilt"), ("truth", "truth")):
             rows[row] = hamiltonian_errors(focks[name] - truth, truth, molecule, basis)
+        facts["label_gradient_Eh"] = orbitals.gradient_norm(states["truth"].orbitals, focks["truth"])
         again = State(orbitals.solve(focks["truth"], whole, occupied))
         rows["truth"] |= compare(again, states["truth"], whole.overlap)
     if job.reaches("forces"):
@@ -223,7 +224,7 @@ def _scf(functional: EnergyFunctional, states: dict[str, State]) -> dict[str, fl
     guesses |= {row: functional.guess(key) for row, key in _GUESSES.items()}
     runs = {name: functional.scf(density) for name, density in guesses.items()}
     ended = [run.energy for run in runs.values() if run.converged]
-    facts: dict[str, float] = {"scf_energy_spread": max(ended) - min(ended) if ended else 0.0}
+    facts = {"scf_energy_spread_Eh": max(ended) - min(ended) if ended else 0.0, "scf_gradient_limit_Eh": functional.gradient_limit}
     for name, run in runs.items():
         facts |= {f"scf_cycles_{name}": run.cycles, f"scf_seconds_{name}": run.seconds, f"scf_converged_{name}": float(run.converged)}
     return facts

@@ -18,7 +18,8 @@ class Record:
 
     Attributes:
         rows: sums and counts by row and name (errors.hamiltonian_errors, comparison.compare).
-        facts: nao, far_pairs, seconds_*; with orbitals also occupied, overlap_*, orbitals_dropped, ghosts_unprojected; scf_*.
+        facts: nao, far_pairs, seconds_*; with orbitals also occupied, overlap_*, orbitals_dropped, ghosts_unprojected; with
+            energies label_gradient_Eh; scf_*.
     """
 
     key: str
@@ -27,9 +28,12 @@ class Record:
     facts: dict[str, float]
 
 
+_FORMAT = b"record 2"  # what a record holds
+
+
 def fingerprint(thing: Any) -> str:
-    """SHA-256 over everything that a dataclass holds, arrays byte by byte."""
-    digest = hashlib.sha256()
+    """SHA-256 over everything that a dataclass holds, arrays byte by byte, and the format of records."""
+    digest = hashlib.sha256(_FORMAT)
     _feed(digest, thing)
     return digest.hexdigest()
 

@@ -54,6 +54,7 @@ _PART_HEADS = {
 _SECONDS = ("inference", "setup", "energy", "forces")
 _GUESSES = {"truth": "true density", "prediction": "predicted density", "minao": "minao", "sad": "isolated atoms"}
 SAME_ENERGY = 1e-7  # Hartree
+TIGHTER = 10.0  # than the SCF stops: labels whose own density it takes for converged
 NOTE = (
     "H MAE: mean of |dH| over all nao^2 elements, averaged over molecules or over all elements of all molecules. E: `energy_tot` of the"
     " density, second order in dH; F: analytic gradient with the row's own orbitals and orbital energies, first order in dH. Rows are"
@@ -93,7 +94,7 @@ def build_report(records: Sequence[Record], about: dict[str, Any]) -> dict[str, 
     }
 
 
-_COUNTED = {"orbitals": "occupied", "energies": "seconds_energy", "forces": "seconds_forces", "scf": "scf_energy_spread"}
+_COUNTED = {"orbitals": "occupied", "energies": "seconds_energy", "forces": "seconds_forces", "scf": "scf_energy_spread_Eh"}
 
 
 def _mean_fact(records: Sequence[Record], name: str) -> float | None:
@@ -118,17 +119,21 @@ def _projection(records: Sequence[Record]) -> dict[str, float] | None:
 
 def _scf(records: Sequence[Record]) -> dict[str, Any] | None:
     """Cycles and seconds by initial density, over the molecules whose SCF converged from all of them."""
-    ran = [record for record in records if "scf_energy_spread" in record.facts]
+    ran = [record for record in records if "scf_energy_spread_Eh" in record.facts]
     fine = [record for record in ran if all(record.facts[f"scf_converged_{name}"] for name in _GUESSES)]
+    tight = [record for record in fine if TIGHTER * record.facts["label_gradient_Eh"] < record.facts["scf_gradient_limit_Eh"]]
     if not ran:
         return None
     return {
         "molecules": len(fine),
         "not_converged": sorted(record.key for record in ran if record not in fine),
-        "other_energy": sorted(record.key for record in fine if record.facts["scf_energy_spread"] > SAME_ENERGY),
-        "largest_energy_spread_Eh": max((record.facts["scf_energy_spread"] for record in fine), default=None),
+        "other_energy": sorted(record.key for record in fine if record.facts["scf_energy_spread_Eh"] > SAME_ENERGY),
+        "largest_energy_spread_Eh": max((record.facts["scf_energy_spread_Eh"] for record in fine), default=None),
         "cycles": {name: _mean_fact(fine, f"scf_cycles_{name}") for name in _GUESSES},
         "seconds": {name: _mean_fact(fine, f"scf_seconds_{name}") for name in _GUESSES},
+        "gradient_limit_Eh": _mean_fact(ran, "scf_gradient_limit_Eh"),
+        "tight_labels": len(tight),
+        "cycles_from_tight_labels": _mean_fact(tight, "scf_cycles_truth"),
     }
 
 
@@ -211,6 +216,10 @@ def _scf_table(scf: dict[str, Any] | None) -> list[str]:
     ]  # fmt: skip
     lines = [*grid(["SCF from", "cycles", "cycles / minao's", "seconds"], rows), ""]
     lines.append(f"{scf['molecules']} molecules; final energies differ by at most {number(scf['largest_energy_spread_Eh'])} Eh.")
+    lines.append(
+        f"The SCF stops at an orbital gradient of {scf['gradient_limit_Eh']:.1e} Eh; {scf['tight_labels']} of the labels are converged"
+        f" {TIGHTER:g} times tighter; cycles from the true density of these: {number(scf['cycles_from_tight_labels']) or 'none'}."
+    )
     for what, keys in (("did not converge from every density", scf["not_converged"]), ("WARNING: other final energy", scf["other_energy"])):
         lines += [f"{what}: {', '.join(keys)}."] if keys else []
     return [*lines, ""]

@@ -8,6 +8,7 @@ embedding.npz, embedding.png                node features of the backbone beside
 """
 
 import json
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -41,7 +42,7 @@ def run(predictor: Predictor, other: EnergyModel | None, manifest: Manifest, con
     Raises:
         ValueError: no such split or molecule, a molecule without label, or one that the predictor does not know.
     """
-    out, reader = Path(config.out), ShardReader(manifest)
+    started, out, reader = _seconds(), Path(config.out), ShardReader(manifest)
     indices = manifest.split(config.split)[: config.max_molecules or None]
     drawn = reader.read(_drawn(manifest, indices, config.molecule)) if config.extras else None
     judged = list(protocol.evaluate_molecules(_jobs(predictor, manifest, config, indices), config.processes, len(indices)))
@@ -62,9 +63,17 @@ def run(predictor: Predictor, other: EnergyModel | None, manifest: Manifest, con
         parts.append(
             map_backbones(predictor, other, molecules, out, f"other: {Path(config.other).name}" if config.other else "random weights")
         )
+    wall, processors = (now - then for now, then in zip(_seconds(), started, strict=True))
+    parts.append(f"All of this took {wall:.0f} s on the clock and {processors:.0f} s of processor time, {config.processes} processes.\n")
     text = "\n".join(parts)
     (out / "report.md").write_text(text)
     return text
+
+
+def _seconds() -> tuple[float, float]:
+    """On the clock, and of the processors for this process and those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return time.perf_counter(), sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _jobs(predictor: Predictor, manifest: Manifest, config: EvaluateConfig, indices: np.ndarray) -> Iterator[protocol.Job]:

@@ -131,7 +131,7 @@ class Helm(nn.Module):
 
     def sharding_units(self) -> list[nn.Module]:
         """Submodules that a sharding engine wraps one by one before the root."""
-        return [*self.trunk.layers, self.onsite_head, self.pairs]
+        return [self.trunk.edge_degree, *self.trunk.layers, self.onsite_head, self.pairs]
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Matrices between hidden features, which Muon orthogonalises; embeddings, heads and vectors are left out."""

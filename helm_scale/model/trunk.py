@@ -54,6 +54,29 @@ class NodeLayer(nn.Module):
         return collected(y_NKC.shape[0], edges, frames, messages)
 
 
+class EdgeDegree(RadialMLP):
+    """y <- y + sum_j of an MLP of the edge scalars, in the rows that neither a turn about the edge nor an exchange of its ends changes.
+
+    A NodeLayer in form: chunks are walked inside, so an engine gathers the weights once, however many chunks there are.
+    """
+
+    def __init__(self, config: ModelConfig, scalars: int) -> None:
+        super().__init__(scalars, config.edge_channels, (config.lmax + 1) * config.channels)
+        self.layout = so2_layout(config.lmax, config.mmax)
+
+    def forward(self, y_NKC: Tensor, chunks: Sequence["Edges"], total: "Sum") -> Tensor:  # type: ignore[override]
+        """Add to node states what all chunks of edges give, summed by `total`."""
+        atoms = y_NKC.shape[0]
+        return y_NKC + total(lambda edges: self._collect(atoms, edges), chunks)
+
+    def _collect(self, atoms: int, edges: "Edges") -> Tensor:
+        rows = self.layout.sizes[0][:2]
+        axial = super().forward(edges.scalars).unflatten(1, (sum(rows), -1)) / DEGREE_SCALE
+        frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, axial.dtype)
+        invariant = [frame.split([n, frame.shape[1] - n], dim=1)[0] for frame, n in zip(frames, rows, strict=True)]
+        return collected(atoms, edges, invariant, axial.split(rows, dim=1))
+
+
 class Edges(NamedTuple):
     """Message edges: ends [2, E] (atoms), vector [E, 3] float64 (Angstrom), scalars [E, S], envelope [E]."""
 
@@ -97,7 +120,7 @@ class Trunk(nn.Module):
         self.charge = nn.Embedding(2 * config.max_charge + 1, config.channels)
         self.spin = nn.Embedding(config.max_multiplicity + 1, config.channels)
         self.edge_scalars = PairScalars(NUM_ELEMENTS, config.channels, config.trunk_cutoff, config.radial_functions)
-        self.edge_degree = RadialMLP(self.edge_scalars.width, config.edge_channels, (config.lmax + 1) * config.channels)
+        self.edge_degree = EdgeDegree(config, self.edge_scalars.width)
         self.layers = nn.ModuleList(NodeLayer(config, self.edge_scalars.width) for _ in range(config.num_layers))
         self.norm = DegreeNorm(degree_of_coefficient(config.lmax), config.channels)
 
@@ -121,14 +144,14 @@ class Trunk(nn.Module):
         """
         own = edge_index if self.parts == 1 else edge_index[:, self.part :: self.parts]
         edges = self._edges(positions, atomic_numbers, own)
-        total = self.charge(charge + self.max_charge) + self.spin(spin_multiplicity)
-        start = self.element(atomic_numbers) + total.index_select(0, molecule)
+        whole = self.charge(charge + self.max_charge) + self.spin(spin_multiplicity)
+        start = self.element(atomic_numbers) + whole.index_select(0, molecule)
         y = torch.cat([start.unsqueeze(1), start.new_zeros(start.shape[0], (self.layout.lmax + 1) ** 2 - 1, start.shape[1])], dim=1)
         chunks, total_over = (edges.split(self.chunk), recomputed_sum) if self.chunk else ([edges], kept_sum)
-        atoms, states = y.shape[0], []
-        y = y + self.over_parts(total_over(lambda chunk: self._edge_degree(atoms, chunk), chunks))
+        total: Sum = lambda function, chunks: self.over_parts(total_over(function, chunks))  # noqa: E731
+        y, states = self.edge_degree(y, chunks, total), []
         for layer in self.layers:
-            y = layer(y, chunks, lambda function, chunks: self.over_parts(total_over(function, chunks)))
+            y = layer(y, chunks, total)
             states.append(self.norm(y))
         return states
 
@@ -144,11 +167,3 @@ class Trunk(nn.Module):
         distance = vector.norm(dim=-1)
         scalars = self.edge_scalars(atomic_numbers.index_select(0, first), atomic_numbers.index_select(0, second), distance)
         return Edges(edge_index, vector, scalars, envelope(distance, self.cutoff).to(scalars.dtype))
-
-    def _edge_degree(self, atoms: int, edges: Edges) -> Tensor:
-        """An MLP of the edge scalars in the rows that neither a turn about the edge nor an exchange of its ends changes."""
-        rows = self.layout.sizes[0][:2]
-        axial = self.edge_degree(edges.scalars).unflatten(1, (sum(rows), -1)) / DEGREE_SCALE
-        frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, axial.dtype)
-        invariant = [frame.split([n, frame.shape[1] - n], dim=1)[0] for frame, n in zip(frames, rows, strict=True)]
-        return collected(atoms, edges, invariant, axial.split(rows, dim=1))

@@ -63,8 +63,8 @@ def check_launch(execution: ExecutionConfig) -> None:
     """Refuse what cannot start, before any process group does.
 
     Raises:
-        ValueError: engine 'single' under several ranks, replicas that do not divide the ranks, recomputation under
-            ZeRO-3, or no GPU where one is asked for.
+        ValueError: engine 'single' under several ranks, replicas that do not divide the ranks, or no GPU
+            where one is asked for.
     """
     if execution.engine == "single" and launched_world_size() > 1:
         raise ValueError(
@@ -83,11 +83,6 @@ def check_launch(execution: ExecutionConfig) -> None:
         raise ValueError(f"execution.cpu_offload: got true with engine '{execution.engine}'; wanted fsdp2 or zero1, zero2, zero3")
     if execution.engine == "zero3" and execution.compile:
         raise ValueError("execution.compile: got true with engine 'zero3', whose hooks cannot be compiled; wanted false, or another engine")
-    if execution.engine == "zero3" and execution.recompute != "none":
-        raise ValueError(
-            f"execution.recompute: got '{execution.recompute}' with engine 'zero3', whose hooks hang where ranks recompute different"
-            " numbers of chunks; wanted none, or engine fsdp2, zero1 or zero2"
-        )
     if execution.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("execution.device: got 'cuda', but torch sees no GPU; wanted cpu or auto")
 

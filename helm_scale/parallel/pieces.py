@@ -23,7 +23,7 @@ class Piece:
     """Elements start, ..., start + n - 1 of a tensor.
 
     Attributes:
-        held: [n], shares memory with the weights; optimisers step on it. shape: of the whole tensor.
+        held: [n], shares memory with the weights; optimisers step on it, if it requires a gradient. shape: of the whole tensor.
         group: the ranks that hold the tensor once among them; None where this rank holds all of it.
         copy, copies: this is copy number `copy` of `copies` equal ones on other ranks.
     """
@@ -43,7 +43,7 @@ class Piece:
 def of_whole(tensor: Tensor, copy: int = 0, copies: int = 1) -> Piece:
     """A tensor that every rank holds whole."""
     flat = tensor.detach().view(-1)
-    return Piece(nn.Parameter(flat) if isinstance(tensor, nn.Parameter) else flat, tuple(tensor.shape), 0, None, copy, copies)
+    return Piece(_as_trained(flat, tensor), tuple(tensor.shape), 0, None, copy, copies)
 
 
 def of_rows(tensor: DTensor) -> Piece:
@@ -54,7 +54,12 @@ def of_rows(tensor: DTensor) -> Piece:
     each = -(-tensor.shape[0] // mesh.size(shards)) * prod(tensor.shape[1:])
     start = min(mesh.get_local_rank(shards) * each, tensor.numel())
     copy, copies = (mesh.get_local_rank(replicas[0]), mesh.size(replicas[0])) if replicas else (0, 1)
-    return Piece(nn.Parameter(part.view(-1)), tuple(tensor.shape), start, mesh.get_group(shards), copy, copies)
+    return Piece(_as_trained(part.view(-1), tensor), tuple(tensor.shape), start, mesh.get_group(shards), copy, copies)
+
+
+def _as_trained(part: Tensor, tensor: Tensor) -> Tensor:
+    """A parameter where the tensor is one that is trained."""
+    return nn.Parameter(part) if tensor.requires_grad else part
 
 
 def whole(piece: Piece) -> Tensor:

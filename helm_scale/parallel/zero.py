@@ -41,10 +41,9 @@ class Zero:
     """See wrapping.Wrapped."""
 
     def __init__(self, model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> None:
-        assert all(parameter.requires_grad for parameter in model.parameters())
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._stage, self._model, self._world_size = _stage(execution), model, processes.world_size
-        self._handed = _Handed(list(model.parameters()))
+        self._handed = _Handed([parameter for parameter in model.parameters() if parameter.requires_grad])
         engine: Any = _initialize(model, self._handed, processes, execution, low)
         self.module: nn.Module = engine
         self._engine, self._zero = engine, engine.optimizer
@@ -58,6 +57,9 @@ class Zero:
             piece = Piece(held, shape, start, dist.group.WORLD)
             self.pieces[names[id(parameter)]] = piece
             self._trained.append((piece, offset))
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                self.pieces[name] = self._frozen_piece(parameter, processes)
 
     def micro_step(self, last: bool) -> AbstractContextManager[None]:
         """See Wrapped."""
@@ -108,6 +110,15 @@ class Zero:
         groups = self._zero.single_partition_of_fp32_groups if self._stage < 3 else self._zero.fp32_partitioned_groups_flat
         (flat,) = groups
         return cast(Tensor, flat)
+
+    def _frozen_piece(self, parameter: nn.Parameter, processes: Processes) -> Piece:
+        """A parameter that no optimiser knows: whole, or this rank's part of what stage 3 cuts."""
+        if self._stage < 3:
+            return pieces.of_whole(parameter, processes.rank, processes.world_size)
+        cut: Any = parameter
+        start = min(processes.rank * cut.ds_tensor.ds_numel, cut.ds_numel)
+        length = min(cut.ds_tensor.ds_numel, cut.ds_numel - start)
+        return Piece(cut.ds_tensor.detach()[:length], tuple(cut.ds_shape), start, dist.group.WORLD)
 
     def _parts(self, rank: int) -> Iterator[tuple[nn.Parameter, int, int, int]]:
         """(parameter, first element held here, its offset in the flat partition, number of elements held here)."""

@@ -36,6 +36,23 @@ def hidden_names(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if id(parameter) in hidden}
 
 
+def freeze(model: nn.Module, beginnings: Sequence[str]) -> None:
+    """Leave parameters out of training, by how their names begin; call it before the model is wrapped.
+
+    Raises:
+        ValueError: a beginning that fits no parameter, or nothing left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in names):
+            known = ", ".join(sorted({".".join(name.split(".")[:2]) for name in names}))
+            raise ValueError(f"training.frozen: no parameter is named {beginning}...; known: {known}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(beginnings)))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"training.frozen: got {list(beginnings)}, which leaves nothing to train; wanted fewer")
+
+
 def make_optimizers(trained: Mapping[str, Piece], config: TrainingConfig, hidden: Collection[str]) -> list[torch.optim.Optimizer]:
     """AdamW, and Muon for hidden matrices where the config says so.
 

@@ -1,11 +1,14 @@
 """The energy functional: PySCF's own energy, and F as its derivative."""
 
+import importlib.util
+import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from helm_scale.batch import Molecule
+from helm_scale.dft import device
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham, minao_hamiltonian, to_canonical
 from tests.evaluation.labels import SVP, TZVPD
@@ -44,6 +47,20 @@ def test_the_baseline_is_one_fock_build_from_the_minao_density() -> None:
     found = from_canonical(EnergyFunctional(water, SVP).baseline(), SVP.basis, water.atomic_numbers)
     assert np.abs(found - expected).max() < 1e-10
     assert np.array_equal(found, found.T)
+
+
+def test_a_record_of_gpu4pyscf_gives_the_same_numbers_and_says_where_it_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    water = Molecule("water", np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.1], [0.76, 0.1, 0.68], [-0.74, 0.0, 0.58]]))
+    method = replace(SVP, auxbasis="def2-universal-jfit", conv_tol=1e-9)
+    device._ready.cache_clear()
+    with caplog.at_level(logging.WARNING, "helm_scale"):
+        on_gpu, plain = (EnergyFunctional(water, replace(method, program=name)) for name in ("gpu4pyscf 1.4", "PySCF"))
+    missing = "labels by gpu4pyscf 1.4; missing here: gpu4pyscf, cupy. PySCF on the CPU does the same" in caplog.text
+    assert missing == (importlib.util.find_spec("gpu4pyscf") is None and importlib.util.find_spec("cupy") is None)
+    density = plain.guess("minao")
+    (energy, fock), (expected, matrix) = (one.energy_and_fock(density) for one in (on_gpu, plain))
+    assert abs(energy - expected) < 1e-8 and np.abs(fock - matrix).max() < 1e-8
+    assert abs(on_gpu.scf(density).energy - plain.scf(density).energy) < 1e-8
 
 
 def test_matrices_equal_their_transposes_where_those_of_pyscf_do_not() -> None:

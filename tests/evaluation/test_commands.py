@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -88,6 +89,8 @@ def test_evaluate_writes_everything_with_one_command_and_resumes(source: Path, d
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| Hamiltonian | H MAE over molecules / uEh |")
     assert "evaluate: 100%" in done.stderr  # the progress bar
+    took = re.search(r"All of this took (\d+) s on the clock and (\d+) s of processor time, 2 processes\.", (out / "report.md").read_text())
+    assert took and int(took[2]) > 0
     assert {path.name for path in out.iterdir()} == {
         "report.json", "report.md", "molecules", "hamiltonian.png", "error_by_element_pair.png", "error_by_distance.png", "orbitals.png",
         "cubes", "stretch.json", "stretch.png", "embedding.npz", "embedding.png",

@@ -5,9 +5,10 @@ import pytest
 
 from helm_scale.batch import Molecule
 from helm_scale.dft.energies import EnergyFunctional, overlap
+from helm_scale.dft.molecule import build_mol, kohn_sham
 from helm_scale.evaluation import orbitals
 from helm_scale.evaluation.assemble import assemble
-from tests.evaluation.labels import BENZENE, NO_THRESHOLD, TZVPD, batch_of, benzene, noise_like
+from tests.evaluation.labels import BENZENE, NO_THRESHOLD, SVP, TZVPD, batch_of, benzene, noise_like
 from tests.tolerances import CONVERGED_FOCK, TRUE_H_ENERGY
 
 
@@ -25,6 +26,20 @@ def test_the_true_hamiltonian_gives_the_scf_energy_and_orbital_energies(name: st
     assert abs(energy - molecule.energy) < TRUE_H_ENERGY
     assert np.abs(found.energies - mo_energy).max() < TRUE_H_ENERGY
     assert np.abs(fock - matrix).max() < CONVERGED_FOCK
+
+
+def test_the_orbital_gradient_is_that_which_pyscf_converges(water: tuple[Molecule, np.ndarray]) -> None:
+    molecule, _ = water
+    assert molecule.hamiltonian is not None and molecule.baseline_hamiltonian is not None
+    functional, solver = EnergyFunctional(molecule, SVP), kohn_sham(build_mol(molecule, SVP.basis), SVP)
+    projector = orbitals.canonical_projectors(overlap(molecule, SVP.basis), (NO_THRESHOLD,))[0]
+    guess, truth = (orbitals.solve(matrix, projector, 5) for matrix in (molecule.baseline_hamiltonian, molecule.hamiltonian))
+    energies, coefficients = solver.eig(solver.get_fock(dm=solver.get_init_guess(key="minao")), solver.get_ovlp())
+    filled = solver.get_occ(energies, coefficients)
+    expected = np.linalg.norm(solver.get_grad(coefficients, filled, solver.get_fock(dm=solver.make_rdm1(coefficients, filled))))
+    found = [orbitals.gradient_norm(one, functional.energy_and_fock(one.density_matrix())[1]) for one in (guess, truth)]
+    assert found[0] == pytest.approx(expected, rel=1e-6) and found[0] > 0.1
+    assert found[1] < 1e-6
 
 
 def test_a_projector_keeps_orthonormal_vectors_of_the_overlap() -> None:

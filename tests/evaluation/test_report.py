@@ -87,9 +87,13 @@ def test_scf_cycles_and_seconds_are_reported(records: list[Record]) -> None:
     cycles = report["scf"]["cycles"]
     assert 1 <= cycles["truth"] <= 2 and cycles["truth"] <= cycles["prediction"] < cycles["minao"]  # noise of 1e-5 Eh
     assert report["scf"]["largest_energy_spread_Eh"] < 1e-7 and not report["scf"]["other_energy"]
+    assert report["scf"]["tight_labels"] == 1 and report["scf"]["cycles_from_tight_labels"] == cycles["truth"]
+    loose = replace(records[0], facts=records[0].facts | {"label_gradient_Eh": 1e-4})
+    text = tables(build_report([loose], ABOUT))
+    assert "The SCF stops at an orbital gradient of 3.2e-05 Eh; 0 of the labels are converged 10 times tighter" in text
     assert report["seconds_per_molecule"]["inference"] == pytest.approx(0.5 / 3)
     assert all(report["seconds_per_molecule"][name] > 0 for name in ("setup", "energy", "forces"))
-    other = replace(records[0], facts=records[0].facts | {"scf_energy_spread": 1e-3})
+    other = replace(records[0], facts=records[0].facts | {"scf_energy_spread_Eh": 1e-3})
     assert "WARNING: other final energy: water." in tables(build_report([other], ABOUT))
     lost = replace(records[0], facts=records[0].facts | {"scf_converged_sad": 0.0})
     assert "did not converge from every density: water." in tables(build_report([lost], ABOUT))

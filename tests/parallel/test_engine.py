@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helm_scale.batch import GraphBatch
-from helm_scale.config import ExecutionConfig, ModelConfig
+from helm_scale.config import ExecutionConfig, ModelConfig, PretrainConfig, load
 from helm_scale.data.collate import collate
 from helm_scale.parallel import engines
 from helm_scale.parallel.engine import Engine
@@ -92,6 +92,12 @@ def test_no_step_is_taken_on_a_sum_that_is_not_finite_and_its_molecules_are_name
     for parameter, before in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(parameter, before)
     assert engine.step([batch_of([17])], rate=1.0).stepped, "nothing of the bad gradient is left"
+
+
+def test_the_deepspeed_config_differs_in_execution_only() -> None:
+    plain, deepspeed = (load(PretrainConfig, ["--config", f"configs/omol_csh_58k{name}.yaml"]).model_dump() for name in ("", "_deepspeed"))
+    differing = {key for key in plain if plain[key] != deepspeed[key]}
+    assert differing == {"execution"} and deepspeed["execution"]["engine"].startswith("zero")
 
 
 def test_evaluation_is_the_loss_and_leaves_the_weights_alone() -> None:
