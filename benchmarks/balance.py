@@ -2,7 +2,9 @@
 
 Sizes are drawn like those of OMol: log-normal around 50 atoms between 10 and 150, H to O in organic proportion; costs are
 those that a manifest lists (data_shards/README.md) in def2-TZVPD. Simulated, not run: a step lasts as long as its slowest
-rank, so mean/max is the share of the time in which the ranks work.
+rank, so mean/max is the share of the time in which the ranks work. Beside it stands the limit of any packing of the same
+step: a rank can do no less than its largest molecule. Where that limit is low, ranks share molecules
+(execution.pair_ranks): a bin belongs to all of them.
 
     python benchmarks/balance.py [--quick] [--molecules 200000] [--steps 50]
 """
@@ -21,6 +23,8 @@ from helm_scale.data.order import Row
 from helm_scale.data.plan import StepPlan
 from helm_scale.data.shards import TYPICAL_BLOCK
 
+KINDS = ((4, 1), (4, 2), (8, 1), (16, 1))  # molecules per rank, ranks that share a molecule
+
 
 def costs_like_omol(molecules: int) -> np.ndarray:
     """Costs of molecules of 10 to 150 atoms."""
@@ -34,21 +38,28 @@ def costs_like_omol(molecules: int) -> np.ndarray:
     return atoms * (atoms + 1) / 2 + (size.astype(np.float64) ** 2 + squares) / 2 / TYPICAL_BLOCK
 
 
-def balance(costs: np.ndarray, ranks: int, per_rank: int, steps: int) -> dict[str, float]:
-    """Mean over maximum of the ranks' costs, mean and worst over the steps, packed and naive."""
-    plan = StepPlan([Row("omol", np.arange(len(costs)), 0)], costs, ranks * per_rank, ranks)
-    packed, naive, seconds = [], [], 0.0
+def balance(costs: np.ndarray, ranks: int, per_rank: int, sharing: int, steps: int) -> dict[str, float]:
+    """Mean over maximum of the ranks' costs, mean and worst over the steps, packed and naive.
+
+    Args:
+        per_rank: molecules of a step over ranks. sharing: ranks that share the molecules of a bin.
+    """
+    bins = ranks // sharing
+    plan = StepPlan([Row("omol", np.arange(len(costs)), 0)], costs, ranks * per_rank, bins)
+    packed, naive, limit, seconds = [], [], [], 0.0
     for step in range(steps):
         start = time.perf_counter()
-        bins = plan.bins_of(step)
+        members_of_bins = plan.bins_of(step)
         seconds += time.perf_counter() - start
-        loads = np.array([costs[members].sum() for members in bins])
-        fixed = costs[plan.samples_of(step)].reshape(ranks, per_rank).sum(axis=1)
+        loads = np.array([costs[members].sum() for members in members_of_bins])
+        fixed = costs[plan.samples_of(step)].reshape(bins, -1).sum(axis=1)
         packed.append(loads.mean() / loads.max())
         naive.append(fixed.mean() / fixed.max())
+        limit.append(min(1.0, loads.mean() / costs[plan.samples_of(step)].max()))
     return {
-        "ranks": ranks, "molecules_per_rank": per_rank, "packed": float(np.mean(packed)), "packed_worst_step": float(np.min(packed)),
-        "naive": float(np.mean(naive)), "naive_worst_step": float(np.min(naive)), "milliseconds_per_step": 1e3 * seconds / steps,
+        "ranks": ranks, "molecules_per_rank": per_rank, "pair_ranks": sharing, "packed": float(np.mean(packed)),
+        "packed_worst_step": float(np.min(packed)), "limit": float(np.mean(limit)), "naive": float(np.mean(naive)),
+        "naive_worst_step": float(np.min(naive)), "milliseconds_per_step": 1e3 * seconds / steps,
     }  # fmt: skip
 
 
@@ -61,10 +72,10 @@ def main() -> None:
     arguments = parser.parse_args()
     molecules, steps = (20_000, 5) if arguments.quick else (arguments.molecules, arguments.steps)
     costs = costs_like_omol(molecules)
-    rows = [balance(costs, ranks, per_rank, steps) for ranks in (8, 64, 512) for per_rank in (4, 8, 16)]
+    rows = [balance(costs, ranks, *kind, steps) for ranks in (8, 64, 512) for kind in KINDS]
     for row in rows:
-        print("{ranks:4d} ranks, {molecules_per_rank:2d} molecules each: packed {packed:.3f} (worst {packed_worst_step:.3f}),"
-              " naive {naive:.3f}; {milliseconds_per_step:.1f} ms to plan a step".format(**row))  # fmt: skip
+        print("{ranks:4d} ranks, {molecules_per_rank:2d} molecules each, {pair_ranks} share: packed {packed:.3f} (worst"
+              " {packed_worst_step:.3f}, limit {limit:.3f}), naive {naive:.3f}; {milliseconds_per_step:.1f} ms to plan a step".format(**row))  # fmt: skip
     about = {"hardware": f"{os.cpu_count()} CPU cores", "numpy": importlib.metadata.version("numpy"), "command": " ".join(sys.argv)}
     print(json.dumps({"benchmark": "balance", "molecules": molecules, "steps": steps, "rows": rows, "about": about}))
 
