@@ -27,7 +27,7 @@ DOORS = {
     "matplotlib": ("evaluation/", "data/histograms.py"),
     "pydantic": ("config/",),
     "pyscf": ("dft/",),
-    "safetensors": ("model/weights.py", "parallel/snapshot.py"),
+    "safetensors": ("export/loader.py", "model/weights.py", "parallel/snapshot.py"),
     "scipy": ("evaluation/",),
     "tensorboard": ("training/",),
     "torch.distributed": ("parallel/",),
