@@ -81,22 +81,6 @@ def load_state(model: nn.Module, state: dict, where: str) -> None:
     model.load_state_dict(state)
 
 
-def load_energy_model(source: str | Path) -> EnergyModel:
-    """Load what launch/finetune.py saved for one mode: MODE/{model.json, model.safetensors}.
-
-    Returns:
-        the energy model in evaluation mode: GraphBatch -> energies [B], Hartree.
-    Raises:
-        ValueError: no energy model there, or files that do not fit each other.
-    """
-    folder = Path(source)
-    if not (folder / "model.json").is_file() or "energy" not in (record := _read_record(folder / "model.json")):
-        raise ValueError(f"{source}: no energy model; name a mode's folder that launch/finetune.py wrote, such as runs/finetune/finetuned")
-    model = EnergyModel(parse(ModelConfig, record["model"], str(folder)))
-    load_state(model, load_weights(folder / "model.safetensors"), str(folder))
-    return model.eval()
-
-
 def export(config: ExportConfig) -> str:
     """Write a bundle from the newest checkpoint of a run, or only verify the one at `out`; either way it is verified.
 
@@ -111,7 +95,7 @@ def export(config: ExportConfig) -> str:
     if not config.verify:
         folder, record = find_model(config.source)
         model, method = load_model(folder)
-        bundle.write(model, method, out, record.get("provenance") or card.origin(Path(config.source), folder, record))
+        bundle.write(model, method, out, record.get("provenance") or card.origin(folder, record))
     found = bundle.verify(out)
     return (
         f"{out}: {found.files} checksums hold; features of {found.molecules} golden molecules are reproduced"

@@ -1,5 +1,6 @@
 """ASE calculator of energy models: energies, and forces that are their exact negative gradient."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import ase
@@ -38,8 +39,8 @@ class EnergyCalculator(Calculator):
     def calculate(
         self,
         atoms: ase.Atoms | None = None,
-        properties: list[str] = ["energy"],
-        system_changes: list[str] = all_changes,  # noqa: B006
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Fill `results`.
 

@@ -20,19 +20,20 @@ AO_CONVENTION = (
 )
 
 
-def origin(run: Path, checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Where the weights of a checkpoint come from: its run, data, training, and the run's own metrics up to it.
+def origin(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Where the weights of a checkpoint, RUN/checkpoints/step-N, come from: data, training, and the run's metrics up to it.
 
     Args:
-        run: as the user named it. record: model.json of the checkpoint.
+        record: model.json of the checkpoint.
     """
+    run = checkpoint.resolve().parents[1]
     decay = record.get("training", {}).get("ema_decay", 0)
     return {
-        "run": run.resolve().name,
+        "run": run.name,
         "checkpoint": checkpoint.name,
         "weights": f"moving average over the steps, decay {decay}" if decay else "of the last step",
         **{key: value for key, value in record.items() if key not in ("model", "method")},
-        "metrics": _metrics(checkpoint.parent.parent / "metrics.jsonl", int(checkpoint.name.rpartition("-")[2] or 0)),
+        "metrics": _metrics(run / "metrics.jsonl", int(checkpoint.name.rpartition("-")[2] or 0)),
     }
 
 

@@ -17,10 +17,13 @@ from helm_scale.batch import Method, Molecule
 from helm_scale.config import ExportConfig, ModelConfig
 from helm_scale.data.collate import collate
 from helm_scale.export import golden
-from helm_scale.model.helm import Helm
+from helm_scale.model.helm import EnergyModel, Helm
 from helm_scale.model.weights import save_weights
 
 CONFIG = ModelConfig(channels=8, hidden_channels=8, edge_channels=8, num_layers=1, radial_functions=8)
+ENERGY_CONFIG = ModelConfig(
+    basis="def2-svp", lmax=4, mmax=4, channels=8, hidden_channels=8, edge_channels=8, num_layers=2, radial_functions=8, dtype="float64"
+)
 METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-10, "none", "PySCF 2.14")
 ROOT = Path(__file__).parents[2]
 NUMBERS = np.array([6, 1, 1, 53, 8, 6, 1, 83])
@@ -71,6 +74,19 @@ def pristine(checkpoint: Path) -> Path:
     out = checkpoint.parents[1] / "bundle"
     build.export(ExportConfig(source=str(checkpoint), out=str(out)))
     return out
+
+
+@pytest.fixture(scope="session")
+def energy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What launch/finetune.py leaves of a mode; here with random weights, whose energies vary by tenths of eV."""
+    torch.manual_seed(1)
+    model = EnergyModel(ENERGY_CONFIG)
+    model.output_scale.fill_(0.01)
+    folder = tmp_path_factory.mktemp("frozen")
+    save_weights(model.state_dict(), folder / "model.safetensors")
+    record = {"model": ENERGY_CONFIG.model_dump(mode="json"), "method": dataclasses.asdict(METHOD), "energy": "frozen"}
+    (folder / "model.json").write_text(json.dumps(record))
+    return folder
 
 
 @pytest.fixture(scope="session")

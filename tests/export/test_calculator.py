@@ -1,7 +1,5 @@
 """The ASE calculator of energy models: physics, and what it refuses."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import ase
@@ -10,39 +8,22 @@ import ase.units
 import numpy as np
 import pytest
 import torch
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
+from torch import nn
 
 import helm_scale
 from helm_scale import build
-from helm_scale.config import ModelConfig
+from helm_scale.batch import GraphBatch
 from helm_scale.model.helm import EnergyModel
-from helm_scale.model.weights import save_weights
-from tests.export.conftest import METHOD
 from tests.rotations import random_rotation
-
-CONFIG = ModelConfig(
-    basis="def2-svp", lmax=4, mmax=4, channels=8, hidden_channels=8, edge_channels=8, num_layers=2, radial_functions=8, dtype="float64"
-)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What launch/finetune.py leaves of a mode; here with random weights, whose energies vary by tenths of eV."""
-    torch.manual_seed(1)
-    model = EnergyModel(CONFIG)
-    model.output_scale.fill_(0.01)
-    folder = tmp_path_factory.mktemp("frozen")
-    save_weights(model.state_dict(), folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps({"model": CONFIG.model_dump(mode="json"), "method": asdict(METHOD), "energy": "frozen"}))
-    return folder
 
 
 @pytest.fixture
-def atoms(folder: Path) -> ase.Atoms:
+def atoms(energy_folder: Path) -> ase.Atoms:
     found = ase.build.molecule("CH3OH")
     found.rattle(0.05, seed=1)
-    found.calc = helm_scale.EnergyCalculator(build.load_energy_model(folder))
+    found.calc = helm_scale.EnergyCalculator(build.load_energy_model(energy_folder))
     return found
 
 
@@ -69,8 +50,22 @@ def test_forces_are_finite_differences_of_the_energy(atoms: ase.Atoms) -> None:
     assert np.abs(forces - numeric).max() <= 1e-4 * np.abs(forces).max()
 
 
+class Held(nn.Module):
+    """An energy model and springs that hold its atoms together, as a random network does not."""
+
+    def __init__(self, model: EnergyModel, atoms: ase.Atoms) -> None:
+        super().__init__()
+        self.config, self.model, self.rest = model.config, model, torch.tensor(atoms.get_all_distances())
+
+    def forward(self, batch: GraphBatch) -> torch.Tensor:
+        first, second = batch.edge_index
+        stretch = (batch.positions[first] - batch.positions[second]).norm(dim=-1) - self.rest[first, second]
+        return self.model(batch) + 0.05 * stretch.square().sum()
+
+
 def test_dynamics_conserve_the_energy(atoms: ase.Atoms) -> None:
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    atoms.calc = helm_scale.EnergyCalculator(Held(atoms.calc.model, atoms))
+    thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(0))
     dynamics, totals, potentials = VelocityVerlet(atoms, timestep=0.25 * ase.units.fs), [], []
     for _ in range(200):
         dynamics.run(1)
