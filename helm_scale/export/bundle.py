@@ -85,12 +85,9 @@ def verify(folder: Path) -> Verification:
     """
     check_sums(folder)
     features = load_weights(folder / "golden.safetensors")
-    return Verification(
-        files=len(FILES),
-        molecules=sum(name.endswith(".features") for name in features),
-        program_error=golden.deviation(loader.load(folder), features, str(folder / "model.pt2")),
-        model_error=golden.deviation(trunk(folder), features, str(folder / "model.safetensors")),
-    )
+    model_error = golden.deviation(trunk(folder), features, str(folder / "model.safetensors"))
+    program_error = golden.deviation(loader.load(folder), features, str(folder / "model.pt2"))
+    return Verification(len(FILES), sum(name.endswith(".features") for name in features), program_error, model_error)
 
 
 def check_sums(folder: Path) -> None:

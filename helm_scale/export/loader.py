@@ -102,7 +102,7 @@ def load(folder: str | Path, device: str = "cpu") -> Backbone:
     Frozen use: `backbone.requires_grad_(False)`. `verify` of helm_scale, or sha256sum -c SHA256SUMS, tells whether files are whole.
 
     Raises:
-        FileNotFoundError: no bundle. RuntimeError: its parts do not fit each other.
+        FileNotFoundError: no bundle. KeyError, RuntimeError: its parts do not fit each other.
     """
     folder = Path(folder)
     record = json.loads((folder / "config.json").read_text())

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from helm_scale.basis.elements import supported
 from helm_scale.batch import GraphBatch
 from helm_scale.export import loader
-from helm_scale.model.helm import EnergyModel
+from helm_scale.model.energy import EnergyModel
 from helm_scale.model.trunk import Trunk
+from helm_scale.units import HARTREE_IN_EV
 
 REFERENCE = "Learning from the electronic structure of molecules across the periodic table, arXiv:2510.00224"
 
@@ -43,7 +44,7 @@ def save_energies(model: EnergyModel, path: str | Path) -> None:
     config = model.config
     outputs = {
         "feature": ModelOutput(unit="", sample_kind="atom", description="invariant node features"),
-        "energy": ModelOutput(unit="Hartree", sample_kind="system", description="total energy"),
+        "energy": ModelOutput(unit="eV", sample_kind="system", description="total energy"),
     }
     _save(_Energies(model), outputs, list(supported(config.basis)), config.trunk_cutoff, config.num_layers, path)
 
@@ -64,7 +65,7 @@ class _Features(nn.Module):
 
 
 class _Energies(_Features):
-    """The same, and the energy [1], float64 Hartree."""
+    """The same, and the energy [1], float64 eV, which engines then need not convert (in place, which TorchScript may refuse)."""
 
     def __init__(self, model: EnergyModel) -> None:
         super().__init__(_LastLayer(model.trunk))
@@ -72,7 +73,8 @@ class _Energies(_Features):
 
     def energy(self, positions: Tensor, numbers: Tensor, edge_index: Tensor, batch: Tensor, charge: Tensor, spin: Tensor) -> Tensor:
         none = edge_index[:, :0]
-        return self.model(GraphBatch(("system",), numbers, positions, batch, charge, spin, edge_index, none, (), none[0], ()))  # type: ignore[no-any-return]
+        system = GraphBatch(("system",), numbers, positions, batch, charge, spin, edge_index, none, (), none[0], ())
+        return self.model(system) * HARTREE_IN_EV  # type: ignore[no-any-return]
 
 
 class _LastLayer(nn.Module):

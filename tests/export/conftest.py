@@ -14,10 +14,11 @@ import torch
 
 from helm_scale import build
 from helm_scale.batch import Method, Molecule
-from helm_scale.config import ExportConfig, ModelConfig
+from helm_scale.config import EnergyHeadConfig, ExportConfig, ModelConfig
 from helm_scale.data.collate import collate
 from helm_scale.export import golden
-from helm_scale.model.helm import EnergyModel, Helm
+from helm_scale.model.energy import EnergyModel
+from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
 
 CONFIG = ModelConfig(channels=8, hidden_channels=8, edge_channels=8, num_layers=1, radial_functions=8)
@@ -84,7 +85,11 @@ def energy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.output_scale.fill_(0.01)
     folder = tmp_path_factory.mktemp("frozen")
     save_weights(model.state_dict(), folder / "model.safetensors")
-    record = {"model": ENERGY_CONFIG.model_dump(mode="json"), "method": dataclasses.asdict(METHOD), "energy": "frozen"}
+    record = {
+        "model": ENERGY_CONFIG.model_dump(mode="json"),
+        "method": dataclasses.asdict(METHOD),
+        "head": EnergyHeadConfig().model_dump(mode="json"),
+    }
     (folder / "model.json").write_text(json.dumps(record))
     return folder
 

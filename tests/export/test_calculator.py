@@ -15,7 +15,7 @@ from torch import nn
 import helm_scale
 from helm_scale import build
 from helm_scale.batch import GraphBatch
-from helm_scale.model.helm import EnergyModel
+from helm_scale.model.energy import EnergyModel
 from tests.rotations import random_rotation
 
 
@@ -23,7 +23,7 @@ from tests.rotations import random_rotation
 def atoms(energy_folder: Path) -> ase.Atoms:
     found = ase.build.molecule("CH3OH")
     found.rattle(0.05, seed=1)
-    found.calc = helm_scale.EnergyCalculator(build.load_energy_model(energy_folder))
+    found.calc = helm_scale.EnergyCalculator(build.load_energy_model(energy_folder)[0])
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helm_scale import Backbone
+from tests.export import page
 from tests.rotations import random_rotation
 
 pytest.importorskip("fairchem.core", reason="fairchem-core is not in this environment; `make test-adapters` builds one that has it")
@@ -29,7 +30,7 @@ def molecules() -> list[ase.Atoms]:
 
 
 def batch_of(atoms: list[ase.Atoms]) -> Any:
-    return atomicdata_list_to_batch([AtomicData.from_ase(one, task_name="omol", target_dtype=torch.float64) for one in atoms])
+    return atomicdata_list_to_batch([AtomicData.from_ase(one, r_data_keys=["charge", "spin"], target_dtype=torch.float64) for one in atoms])
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,8 @@ def test_wrong_spin_is_refused(backbone: FairchemBackbone) -> None:
     for use in (lambda: backbone.validate_atoms_data(atoms, "omol"), lambda: backbone(batch_of([atoms]))):
         with pytest.raises(ValueError, match=r"got 10 electrons \(charge 0\) and spin 2"):
             use()
+
+
+def test_the_documented_blocks_run(pristine: Path, energy_folder: Path, tmp_path: Path) -> None:
+    scope = page.run("python fairchem", tmp_path, pristine, energy_folder)
+    assert tuple(scope["forces"].shape) == (6, 3)  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helm_scale import Backbone, EnergyCalculator, build
+from tests.export import page
 
 pytest.importorskip("metatomic.torch", reason="metatomic-torch is not in this environment; `make test-adapters` builds one that has it")
 
@@ -41,7 +42,7 @@ def test_features_are_those_of_the_plain_loader(pristine: Path, tmp_path: Path) 
 
 
 def test_energies_and_forces_are_those_of_the_ase_calculator(energy_folder: Path, tmp_path: Path) -> None:
-    model = build.load_energy_model(energy_folder)
+    model = build.load_energy_model(energy_folder)[0]
     save_energies(model, tmp_path / "energy.pt")
     theirs, ours = MetatomicCalculator(tmp_path / "energy.pt", check_consistency=True), EnergyCalculator(model)
     for one in molecules():
@@ -58,4 +59,9 @@ def test_periodic_systems_are_refused(pristine: Path, tmp_path: Path) -> None:
     save_features(Backbone.from_pretrained(pristine), tmp_path / "backbone.pt")
     calculator = MetatomicCalculator(tmp_path / "backbone.pt")
     with pytest.raises(Exception, match="wanted a molecule"):
-        calculator.run_model([ase.build.bulk("Cu")], {"feature": ModelOutput(sample_kind="atom")})
+        calculator.run_model([ase.Atoms("He", cell=[5, 5, 5], pbc=True)], {"feature": ModelOutput(sample_kind="atom")})
+
+
+def test_the_documented_blocks_run(pristine: Path, energy_folder: Path, tmp_path: Path) -> None:
+    scope = page.run("python metatomic", tmp_path, pristine, energy_folder)
+    assert tuple(scope["forces"].shape) == (6, 3)  # type: ignore[attr-defined]
