@@ -10,6 +10,7 @@ from torch import nn
 
 from helm_scale.batch import Method
 from helm_scale.config import (
+    EnergyHeadConfig,
     EvaluateConfig,
     ExportConfig,
     FinetuneConfig,
@@ -17,7 +18,8 @@ from helm_scale.config import (
     PredictConfig,
     parse,
 )
-from helm_scale.model.helm import EnergyModel, Helm
+from helm_scale.model.energy import EnergyModel
+from helm_scale.model.helm import Helm
 from helm_scale.model.weights import load_weights
 
 
@@ -33,6 +35,25 @@ def load_model(source: str | Path) -> tuple[Helm, Method]:
     model = Helm(parse(ModelConfig, record["model"], str(folder)))
     load_state(model, load_weights(folder / "model.safetensors"), str(folder))
     return model.eval(), Method(**record["method"])
+
+
+def load_energy_model(folder: str | Path) -> tuple[EnergyModel, dict[str, Any]]:
+    """Load a finetuned energy model: a folder with model.json and model.safetensors, as launch/finetune.py writes it.
+
+    Returns:
+        (model in evaluation mode, its record: "model", "head", "method" of the energies, "training").
+    Raises:
+        ValueError: nothing to load there, a model of Hamiltonians, or files that do not fit each other.
+    """
+    path = Path(folder) / "model.json"
+    if not path.is_file():
+        raise ValueError(f"{folder}: no model.json, so this is no energy model; write one with launch/finetune.py")
+    record = _read_record(path)
+    if "head" not in record:
+        raise ValueError(f"{path}: no energy head: a model of Hamiltonians; finetune it with launch/finetune.py")
+    model = EnergyModel(parse(ModelConfig, record["model"], str(path)), parse(EnergyHeadConfig, record["head"], str(path)))
+    load_state(model, load_weights(Path(folder) / "model.safetensors"), str(folder))
+    return model.eval(), record
 
 
 def find_model(source: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -89,15 +110,13 @@ def export(config: ExportConfig) -> str:
     Raises:
         ValueError: no checkpoint, a folder that is no bundle, or a bundle with a missing or changed file.
     """
-    from helm_scale.export import bundle
+    from helm_scale.export import bundle, card
 
     out = Path(config.out)
     if not config.verify:
         folder, record = find_model(config.source)
         model, method = load_model(folder)
-        extra = {key: value for key, value in record.items() if key not in ("model", "method")}
-        origin = {"run": Path(config.source).resolve().name, "checkpoint": folder.name, **extra}
-        bundle.write(model, method, out, record.get("provenance", origin))
+        bundle.write(model, method, out, record.get("provenance") or card.origin(folder, record))
     found = bundle.verify(out)
     return (
         f"{out}: {found.files} checksums hold; features of {found.molecules} golden molecules are reproduced"

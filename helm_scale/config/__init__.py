@@ -3,6 +3,7 @@
 from helm_scale.config.reading import dump, help_text, launch, load, parse
 from helm_scale.config.settings import (
     DataConfig,
+    EnergyHeadConfig,
     EvaluateConfig,
     ExecutionConfig,
     ExportConfig,
@@ -21,7 +22,7 @@ from helm_scale.config.settings import (
 )
 
 __all__ = [
-    "DataConfig", "EvaluateConfig", "ExecutionConfig", "ExportConfig", "FinetuneConfig", "GenerateConfig",
+    "DataConfig", "EnergyHeadConfig", "EvaluateConfig", "ExecutionConfig", "ExportConfig", "FinetuneConfig", "GenerateConfig",
     "ImportConfig", "InfoConfig", "LeaksConfig", "ModelConfig", "PredictConfig", "PretrainConfig", "RepackConfig", "ReplayConfig",
     "SplitConfig", "TrainingConfig", "dump", "help_text", "launch", "load", "parse",
 ]  # fmt: skip

@@ -217,6 +217,15 @@ class ExportConfig(Strict):
     verify: bool = Field(False, description="only verify the bundle at `out`")
 
 
+class EnergyHeadConfig(Strict):
+    """What turns node states into energies; stored with a finetuned model."""
+
+    kind: Literal["linear", "mlp", "layer"] = Field(
+        "linear", description="linear map of invariant channels (the paper's); plus a perceptron; plus one more message layer"
+    )
+    reads: Literal["last", "each"] = Field("each", description="node states that the head reads: the last, or those of each layer")
+
+
 class FinetuneConfig(Strict):
     """launch/finetune.py: energies from few labels."""
 

@@ -18,7 +18,7 @@ from helm_scale.basis import elements
 from helm_scale.batch import Molecule
 from helm_scale.data.collate import collate
 from helm_scale.dft.molecule import bonded
-from helm_scale.model.helm import EnergyModel
+from helm_scale.model.energy import EnergyModel
 
 
 @dataclass(frozen=True)

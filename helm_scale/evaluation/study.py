@@ -25,7 +25,7 @@ from helm_scale.dft import fields
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.evaluation import embedding, orbitals, pictures, protocol, report, scenes, stretch
 from helm_scale.evaluation.predictors import Predictor
-from helm_scale.model.helm import EnergyModel
+from helm_scale.model.energy import EnergyModel
 
 SPACING = 0.2  # of cube files, Angstrom
 EMBEDDED = 500  # molecules of the embedding map at most

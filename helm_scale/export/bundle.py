@@ -3,6 +3,7 @@
     config.json          what the numbers mean: architecture, axes, units, elements, conventions, method, provenance
     model.safetensors    all weights of the Hamiltonian model under their canonical names
     model.pt2            the trunk as a torch.export program, dynamic in atoms, edges and molecules
+    helm_backbone.py     the loader, a copy of export/loader.py
     golden.safetensors   five molecules and their features
     README.md            model card
     SHA256SUMS           checksums of the files above, `sha256sum -c` reads them
@@ -18,17 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from helm_scale.batch import Method
 from helm_scale.config import ModelConfig, parse
-from helm_scale.export import card, golden
+from helm_scale.export import card, golden, loader
+from helm_scale.export.program import States, exported
 from helm_scale.model.helm import Helm
 from helm_scale.model.trunk import Trunk
 from helm_scale.model.weights import load_weights, save_weights
 
 SUMS = "SHA256SUMS"
-FILES = ("config.json", "model.safetensors", "model.pt2", "golden.safetensors", "README.md")
+LOADER = "helm_backbone.py"
+FILES = ("config.json", "model.safetensors", "model.pt2", "golden.safetensors", "README.md", LOADER)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def write(model: Helm, method: Method, folder: Path, provenance: dict[str, Any])
     record = card.describe(model, method, provenance)
     (fresh / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     save_weights(model.state_dict(), fresh / "model.safetensors", {"format": "pt"})
-    torch.export.save(program(model.trunk, model.config), fresh / "model.pt2")
+    torch.export.save(exported(States(model.trunk), golden.inputs(golden.joined(model.config))), fresh / "model.pt2")
+    shutil.copyfile(loader.__file__, fresh / LOADER)
     save_weights(golden.compute(model.trunk, model.config), fresh / "golden.safetensors", {"format": "pt"})
     (fresh / "README.md").write_text(card.readme(record))
     (fresh / SUMS).write_text("".join(f"{sha256(fresh / name)}  {name}\n" for name in FILES))
@@ -71,16 +75,6 @@ def write(model: Helm, method: Method, folder: Path, provenance: dict[str, Any])
         (fresh / name).chmod(0o644)  # safetensors writes for the owner alone
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
-
-
-def program(trunk: nn.Module, config: ModelConfig) -> torch.export.ExportedProgram:
-    """The trunk as an exported program with any number of atoms, edges (none too) and molecules."""
-    example = golden.inputs(golden.joined(config))
-    trunk(*example)  # makes the cached tables real tensors before they are traced
-    atoms, edges, molecules = ({axis: torch.export.Dim.DYNAMIC} for axis in (0, 1, 0))
-    exported = torch.export.export(trunk, example, dynamic_shapes=(atoms, atoms, edges, atoms, molecules, molecules))
-    exported.example_inputs = None
-    return exported
 
 
 def verify(folder: Path) -> Verification:
@@ -91,13 +85,9 @@ def verify(folder: Path) -> Verification:
     """
     check_sums(folder)
     features = load_weights(folder / "golden.safetensors")
-    exported = torch.export.load(folder / "model.pt2").module()
-    return Verification(
-        files=len(FILES),
-        molecules=sum(name.endswith(".features") for name in features),
-        program_error=golden.deviation(exported, features, str(folder / "model.pt2")),
-        model_error=golden.deviation(_trunk(folder), features, str(folder / "model.safetensors")),
-    )
+    model_error = golden.deviation(trunk(folder), features, str(folder / "model.safetensors"))
+    program_error = golden.deviation(loader.load(folder), features, str(folder / "model.pt2"))
+    return Verification(len(FILES), sum(name.endswith(".features") for name in features), program_error, model_error)
 
 
 def check_sums(folder: Path) -> None:
@@ -123,13 +113,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _trunk(folder: Path) -> Trunk:
-    """The trunk as this package builds it from config.json and model.safetensors."""
+def trunk(folder: Path) -> Trunk:
+    """The trunk as this package builds it from config.json and model.safetensors, in evaluation mode."""
     where = folder / "config.json"
     config = parse(ModelConfig, json.loads(where.read_text())["model"], str(where))
-    trunk = Trunk(config).to(getattr(torch, config.dtype))
-    trunk.load_state_dict(_below("trunk.", load_weights(folder / "model.safetensors")))
-    return trunk.eval()
+    found = Trunk(config).to(getattr(torch, config.dtype))
+    found.load_state_dict(_below("trunk.", load_weights(folder / "model.safetensors")))
+    return found.eval()
 
 
 def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

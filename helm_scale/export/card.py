@@ -1,7 +1,9 @@
 """What a bundle says of itself: config.json for programs and README.md, the model card, for people."""
 
 import importlib.metadata
+import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,33 @@ AO_CONVENTION = (
 )
 
 
+def origin(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Where the weights of a checkpoint, RUN/checkpoints/step-N, come from: data, training, and the run's metrics up to it.
+
+    Args:
+        record: model.json of the checkpoint.
+    """
+    run = checkpoint.resolve().parents[1]
+    decay = record.get("training", {}).get("ema_decay", 0)
+    return {
+        "run": run.name,
+        "checkpoint": checkpoint.name,
+        "weights": f"moving average over the steps, decay {decay}" if decay else "of the last step",
+        **{key: value for key, value in record.items() if key not in ("model", "method")},
+        "metrics": _metrics(run / "metrics.jsonl", int(checkpoint.name.rpartition("-")[2] or 0)),
+    }
+
+
+def _metrics(path: Path, step: int) -> dict[str, Any]:
+    """The last line of metrics.jsonl up to a step that has validation metrics: those, and the training errors of its step."""
+    if not path.is_file():
+        return {}
+    lines = [json.loads(text) for text in path.read_text().splitlines() if '"validation_' in text]
+    judged = [line for line in lines if line["step"] <= step]
+    wanted = ("step", "loss", "h_mae", "validation_")
+    return {key: value for key, value in judged[-1].items() if key.startswith(wanted)} if judged else {}
+
+
 def describe(model: Helm, method: Method, provenance: dict[str, Any]) -> dict[str, Any]:
     """The record in config.json; keys `model` and `method` rebuild the model."""
     config = model.config
@@ -29,9 +58,9 @@ def describe(model: Helm, method: Method, provenance: dict[str, Any]) -> dict[st
             "positions": "float64 [N, 3], Angstrom",
             "atomic_numbers": "int64 [N]",
             "edge_index": "int64 [2, E], the two atoms of every pair of one molecule within the trunk cutoff, once, in either order",
-            "molecule": "int64 [N], index of an atom's molecule, from 0",
+            "batch": "int64 [N], index of an atom's molecule, from 0",
             "charge": "int64 [B], one per molecule",
-            "spin_multiplicity": "int64 [B], 2S+1",
+            "spin": "int64 [B], multiplicity 2S+1",
         },
         "features": _features(config),
         "trunk_cutoff_angstrom": config.trunk_cutoff,
@@ -57,6 +86,7 @@ def _features(config: ModelConfig) -> dict[str, Any]:
         "shape": ["N atoms", (config.lmax + 1) ** 2, config.channels],
         "axes": "[atom, degree and order, channel]; degree l, order m = -l..l at row l*l + l + m; channel last, unlike e3nn",
         "polar_axis": "z; e3nn's Wigner matrices apply to coordinates cycled to (y, z, x)",
+        "layers": f"the program gives the features after each of {config.num_layers} layers; the last is meant where none is named",
         "dtype": config.dtype,
     }
 
@@ -67,12 +97,16 @@ def _count(module: torch.nn.Module) -> int:
 
 def readme(record: dict[str, Any]) -> str:
     """The model card."""
+    provenance = dict(record["provenance"])
+    metrics = provenance.pop("metrics", {})
     facts = {
-        **record, "config": record["model"], "inputs_csv": ", ".join(golden.INPUTS), "tolerance": f"{golden.TOLERANCE:.0e}",
+        **record, "tolerance": f"{golden.TOLERANCE:.0e}",
+        "licence": provenance.get("data", {}).get("licence", "unknown"),
         "rows": "\n".join(f"| `{name}` | {text} |" for name, text in record["inputs"].items()),
         "seen": _symbols(record["elements_in_training"]), "embedded": _symbols(record["elements"]),
         "labels": "\n".join(_bullets(record["method"])),
-        "origin": "\n".join(_bullets(record["provenance"])) or "- unknown",
+        "origin": "\n".join(_bullets(provenance)) or "- unknown",
+        "metrics": "\n".join(_bullets(metrics)) or "- none recorded",
     }  # fmt: skip
     return CARD.format(**facts)
 
@@ -88,50 +122,57 @@ def _bullets(record: dict[str, Any], prefix: str = "") -> list[str]:
     return lines
 
 
-CARD = """# Backbone pretrained on Kohn-Sham Hamiltonians
+CARD = """---
+library_name: helm_scale
+tags: [chemistry, molecules, equivariant, hamiltonian]
+---
+# Backbone pretrained on Kohn-Sham Hamiltonians
 
 Molecule in, one feature tensor out: {features[irreps]}, shape [N, {features[shape][1]}, {features[shape][2]}], {features[dtype]}.
 {parameters[trunk]:,} weights (with the Hamiltonian heads {parameters[all]:,}).
 
 ## Load
-With torch and safetensors alone, in this folder:
+With torch ({versions[torch]} wrote this) and safetensors alone, in this folder:
 ```python
 import torch
-from safetensors.torch import load_file
-golden = load_file("golden.safetensors")
-trunk = torch.export.load("model.pt2").module()
-names = "{inputs_csv}".split(", ")
-features = trunk(*(golden["methanol." + name] for name in names))
+from helm_backbone import load, neighbours
+
+backbone = load(".")
+positions = torch.tensor([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]], dtype=torch.float64)
+atomic_numbers, batch = torch.tensor([8, 1, 1]), torch.zeros(3, dtype=torch.int64)
+edge_index = neighbours(positions, batch, backbone.cutoff)
+features = backbone(positions, atomic_numbers, edge_index, batch, charge=torch.tensor([0]), spin=torch.tensor([1]))
 ```
-Edges of one molecule, from `positions` [N, 3] (float64, Angstrom):
-```python
-near = (positions[:, None] - positions).norm(dim=-1) < {trunk_cutoff_angstrom:g}
-edge_index = near.triu(diagonal=1).nonzero().T
-```
-Gradients with respect to `positions` (kept in float64 inside) and to the weights pass through. The program is made for
-the CPU; torch's `torch.export.passes.move_to_device_pass` is the way to another device, not tested here.
-`model.safetensors` holds the same weights, under `trunk.`. Unlike it, model.pt2 is a program: load only what you trust.
+From ASE: `backbone.features(atoms)`, with `atoms.info["charge"]` and `atoms.info["spin"]` (multiplicity). Gradients with respect
+to `positions` (float64 inside) and to the weights pass through. model.pt2 is a program: load only what you trust.
 
 | input | meaning |
 |---|---|
 {rows}
 
 Axes of the features: {features[axes]}.
+Layers: {features[layers]}.
 Polar axis: {features[polar_axis]}.
 Parity: {features[parity]}.
 
-## Data
+## Data and training
+Licence of the data: {licence}. No licence is stated for the weights here: whoever publishes them does.
 {origin}
 
-Labels:
+Labels, Kohn-Sham Hamiltonians at:
 {labels}
+
+## Metrics of the run
+Errors of Hamiltonian matrix elements in 1e-6 Hartree (`_ueh`) on its training batch and its validation split.
+{metrics}
+
+`python launch/evaluate.py --source FOLDER` of helm_scale measures more, on your data.
 
 ## Limits
 - elements seen in training: {seen}; embedded: {embedded}
 - charge {charge_range[0]} to {charge_range[1]}, spin multiplicity {spin_multiplicity_range[0]} to {spin_multiplicity_range[1]}
 - elements, charges and multiplicities that training did not show have untrained embeddings
-- messages reach {trunk_cutoff_angstrom:g} Angstrom, Hamiltonian pairs {pair_cutoff_angstrom:g} Angstrom
-- no accuracy is stated here: `python launch/evaluate.py --source FOLDER` of helm_scale measures it on your data
+- molecules without periodic images; messages reach {trunk_cutoff_angstrom:g} Angstrom, Hamiltonian pairs {pair_cutoff_angstrom:g} Angstrom
 
 ## Units and conventions
 Angstrom, Hartree. Atomic orbitals: {ao_convention}.
@@ -139,4 +180,9 @@ Angstrom, Hartree. Atomic orbitals: {ao_convention}.
 ## Check
 `sha256sum -c SHA256SUMS`, and `python launch/export.py --verify --out FOLDER` of helm_scale, which recomputes the golden
 features to {tolerance} of their largest entry.
+
+## Citation
+The architecture is that of HELM, with changes that docs/model.md of helm_scale names: M. Kaniselvan, B. K. Miller, M. Gao,
+J. Nam, D. S. Levine, "Learning from the electronic structure of molecules across the periodic table", arXiv:2510.00224
+(2025). Cite it, the source of the data, and helm_scale {versions[helm_scale]}.
 """

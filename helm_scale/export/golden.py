@@ -12,29 +12,29 @@ from helm_scale.batch import GraphBatch, Molecule
 from helm_scale.config import ModelConfig
 from helm_scale.data.collate import collate
 
-INPUTS = ("positions", "atomic_numbers", "edge_index", "molecule", "charge", "spin_multiplicity")
+INPUTS = ("positions", "atomic_numbers", "edge_index", "batch", "charge", "spin")  # as the loader names them
 TOLERANCE = 1e-5  # relative to the largest feature: float32 sums in another order
 
 
 def inputs(batch: GraphBatch) -> tuple[Tensor, ...]:
     """Arguments of the trunk, in the order of INPUTS."""
-    return tuple(getattr(batch, name) for name in INPUTS)
+    return batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity
 
 
 def molecules(config: ModelConfig) -> list[Molecule]:
-    """Five molecules (Angstrom) of elements that the basis covers, within the embedded charges and multiplicities."""
+    """Five molecules (Angstrom) of elements that the basis covers; those outside the embedded range are left out."""
     halogen = 53 if 53 in supported(config.basis) else 35
-    charge, triplet = min(1, config.max_charge), min(3, config.max_multiplicity)
     rows: list[tuple[str, list[int], list[list[float]], int, int]] = [
         ("methanol", [6, 8, 1, 1, 1, 1], [[-0.05, 0.66, 0.02], [0.04, -0.75, -0.03], [-1.06, 0.99, 0.11], [0.46, 1.05, 0.92],
          [0.49, 1.03, -0.87], [0.87, -1.05, 0.35]], 0, 1),
         ("ammonium", [7, 1, 1, 1, 1], [[0.0, 0.02, 0.01], [0.61, 0.58, 0.60], [-0.60, -0.57, 0.62], [-0.62, 0.61, -0.57],
-         [0.58, -0.63, -0.60]], charge, 1),
+         [0.58, -0.63, -0.60]], 1, 1),
         ("hypohalous_acid", [halogen, 8, 1], [[0.02, 0.0, -0.53], [0.05, 0.1, 1.46], [0.91, -0.2, 1.70]], 0, 1),
-        ("oxygen", [8, 8], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.21]], 0, triplet),
-        ("lithium_ion", [3], [[0.0, 0.0, 0.0]], charge, 1),
+        ("oxygen", [8, 8], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.21]], 0, 3),
+        ("lithium_ion", [3], [[0.0, 0.0, 0.0]], 1, 1),
     ]  # fmt: skip
-    return [Molecule(key, np.array(numbers), np.array(xyz), q, multiplicity) for key, numbers, xyz, q, multiplicity in rows]
+    every = [Molecule(key, np.array(numbers), np.array(xyz), q, multiplicity) for key, numbers, xyz, q, multiplicity in rows]
+    return [m for m in every if m.charge <= config.max_charge and m.spin_multiplicity <= config.max_multiplicity]
 
 
 def joined(config: ModelConfig) -> GraphBatch:
@@ -46,11 +46,10 @@ def compute(trunk: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
     """Inputs and features of the golden molecules as '<molecule>.<name>'."""
     found: dict[str, Tensor] = {}
     for molecule in molecules(config):
-        batch = collate([molecule], config)
+        arguments = inputs(collate([molecule], config))
         with torch.no_grad():
-            features = trunk(*inputs(batch))
-        found |= {f"{molecule.key}.{name}": getattr(batch, name) for name in INPUTS}
-        found[f"{molecule.key}.features"] = features
+            found[f"{molecule.key}.features"] = trunk(*arguments)
+        found |= {f"{molecule.key}.{name}": value for name, value in zip(INPUTS, arguments, strict=True)}
     return found
 
 

@@ -1,4 +1,4 @@
-"""Heads: features -> packed irreps of Hamiltonian blocks, and features -> energies.
+"""Heads: features -> packed irreps of Hamiltonian blocks.
 
 The Hamiltonian head has one linear map per degree whose rows are slot pairs; for a block it evaluates only the rows
 that its elements have (C-H: 37 x 9 of 64 x 64 matrix elements).
@@ -80,16 +80,3 @@ class PairHead(BlockHead):
         even, odd = weight.split(self.parities, dim=1)
         mirrored_even, mirrored_odd = (weight[index.to(weight.device)] * sign.to(weight)[:, None]).split(self.parities, dim=1)
         return torch.cat([even + mirrored_even, odd - mirrored_odd], dim=1) / 2
-
-
-class EnergyHead(nn.Module):
-    """E = sum_i w^T y_i,(l=0) (HELM, arXiv:2510.00224)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(channels, 1, bias=False)
-
-    def forward(self, y_NKC: Tensor, molecule: Tensor, num_molecules: int) -> Tensor:
-        """Sum of atomic energies of every molecule, in the head's own scale: [B]."""
-        atomic = self.linear(y_NKC[:, 0]).squeeze(-1)
-        return atomic.new_zeros(num_molecules).index_add(0, molecule, atomic)

@@ -17,7 +17,8 @@ from helm_scale.basis import elements, layout
 from helm_scale.batch import GraphBatch, PairChunk, Segment
 from helm_scale.config import ModelConfig
 from helm_scale.model.chunks import kept_sum, loss_over_chunks
-from helm_scale.model.heads import BlockHead, EnergyHead, PairHead
+from helm_scale.model.energy import EnergyModel as EnergyModel
+from helm_scale.model.heads import BlockHead, PairHead
 from helm_scale.model.pair_tower import PairTower
 from helm_scale.model.radial import envelope
 from helm_scale.model.trunk import NUM_ELEMENTS, NodeLayer, Trunk
@@ -162,32 +163,3 @@ class Helm(nn.Module):
 
     def _onsite(self, atomic_number: int) -> layout.BlockLayout:
         return layout.onsite_layout(self.config.basis, atomic_number, self.config.parity)
-
-
-class EnergyModel(nn.Module):
-    """Total energy from the trunk alone: per-element reference energies plus a linear head."""
-
-    reference: Tensor
-    output_scale: Tensor
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.trunk = Trunk(config)
-        self.head = EnergyHead(config.channels)
-        self.to(getattr(torch, config.dtype))
-        self.register_buffer("reference", torch.zeros(NUM_ELEMENTS, dtype=torch.float64))
-        self.register_buffer("output_scale", torch.ones((), dtype=torch.float64))
-
-    def forward(self, batch: GraphBatch) -> Tensor:
-        """Energies [B], float64 Hartree."""
-        return self.energies(self.features(batch), batch)
-
-    def features(self, batch: GraphBatch) -> Tensor:
-        """Node features [N, K, C]."""
-        return self.trunk(batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity)
-
-    def energies(self, y_NKC: Tensor, batch: GraphBatch) -> Tensor:
-        """Energies [B], float64 Hartree, from node features, of which degree 0 (row 0) counts."""
-        learned = self.head(y_NKC, batch.molecule, batch.num_molecules).double() * self.output_scale
-        return learned.index_add(0, batch.molecule, self.reference[batch.atomic_numbers])

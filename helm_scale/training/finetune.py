@@ -22,7 +22,8 @@ from tqdm import tqdm
 from helm_scale.batch import GraphBatch, Molecule
 from helm_scale.config import FinetuneConfig, ModelConfig
 from helm_scale.data.collate import collate
-from helm_scale.model.helm import EnergyModel, Helm
+from helm_scale.model.energy import EnergyModel
+from helm_scale.model.helm import Helm
 from helm_scale.objective.losses import EnergyObjective
 from helm_scale.objective.references import fit_atomic_energies
 from helm_scale.training.optim import learning_rate_factor
@@ -137,7 +138,7 @@ def cached(model: EnergyModel, molecules: Sequence[Molecule]) -> Predict:
     features: dict[str, Tensor] = {}
     with torch.no_grad():
         for molecule in molecules:
-            features[molecule.key] = model.features(_batch([molecule], model))[:, :1]  # the head reads degree 0 only
+            features[molecule.key] = model.read(_batch([molecule], model))
     return lambda batch: model.energies(torch.cat([features[key] for key in batch.keys]), batch)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from helm_scale.batch import Method
 from helm_scale.config import FinetuneConfig
-from helm_scale.model.helm import EnergyModel, Helm
+from helm_scale.model.energy import EnergyModel
+from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
 from helm_scale.training import finetune
 from helm_scale.training.finetune import EnergyLabels, Errors, TensorCounts
@@ -41,7 +42,10 @@ def compare(backbone: Helm, labels: EnergyLabels, config: FinetuneConfig, method
         rows.append(_row(mode, model.eval(), labels, tensors))
         (out / mode).mkdir(parents=True, exist_ok=True)
         save_weights(model.state_dict(), out / mode / "model.safetensors")
-        about = {"model": model.config.model_dump(mode="json"), "method": asdict(method), "energy": mode}
+        about = {
+            "model": model.config.model_dump(mode="json"), "head": model.head_config.model_dump(mode="json"),
+            "method": asdict(method), "training": {"mode": mode},
+        }  # fmt: skip
         (out / mode / "model.json").write_text(json.dumps(about, indent=1) + "\n")
     text = table(rows, labels, method)
     (out / "table.md").write_text(text)

@@ -7,7 +7,7 @@ import torch
 from helm_scale.batch import Molecule
 from helm_scale.config import ModelConfig
 from helm_scale.evaluation import embedding
-from helm_scale.model.helm import EnergyModel
+from helm_scale.model.energy import EnergyModel
 from tests.rotations import random_rotation
 
 METHANOL = Molecule(

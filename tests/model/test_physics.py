@@ -4,6 +4,7 @@ Inputs are asymmetric, with s, p, d and f shells, an ECP element and edges along
 that nothing is zero by initialisation.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,8 @@ from helm_scale.batch import Molecule
 from helm_scale.config import ModelConfig
 from helm_scale.data.collate import collate
 from helm_scale.evaluation.assemble import assemble
-from helm_scale.model.helm import EnergyModel, Helm
+from helm_scale.model.energy import EnergyModel
+from helm_scale.model.helm import Helm
 from tests.rotations import ao_rotation, random_rotation
 from tests.tolerances import MODEL
 
@@ -154,8 +156,7 @@ def test_features_have_exact_gradients_along_the_poles() -> None:
     x = batch.positions.clone().requires_grad_()
 
     def energy(x: torch.Tensor) -> torch.Tensor:
-        y = model.trunk(x, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity)
-        return model.head(y, batch.molecule, 1).sum()
+        return model(replace(batch, positions=x))
 
     assert torch.autograd.gradcheck(energy, (x,), atol=1e-6, rtol=1e-6)
 

@@ -19,7 +19,8 @@ from helm_scale.batch import Method, Molecule
 from helm_scale.config import FinetuneConfig, ModelConfig
 from helm_scale.data.collate import collate
 from helm_scale.data.shards import ShardWriter
-from helm_scale.model.helm import EnergyModel, Helm
+from helm_scale.model.energy import EnergyModel
+from helm_scale.model.helm import Helm
 from helm_scale.model.weights import load_weights, save_weights
 from helm_scale.training import finetune
 from tests.rotations import random_rotation

@@ -1,0 +1,25 @@
+"""The backbone for those who have this package: the loader's interface on the package's own modules.
+
+Against the loader it starts at once, moves with `.to(device)`, and checks the files of the bundle.
+"""
+
+import json
+from pathlib import Path
+
+from helm_scale.export import bundle, loader
+from helm_scale.export.program import States
+
+
+class Backbone(loader.Backbone):
+    """Node features of molecules; see export/loader.py for axes, arguments and errors."""
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "Backbone":
+        """Load a bundle, in evaluation mode, with trainable weights.
+
+        Raises:
+            ValueError: no bundle, or one with a missing or changed file.
+        """
+        folder = Path(path)
+        bundle.check_sums(folder)
+        return cls(States(bundle.trunk(folder)), json.loads((folder / "config.json").read_text())).eval()

@@ -1,0 +1,66 @@
+"""ASE calculator of energy models: energies, and forces that are their exact negative gradient."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ase
+import torch
+from ase.calculators.calculator import Calculator, all_changes
+from torch import nn
+
+from helm_scale.batch import Molecule
+from helm_scale.data.collate import collate
+from helm_scale.export import loader
+from helm_scale.units import HARTREE_IN_EV
+
+
+class EnergyCalculator(Calculator):
+    """`atoms.calc = EnergyCalculator(model)`: energy in eV, forces in eV/Angstrom, for molecules without periodic images.
+
+    The charge is atoms.info["charge"] (0 where absent), the multiplicity 2S+1 atoms.info["spin"] (1 where absent).
+    Property: forces sum to zero and equal finite differences of the energy; the energy does not change when atoms are
+    moved together, turned, or put in another order.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces"]
+
+    def __init__(self, model: nn.Module, **keywords: Any) -> None:
+        """Args: model: GraphBatch -> energies [B], Hartree, with its ModelConfig as `config`. keywords: ASE's own."""
+        super().__init__(**keywords)
+        self.model = model.eval()
+
+    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; charge and multiplicity, which ASE does not watch, count as `info`."""
+        changed = super().check_state(atoms, tol=tol)
+        if self.atoms is not None and any(self.atoms.info.get(key) != atoms.info.get(key) for key in ("charge", "spin")):
+            changed.append("info")
+        return changed  # type: ignore[no-any-return]
+
+    def calculate(
+        self,
+        atoms: ase.Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `results`.
+
+        Raises:
+            ValueError: periodic atoms, an element, charge or multiplicity that the model does not take, or a multiplicity
+                that does not fit the number of electrons.
+        """
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        place = next(self.model.parameters()).device
+        batch = collate([self._molecule(self.atoms)], self.model.config).to(place)  # type: ignore[arg-type]
+        positions = batch.positions.requires_grad_()
+        energy = self.model(batch).sum()
+        self.results["energy"] = self.results["free_energy"] = float(energy.detach()) * HARTREE_IN_EV
+        if "forces" in properties:
+            gradient = torch.autograd.grad(energy, positions)[0]
+            self.results["forces"] = -gradient.cpu().numpy() * HARTREE_IN_EV
+
+    @staticmethod
+    def _molecule(atoms: ase.Atoms) -> Molecule:
+        positions, numbers, charge, spin = loader.read_atoms(atoms)
+        loader.check_electrons(numbers, torch.zeros_like(numbers), charge, spin)
+        return Molecule("atoms", numbers.numpy(), positions.numpy(), int(charge), int(spin))

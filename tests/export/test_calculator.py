@@ -1,0 +1,96 @@
+"""The ASE calculator of energy models: physics, and what it refuses."""
+
+from pathlib import Path
+
+import ase
+import ase.build
+import ase.units
+import numpy as np
+import pytest
+import torch
+from ase.md.velocitydistribution import thermalize_momenta
+from ase.md.verlet import VelocityVerlet
+from torch import nn
+
+import helm_scale
+from helm_scale import build
+from helm_scale.batch import GraphBatch
+from helm_scale.model.energy import EnergyModel
+from tests.rotations import random_rotation
+
+
+@pytest.fixture
+def atoms(energy_folder: Path) -> ase.Atoms:
+    found = ase.build.molecule("CH3OH")
+    found.rattle(0.05, seed=1)
+    found.calc = helm_scale.EnergyCalculator(build.load_energy_model(energy_folder)[0])
+    return found
+
+
+def test_the_energy_does_not_change_when_atoms_are_moved_turned_or_reordered(atoms: ase.Atoms) -> None:
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    rotation, order = random_rotation(5).numpy(), [3, 1, 5, 0, 2, 4]
+    other = atoms[order]
+    other.positions = other.positions @ rotation.T + [4.0, 5.0, -6.0]
+    other.calc = atoms.calc
+    assert other.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+    np.testing.assert_allclose(other.get_forces(), forces[order] @ rotation.T, atol=1e-9)
+    np.testing.assert_allclose(forces.sum(axis=0), 0.0, atol=1e-9)
+
+
+def test_forces_are_finite_differences_of_the_energy(atoms: ase.Atoms) -> None:
+    forces, step = atoms.get_forces(), 1e-4
+    numeric = np.zeros_like(forces)
+    for i, axis in np.ndindex(forces.shape):
+        for sign in (1, -1):
+            atoms.positions[i, axis] += sign * step
+            numeric[i, axis] -= sign * atoms.get_potential_energy() / (2 * step)
+            atoms.positions[i, axis] -= sign * step
+    assert np.abs(forces).max() > 0.01
+    assert np.abs(forces - numeric).max() <= 1e-4 * np.abs(forces).max()
+
+
+class Held(nn.Module):
+    """An energy model and springs that hold its atoms together, as a random network does not."""
+
+    def __init__(self, model: EnergyModel, atoms: ase.Atoms) -> None:
+        super().__init__()
+        self.config, self.model, self.rest = model.config, model, torch.tensor(atoms.get_all_distances())
+
+    def forward(self, batch: GraphBatch) -> torch.Tensor:
+        first, second = batch.edge_index
+        stretch = (batch.positions[first] - batch.positions[second]).norm(dim=-1) - self.rest[first, second]
+        return self.model(batch) + 0.05 * stretch.square().sum()
+
+
+def test_dynamics_conserve_the_energy(atoms: ase.Atoms) -> None:
+    atoms.calc = helm_scale.EnergyCalculator(Held(atoms.calc.model, atoms))
+    thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    dynamics, totals, potentials = VelocityVerlet(atoms, timestep=0.25 * ase.units.fs), [], []
+    for _ in range(200):
+        dynamics.run(1)
+        totals.append(atoms.get_total_energy())
+        potentials.append(atoms.get_potential_energy())
+    drift = abs(np.mean(totals[-50:]) - np.mean(totals[:50])) / len(atoms)
+    print(f"200 steps of NVE: drift {drift:.1e} eV/atom, while the potential energy varies by {np.ptp(potentials) / len(atoms):.1e}")
+    assert drift < 1e-5 < 1e-3 < np.ptp(potentials) / len(atoms)
+
+
+def test_charge_and_spin_count_and_wrong_ones_are_refused(atoms: ase.Atoms) -> None:
+    neutral = atoms.get_potential_energy()
+    atoms.info.update(charge=1, spin=2)
+    assert atoms.get_potential_energy() != neutral
+    for info, message in (
+        ({"charge": 1, "spin": 1}, r"got 17 electrons \(charge 1\) and spin 1"),
+        ({"charge": 7, "spin": 2}, r"charge \+7, wanted at most"),
+        ({"charge": 0, "spin": 9}, r"multiplicity 9, wanted 1 to"),
+        ({"charge": 0, "spin": 1.5}, r'info\["spin"\]: got 1.5, wanted an integer'),
+    ):
+        atoms.info.update(info)
+        with pytest.raises(ValueError, match=message):
+            atoms.get_potential_energy()
+
+
+def test_only_a_finetuned_model_has_energies(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no energy model"):
+        build.load_energy_model(tmp_path)

@@ -1,0 +1,39 @@
+"""docs/backbone.md does what it says."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from helm_scale import config
+from tests.export import page
+from tests.export.hub_server import serving
+
+
+def test_every_block_is_run_somewhere() -> None:
+    assert {info for info, _ in page.BLOCKS} == {"bash dry", "python", "python fairchem", "python metatomic", "python hub"}
+
+
+def test_the_commands_are_understood() -> None:
+    for line in page.blocks("bash dry")[0].splitlines():
+        program, script, *arguments = shlex.split(line)
+        assert (program, script) == ("python", "launch/export.py")
+        config.load(config.ExportConfig, arguments)
+
+
+def test_the_blocks_run_and_the_readout_learns(
+    pristine: Path, energy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    scope = page.run("python", tmp_path, pristine, energy_folder)
+    assert float(scope["error"]) < 0.7 * float(scope["spread"])  # type: ignore[arg-type]
+
+
+def test_sharing_works(pristine: Path, energy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed; it is in the extra `hub`")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    with serving(tmp_path / "hub") as address:
+        monkeypatch.setattr(hub.constants, "ENDPOINT", address)
+        page.run("python hub", tmp_path, pristine, energy_folder)
+    assert (tmp_path / "downloaded" / "model.pt2").is_file()
