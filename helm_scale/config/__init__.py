@@ -11,6 +11,7 @@ from helm_scale.config.settings import (
     GenerateConfig,
     ImportConfig,
     LeaksConfig,
+    LowDataConfig,
     ModelConfig,
     PredictConfig,
     PretrainConfig,
@@ -22,6 +23,6 @@ from helm_scale.config.settings import (
 
 __all__ = [
     "DataConfig", "EnergyHeadConfig", "EvaluateConfig", "ExecutionConfig", "ExportConfig", "FinetuneConfig", "GenerateConfig",
-    "ImportConfig", "LeaksConfig", "ModelConfig", "PredictConfig", "PretrainConfig", "RepackConfig", "ReplayConfig",
-    "SplitConfig", "TrainingConfig", "dump", "help_text", "launch", "load", "parse",
+    "ImportConfig", "LeaksConfig", "LowDataConfig", "ModelConfig", "PredictConfig", "PretrainConfig", "RepackConfig",
+    "ReplayConfig", "SplitConfig", "TrainingConfig", "dump", "help_text", "launch", "load", "parse",
 ]  # fmt: skip
