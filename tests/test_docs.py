@@ -31,7 +31,7 @@ def test_pages_run_from_beginning_to_end(monkeypatch: pytest.MonkeyPatch) -> Non
                 run(["python", "-c", body])
     made = ROOT / "runs" / "docs" / "finetune"
     assert {path.name for path in made.iterdir()} == {
-        "table.md", "report.json", "learning_curve.png", "direct", "frozen", "finetuned"
+        "table.md", "report.json", "learning_curve.png", "features", "direct", "frozen", "finetuned"
     }  # fmt: skip
 
 

@@ -234,7 +234,7 @@ class FinetuneConfig(Strict):
     force_weight: float = Field(0.0, ge=0, description="weight of the loss of forces beside that of energies, Angstrom; 0: no forces")
     evaluations: int = Field(20, ge=1, description="looks at the validation molecules")
     patience: int = Field(0, ge=0, description="looks without improvement that end a run; 0: go on, the best step is kept anyway")
-    cache: str = Field("runs/features", description="folder in which features of frozen backbones are kept")
+    cache: str | None = Field(None, description="folder in which features of frozen backbones are kept; none: features in `out`")
     out: str = Field("runs/finetune", description="folder of tables, pictures, the report and the models")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
 

@@ -78,7 +78,8 @@ class _Runs:
         model = finetune.start("frozen", backbone, gather_labels(labelled), config, 0)
         self._samples = Samples(everything, model)
         keep = "frozen" in config.modes and not config.force_weight  # forces need the trunk's gradient
-        self._features: dict[str, Tensor] = kept_features(model, everything, Path(config.cache)) if keep else {}
+        folder = Path(config.cache or Path(config.out) / "features")
+        self._features: dict[str, Tensor] = kept_features(model, everything, folder) if keep else {}
 
     def start(self, mode: str, labels: EnergyLabels, seed: int) -> Run:
         model = finetune.start(mode, self._backbone, labels, self._config, seed)

@@ -23,7 +23,7 @@ def arguments(folder: Path) -> list[str]:
         "pretrain.out": folder / "pretrain", "pretrain.data.path": folder / "data", "pretrain.training.steps": 2,
         "pretrain.execution.progress": "false", "pretrain.execution.threads": 1, **{f"pretrain.model.{k}": v for k, v in model.items()},
         "finetune.source": folder / "pretrain", "finetune.data": folder / "data", "finetune.out": folder / "finetune",
-        "finetune.cache": folder / "features", "finetune.threads": 1, "finetune.steps": 1,
+        "finetune.threads": 1, "finetune.steps": 1,
         "finetune.sizes": "[3, 4]", "finetune.seeds": "[0, 1]", "finetune.test_splits": "[test]",
     }  # fmt: skip
     return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
