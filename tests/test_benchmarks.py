@@ -126,3 +126,9 @@ def test_ranks_that_share_a_molecule_find_the_same_numbers() -> None:
         assert row["gradient_norm"] == pytest.approx(rows[0]["gradient_norm"], rel=1e-5)
         assert row["bytes_sent"] == rows[0]["bytes_sent"] and sum(row["shares"]) == row["pairs"]
         assert max(row["shares"]) - min(row["shares"]) <= 1
+
+
+@pytest.mark.slow
+def test_an_epoch_on_kept_features_is_a_small_part_of_one_without() -> None:
+    found = figures("finetune_cache.py")
+    assert found["molecules"] == 64 and found["ratio"] < 0.5

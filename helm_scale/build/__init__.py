@@ -14,6 +14,7 @@ from helm_scale.build.datasets import (
     shards_split,
     shards_verify,
 )
+from helm_scale.build.low_data import low_data
 from helm_scale.build.models import (
     evaluate,
     export,
@@ -28,7 +29,7 @@ from helm_scale.build.models import (
 from helm_scale.build.pretraining import pretrain, replay
 
 __all__ = [
-    "evaluate", "export", "find_model", "finetune", "initial_guess", "load_energy_model", "load_model", "load_state", "predict",
+    "evaluate", "export", "find_model", "finetune", "initial_guess", "load_energy_model", "load_model", "load_state", "low_data", "predict",
     "pretrain", "replay", "shards_concat", "shards_generate", "shards_import", "shards_info", "shards_leaks",
     "shards_repack", "shards_split", "shards_verify",
 ]  # fmt: skip

@@ -128,23 +128,17 @@ def finetune(config: FinetuneConfig) -> str:
     """Learn energies from few labels on a random, a frozen and a pretrained backbone; writes tables and models to `out`.
 
     Returns:
-        The table, Markdown.
+        The tables, Markdown.
     Raises:
-        ValueError: no model, no such split, molecules without energies, or a molecule outside the model's range.
+        ValueError: no model, no such data or split, molecules without energies, or a molecule outside the model's range.
     """
-    from helm_scale.data.manifest import Manifest
-    from helm_scale.data.shards import ShardReader
-    from helm_scale.training.finetune import gather_labels
-    from helm_scale.training.finetune_report import compare
+    from helm_scale.training import finetune_labels
+    from helm_scale.training.finetune_report import study
 
     if config.threads:
         torch.set_num_threads(config.threads)
     backbone, _ = load_model(config.source)
-    manifest = Manifest.load(config.data)
-    reader = ShardReader(manifest)
-    train, test = ([reader.read(int(i)) for i in manifest.split(name)] for name in (config.train_split, config.test_split))
-    labels = gather_labels(train, test, backbone.config)
-    return compare(backbone.to("cuda" if torch.cuda.is_available() else "cpu"), labels, config, manifest.method)
+    return study(backbone.to("cuda" if torch.cuda.is_available() else "cpu"), finetune_labels.read(config), config)
 
 
 def evaluate(config: EvaluateConfig) -> str:

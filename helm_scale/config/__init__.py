@@ -12,6 +12,7 @@ from helm_scale.config.settings import (
     ImportConfig,
     InfoConfig,
     LeaksConfig,
+    LowDataConfig,
     ModelConfig,
     PredictConfig,
     PretrainConfig,
@@ -23,6 +24,6 @@ from helm_scale.config.settings import (
 
 __all__ = [
     "DataConfig", "EnergyHeadConfig", "EvaluateConfig", "ExecutionConfig", "ExportConfig", "FinetuneConfig", "GenerateConfig",
-    "ImportConfig", "InfoConfig", "LeaksConfig", "ModelConfig", "PredictConfig", "PretrainConfig", "RepackConfig", "ReplayConfig",
-    "SplitConfig", "TrainingConfig", "dump", "help_text", "launch", "load", "parse",
+    "ImportConfig", "InfoConfig", "LeaksConfig", "LowDataConfig", "ModelConfig", "PredictConfig", "PretrainConfig", "RepackConfig",
+    "ReplayConfig", "SplitConfig", "TrainingConfig", "dump", "help_text", "launch", "load", "parse",
 ]  # fmt: skip

@@ -86,20 +86,3 @@ def _absolute(flat: Tensor, kinds: list) -> Tensor:  # type: ignore[type-arg]
     parts = flat.split([(s.stop - s.start) * kind.size for s, kind in kinds])
     sums = [packing.absolute_sum(part.unflatten(0, (-1, kind.size)), kind).double() for part, (_, kind) in zip(parts, kinds, strict=True)]
     return torch.stack(sums).sum() if sums else flat.new_zeros((), dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class EnergyObjective:
-    """sqrt(MSE) + MSE over molecules, energies in Hartree; metric energy_mae in Hartree."""
-
-    def __call__(self, model: Callable[[GraphBatch], Tensor], batch: GraphBatch) -> LossSums:
-        """Run the model on a batch with energies."""
-        assert batch.energy is not None
-        error = model(batch) - batch.energy
-        count = error.new_tensor(len(error) / batch.copies)
-        return LossSums(error.square().sum() / batch.copies, count, {"energy_mae": (error.detach().abs().sum() / batch.copies, count)})
-
-    @staticmethod
-    def loss(total: Tensor, count: Tensor) -> Tensor:
-        """sqrt(S/N) + S/N, Hartree (the second term Hartree squared)."""
-        return root_plus_mean(total, count)

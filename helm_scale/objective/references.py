@@ -1,6 +1,6 @@
 """What is subtracted from labels before learning: per-element means of on-site l = 0 components; atomic energies."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -39,19 +39,21 @@ def fit_hamiltonian_reference(batches: Iterable[GraphBatch], basis: str, parity:
     return table, max((max(squares, 0.0) / max(elements, 1.0)) ** 0.5, 1e-12)
 
 
-def fit_atomic_energies(batches: Iterable[GraphBatch], rows: int) -> tuple[Tensor, float]:
-    """Least-squares energy per element (minimum norm where the labels do not tell elements apart).
+def fit_atomic_energies(compositions_MZ: Tensor, energies: Tensor, known: Mapping[int, float] | None = None) -> tuple[Tensor, float]:
+    """Least-squares energy per element: the solution of least norm, the limit of a vanishing ridge.
 
+    Args:
+        compositions_MZ: atoms of every element in every molecule, float64. energies: [M] float64 Hartree.
+        known: energies of elements that are given, not fitted (free atoms), Hartree.
     Returns:
-        (table [rows] float64 Hartree, root mean square of what is left, Hartree).
+        (table [Z] float64 Hartree, root mean square of what is left, Hartree).
     """
-    counts, energies = [], []
-    for batch in batches:
-        assert batch.energy is not None
-        count = torch.zeros(batch.num_molecules, rows, dtype=torch.float64)
-        count.index_put_((batch.molecule, batch.atomic_numbers), torch.ones(len(batch.molecule), dtype=torch.float64), accumulate=True)
-        counts.append(count)
-        energies.append(batch.energy)
-    matrix, energy = torch.cat(counts), torch.cat(energies)
-    table = torch.linalg.lstsq(matrix, energy.unsqueeze(1), driver="gelsd").solution.squeeze(1)
-    return table, max(float((energy - matrix @ table).square().mean().sqrt()), 1e-6)
+    given = known or {}
+    rest, left = compositions_MZ.clone(), energies.clone()
+    for number, energy in given.items():
+        left -= energy * rest[:, number]
+        rest[:, number] = 0.0
+    table = torch.linalg.lstsq(rest, left.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+    for number, energy in given.items():
+        table[number] = energy
+    return table, max(float((energies - compositions_MZ @ table).square().mean().sqrt()), 1e-6)

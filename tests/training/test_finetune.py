@@ -3,10 +3,7 @@
 Labels are atomic energies plus a made-up pair potential: additive where a test says so, learnable where it trains.
 """
 
-import json
-import subprocess
-import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,56 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from helm_scale import build
-from helm_scale.batch import Method, Molecule
-from helm_scale.config import FinetuneConfig, ModelConfig
+from helm_scale.config import EnergyHeadConfig
 from helm_scale.data.collate import collate
-from helm_scale.data.shards import ShardWriter
 from helm_scale.model.energy import EnergyModel
-from helm_scale.model.helm import Helm
-from helm_scale.model.weights import load_weights, save_weights
-from helm_scale.training import finetune
+from helm_scale.training import finetune, finetune_probe, finetune_report
+from helm_scale.training.finetune_labels import Labelled, gather_labels
+from helm_scale.training.finetune_samples import joined, kept_features, reading
 from tests.rotations import random_rotation
 from tests.tolerances import MODEL
-
-ROOT = Path(__file__).parents[2]
-MODES = ("direct", "frozen", "finetuned")
-CONFIG = ModelConfig(
-    basis="def2-svp", lmax=4, mmax=4, channels=8, hidden_channels=8, edge_channels=8, num_layers=1, radial_functions=8, trunk_cutoff=5.0
-)
-METHOD = Method("pbe", "def2-svp", "def2", 3, None, 1e-10, "none", "made up")
-ATOMIC = {1: -0.5, 6: -37.8, 8: -75.0, 35: -2572.0}  # Hartree
-
-
-def molecule(key: str, numbers: np.ndarray, x: np.ndarray, bonding: float) -> Molecule:
-    """Energy: atoms plus `bonding` times a pair potential, Hartree."""
-    distance = np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(len(x), 1)]
-    return Molecule(key, numbers, x, energy=sum(ATOMIC[int(z)] for z in numbers) - bonding * float(np.exp(-distance).sum()), method=METHOD)
-
-
-def molecules(count: int, seed: int, bonding: float = 0.2) -> list[Molecule]:
-    rng = np.random.default_rng(seed)
-    found = []
-    for index in range(count):
-        size = int(rng.integers(2, 6))
-        x = np.cumsum(rng.normal(size=(size, 3)) * 0.7 + 0.3, axis=0)
-        found.append(molecule(f"{seed}-{index}", rng.choice(list(ATOMIC), size), x, bonding))
-    return found
-
-
-def backbone(config: ModelConfig = CONFIG) -> Helm:
-    torch.manual_seed(5)
-    return Helm(config)
-
-
-def labels(bonding: float = 0.2, config: ModelConfig = CONFIG) -> finetune.EnergyLabels:
-    return finetune.gather_labels(molecules(16, 1, bonding), molecules(5, 2, bonding), config)
-
-
-def trained(mode: str, steps: int, config: ModelConfig = CONFIG, **settings: float) -> EnergyModel:
-    model, _ = finetune.start(mode, backbone(config), labels(config=config), 0)
-    finetune.train(model, mode, labels(config=config), FinetuneConfig(steps=steps, batch_molecules=4, **settings))
-    return model
+from tests.training.made_up import ATOMIC, CONFIG, HEADS, MODES, backbone, labelled, molecule, molecules, settings, started, trained
 
 
 def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
@@ -72,82 +28,140 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in first.state_dict().items())
 
 
+@pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("mode", MODES)
-def test_zero_steps_change_nothing(mode: str) -> None:
-    model = trained(mode, steps=0)
-    assert same(model.trunk, backbone().trunk) == (mode != "direct")
-    batch = collate(labels().test, CONFIG)
-    wanted = torch.zeros(5, dtype=torch.float64).index_add(0, batch.molecule, labels().reference[batch.atomic_numbers])
-    assert torch.equal(model(batch), wanted)
+def test_zero_steps_change_nothing(mode: str, kind: str) -> None:
+    run = trained(mode, steps=0, head=EnergyHeadConfig(kind=kind))
+    assert same(run.model.trunk, backbone().trunk) == (mode != "direct")
+    batch = collate(run.labels.tests["test"], CONFIG)
+    features = EnergyModel(CONFIG)
+    features.trunk.load_state_dict(backbone().trunk.state_dict())
+    assert torch.equal(run.model.features(batch), features.features(batch)) == (mode != "direct")
+    wanted = torch.zeros(5, dtype=torch.float64).index_add(0, batch.molecule, run.labels.reference[batch.atomic_numbers])
+    assert torch.equal(run.model(batch), wanted)
+    finetune.fit_linear(run)
+    assert same(run.model.trunk, backbone().trunk) == (mode != "direct") and not torch.equal(run.model(batch), wanted)
 
 
-def test_frozen_leaves_the_backbone_as_it_was_to_the_last_bit() -> None:
-    model = trained("frozen", steps=6)
-    assert same(model.trunk, backbone().trunk)
-    assert model.head.linear.weight.abs().max() > 0
+@pytest.mark.parametrize("kind", HEADS)
+def test_frozen_leaves_the_backbone_as_it_was_to_the_last_bit(kind: str) -> None:
+    run = trained("frozen", steps=4, head=EnergyHeadConfig(kind=kind))
+    assert same(run.model.trunk, backbone().trunk)
+    assert all(out.weight.abs().max() > 0 for out in run.model.head.outputs())
 
 
 def test_finetuned_trains_every_tensor_that_energies_depend_on() -> None:
-    model, before = trained("finetuned", steps=3), backbone().trunk.state_dict()
-    unmoved = [name for name, tensor in model.trunk.state_dict().items() if torch.equal(tensor, before[name])]
-    batch = collate(labels().train, CONFIG)
-    model(batch).sum().backward()
-    blind = [name for name, parameter in model.trunk.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    assert sorted(unmoved) == sorted(blind)
-    assert len(unmoved) < len(before) / 3
+    config = settings()
+    run, before = trained("finetuned"), backbone().trunk.state_dict()
+    seen = {int(z) for m in run.labels.train for z in m.atomic_numbers}
+    for name, parameter in run.model.trunk.named_parameters():
+        changed = (parameter != before[name]).flatten(1).any(1) if parameter.ndim > 1 else parameter != before[name]
+        if name.startswith(("element", "edge_scalars")):
+            assert set(changed.nonzero().flatten().tolist()) <= seen and changed.any(), name
+        else:
+            assert changed.any() or parameter.grad is None or not parameter.grad.any(), name
+    rates = [part.rate for part in finetune.parts_of(run.model, "finetuned", config)]
+    assert rates == pytest.approx([5e-4 * 0.49, 5e-4 * 0.7, 5e-4, 2e-3])
 
 
-def test_cached_features_give_the_energies_of_the_model() -> None:
-    model = trained("frozen", steps=2)
-    batch = collate(labels().train[3:7], CONFIG)
-    torch.testing.assert_close(finetune.cached(model, labels().train)(batch), model(batch), rtol=1e-12, atol=1e-7)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_the_seed_decides_everything(mode: str) -> None:
-    assert same(trained(mode, steps=3), trained(mode, steps=3))
-    other, _ = finetune.start(mode, backbone(), labels(), 1)
-    finetune.train(other, mode, labels(), FinetuneConfig(steps=3, batch_molecules=4, seed=1))
-    assert not same(other, trained(mode, steps=3))
+def test_frozen_layers_stay_and_every_tensor_belongs_to_one_part() -> None:
+    run, before = trained("finetuned", freeze_layers=2), backbone().trunk.state_dict()
+    changed = {name for name, p in run.model.trunk.named_parameters() if not torch.equal(p, before[name])}
+    assert changed and all(name.startswith(("layers.1.", "norm.")) for name in changed)
+    parts = finetune.parts_of(run.model, "finetuned", settings(freeze_layers=2))
+    assert [part.rate > 0 for part in parts] == [False, False, True, True]
+    assert sorted(id(p) for part in parts for p in part.tensors) == sorted(map(id, run.model.parameters()))
 
 
 def test_a_random_backbone_depends_on_the_seed_alone_and_disturbs_no_other_draw() -> None:
-    helm, found = backbone(), labels()
-    first, state = finetune.start("direct", helm, found, 0)[0], torch.get_rng_state()
+    helm, found, config = backbone(), gather_labels(labelled()), settings()
+    first, state = finetune.start("direct", helm, found, config, 0), torch.get_rng_state()
     torch.rand(1)
-    assert same(first, finetune.start("direct", helm, found, 0)[0])
+    assert same(first, finetune.start("direct", helm, found, config, 0))
+    assert not same(first, finetune.start("direct", helm, found, config, 1))
     torch.set_rng_state(state)
-    finetune.start("direct", helm, found, 0)
+    finetune.start("direct", helm, found, config, 0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("mode", ["direct", "finetuned"])
 def test_training_learns_what_references_cannot(mode: str) -> None:
-    alone = finetune.errors(trained(mode, steps=0), labels().train)
-    after = finetune.errors(trained(mode, steps=150, learning_rate=5e-3, backbone_learning_rate=5e-3), labels().train)
-    assert after.mae < 0.3 * alone.mae and after.mae_per_atom < 0.3 * alone.mae_per_atom
+    run = started(mode, settings())
+    alone = finetune.errors(run, run.labels.train)
+    after = trained(mode, steps=80, learning_rate=5e-3, backbone_learning_rate=5e-3, layer_decay=1.0)
+    found = finetune.errors(after, after.labels.train)
+    assert found.mae < 0.4 * alone.mae and found.mae_per_atom < 0.4 * alone.mae_per_atom
+
+
+def test_forces_are_learned_with_energies() -> None:
+    config = settings(steps=30, learning_rate=5e-3, backbone_learning_rate=5e-3, force_weight=1.0)
+    before = started("finetuned", config)
+    alone = finetune.errors(before, before.labels.train, forces=True)
+    after = trained("finetuned", steps=30, learning_rate=5e-3, backbone_learning_rate=5e-3, force_weight=1.0)
+    found = finetune.errors(after, after.labels.train, forces=True)
+    assert alone.force_mae is not None and found.force_mae is not None and found.force_mae < 0.9 * alone.force_mae
+    with pytest.raises(ValueError, match=r"force_weight: got 1\.0, but .* are not all labelled with forces"):
+        bare = replace(labelled(), train=tuple(replace(m, forces=None) for m in molecules(16, 1)))
+        trained("finetuned", bare, force_weight=1.0)
+
+
+def test_forces_are_the_gradient_of_the_energy() -> None:
+    run = trained("finetuned", model_config=CONFIG.model_copy(update={"dtype": "float64"}), head=EnergyHeadConfig(kind="layer"))
+    one, step = molecules(1, 9)[0], 1e-4
+    _, forces = run.model.energy_and_forces(collate([one], run.model.config))
+    moved = [replace(one, key=str(s), positions=one.positions + s * step * np.eye(len(one.positions), 3)) for s in (1, -1)]
+    with torch.no_grad():
+        ahead, behind = run.model(collate(moved, run.model.config))
+    direction = torch.eye(len(one.positions), 3, dtype=torch.float64)
+    assert float((forces * direction).sum()) == pytest.approx(float(behind - ahead) / (2 * step), rel=1e-5)
 
 
 def test_references_are_exact_for_additive_energies() -> None:
-    found = labels(bonding=0.0)
-    assert {z: round(float(energy), 6) for z, energy in enumerate(found.reference) if abs(energy) > 1e-6} == ATOMIC
-    model, counts = finetune.start("frozen", backbone(), found, 0)
-    assert finetune.errors(model, found.test).mae < 1e-8
-    assert counts.frozen == len(list(model.trunk.parameters())) and (counts.kept, counts.new) == (0, 1)
+    run = started("frozen", settings(), labelled(bonding=0.0))
+    assert {z: round(float(energy), 6) for z, energy in enumerate(run.labels.reference) if abs(energy) > 1e-6} == ATOMIC
+    assert finetune.errors(run, run.labels.tests["test"]).mae < 1e-8
+
+
+def test_energies_of_free_atoms_are_taken_as_they_are() -> None:
+    found = gather_labels(replace(labelled(), atoms={1: -0.45}))
+    assert float(found.reference[1]) == -0.45 and found.scale > gather_labels(labelled()).scale
+    run = started("frozen", settings(), replace(labelled(), atoms={1: -0.45}))
+    finetune.fit_linear(run)
+    assert float(run.model.reference[1]) == -0.45
+
+
+def test_the_linear_fit_finds_what_is_linear_and_shrinks_what_is_noise() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, counts = (torch.randn(40, 6, generator=rng, dtype=torch.float64) for _ in range(2))
+    wanted, change = (torch.randn(6, generator=rng, dtype=torch.float64) for _ in range(2))
+    w, r = finetune_probe.ridge(x, x @ wanted + counts @ change, counts)
+    assert (w - wanted).abs().max() < 1e-4 and (r - change).abs().max() < 1e-4
+    noise = torch.randn(40, generator=rng, dtype=torch.float64)
+    wide = torch.randn(40, 36, generator=rng, dtype=torch.float64)
+    fitted = finetune_probe.ridge(wide, noise, counts[:, :1])[0]
+    assert float((wide @ fitted).square().mean()) < 0.3 * float(noise.square().mean())
+
+
+def test_the_linear_fit_is_the_optimum_that_steps_approach() -> None:
+    run = started("frozen", settings())
+    alone = finetune.errors(run, run.labels.train).mae
+    finetune.fit_linear(run)
+    assert finetune.errors(run, run.labels.train).mae < 0.8 * alone
 
 
 def test_errors_per_atom_divide_by_the_atoms_of_each_molecule() -> None:
     two, four = (molecule(str(n), np.ones(n, dtype=np.int64), np.eye(4, 3)[:n] * 9.0, 0.0) for n in (2, 4))
-    model, _ = finetune.start("direct", backbone(), finetune.gather_labels([two], [two], CONFIG), 0)
     assert two.energy is not None and four.energy is not None
-    shifted = [replace(two, energy=two.energy + 0.2), replace(four, energy=four.energy - 0.8)]
-    found = finetune.errors(model, shifted)
-    assert found.mae == pytest.approx(0.5) and found.mae_per_atom == pytest.approx((0.1 + 0.2) / 2)
+    shifted = (replace(two, key="a", energy=two.energy + 0.2), replace(four, energy=four.energy - 0.8))
+    found = started("direct", settings(), Labelled((two,), (), {"test": shifted}))
+    error = finetune.errors(found, shifted)
+    assert error.mae == pytest.approx(0.5) and error.mae_per_atom == pytest.approx((0.1 + 0.2) / 2)
 
 
-def test_trained_energies_are_invariant_permute_and_add_up() -> None:
+@pytest.mark.parametrize("kind", HEADS)
+def test_trained_energies_are_invariant_permute_and_add_up(kind: str) -> None:
     config = CONFIG.model_copy(update={"dtype": "float64"})
-    model = trained("finetuned", steps=5, config=config)
+    model = trained("finetuned", model_config=config, head=EnergyHeadConfig(kind=kind)).model
     numbers, x = np.array([6, 1, 35, 8, 1]), np.random.default_rng(4).normal(size=(5, 3)) * 1.5
     x[1] = x[0] + [0, 0, 1.1]
     order = np.array([3, 0, 4, 2, 1])
@@ -160,33 +174,39 @@ def test_trained_energies_are_invariant_permute_and_add_up() -> None:
         learned = energy - energy.new_zeros(4).index_add(0, batch.molecule, model.reference[batch.atomic_numbers])
     limit = MODEL[torch.float64] * float(alone.abs())
     assert (energy - alone * torch.tensor([1, 1, 1, 2])).abs().max() < limit
-    assert learned.abs().min() > 1e-4  # the comparison would notice a head that does nothing
+    assert learned.abs().min() > 1e-6  # the comparison would notice a head that does nothing
 
 
 def test_an_exact_fit_does_not_end_in_nan() -> None:
-    one = molecules(1, 1)
-    found = finetune.gather_labels(one, one, CONFIG)
-    model, _ = finetune.start("finetuned", backbone(), found, 0)
-    finetune.train(model, "finetuned", found, FinetuneConfig(steps=3))
-    assert finetune.errors(model, found.test).mae < 1e-3
+    one = tuple(molecules(1, 1))
+    run = trained("finetuned", Labelled(one, (), {"test": one}))
+    assert finetune.errors(run, one).mae < 1e-3
+
+
+def test_the_best_step_on_validation_is_kept() -> None:
+    data = labelled(validation=4)
+    spoiled = replace(data, validation=tuple(replace(m, energy=(m.energy or 0) + 0.3) for m in data.validation))
+    config = settings(steps=20, evaluations=10, patience=3, learning_rate=0.5, backbone_learning_rate=0.5)
+    run = started("finetuned", config, spoiled)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    seen: list[float] = [finetune.errors(run, spoiled.validation).mae]
+    step = finetune.train(run, finetune.parts_of(run.model, "finetuned", config), config, 0)
+    kept = finetune.errors(run, run.labels.validation).mae
+    assert kept <= seen[0] and step <= 20
+    assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items()) == (step == 0)
 
 
 def test_molecules_without_a_defined_reference_are_left_out_and_named() -> None:
-    pair = [molecule("HBr", np.array([1, 35]), np.eye(2, 3), 0.1)]
-    asked = [
+    pair = (molecule("HBr", np.array([1, 35]), np.eye(2, 3), 0.1),)
+    asked = (
         molecule("H2Br2", np.array([1, 35, 1, 35]), 2 * np.eye(4, 3), 0.1),
         molecule("Br2", np.array([35, 35]), np.eye(2, 3), 0.1),
         molecule("CH", np.array([6, 1]), np.eye(2, 3), 0.1),
-    ]
-    found = finetune.gather_labels(pair, asked, CONFIG)
-    assert found.skipped == ("Br2", "CH") and [m.key for m in found.test] == ["H2Br2"]
-    with pytest.raises(ValueError, match="none of 2 molecules has a composition that the 1 training molecules span"):
-        finetune.gather_labels(pair, asked[1:], CONFIG)
-
-
-def test_a_molecule_without_energy_is_named() -> None:
-    with pytest.raises(ValueError, match="molecule '2-0': no energy"):
-        finetune.gather_labels(molecules(3, 1), [replace(molecules(1, 2)[0], energy=None)], CONFIG)
+    )
+    found = gather_labels(Labelled(pair, (), {"test": asked}))
+    assert found.skipped == ("Br2", "CH") and [m.key for m in found.tests["test"]] == ["H2Br2"]
+    with pytest.raises(ValueError, match="split 'test': none of 2 molecules has a composition that the 1 training molecules span"):
+        gather_labels(Labelled(pair, (), {"test": asked[1:]}))
 
 
 def test_every_sample_comes_once_per_epoch() -> None:
@@ -195,26 +215,34 @@ def test_every_sample_comes_once_per_epoch() -> None:
     assert sorted(next(finetune.sample_order(3, 8, seed=3))) == [0, 1, 2]
 
 
-def test_the_launcher_writes_table_record_and_models(tmp_path: Path) -> None:
-    source, data, out = tmp_path / "step-00000001", tmp_path / "data", tmp_path / "out"
-    source.mkdir()
-    save_weights(backbone().state_dict(), source / "model.safetensors")
-    record = {"model": CONFIG.model_dump(mode="json"), "method": asdict(METHOD)}
-    (source / "model.json").write_text(json.dumps(record))
-    writer = ShardWriter(data, METHOD, "CC0-1.0", "test", 64)
-    for split, count, seed in (("train", 8, 1), ("test", 3, 2)):
-        for one in molecules(count, seed):
-            writer.write(one, split)
-    writer.close()
-    command = [sys.executable, "launch/finetune.py", "--source", source, "--data", data, "--out", out, "--steps", "2", "--threads", "1"]
-    result = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == (out / "table.md").read_text().strip()
-    assert [line.split("|")[1].strip() for line in result.stdout.splitlines()[2:6]] == ["reference energies only", *MODES]
-    report = json.loads((out / "report.json").read_text())
-    assert [row["mode"] for row in report["rows"]] == ["reference energies only", *MODES] and report["train_molecules"] == 8
-    model = EnergyModel(CONFIG)
-    model.load_state_dict(load_weights(out / "finetuned" / "model.safetensors"))
-    assert finetune.errors(model, molecules(3, 2)).mae == pytest.approx(report["rows"][3]["test"]["mae"])
-    with pytest.raises(ValueError, match="no split 'exam'; known: train, test"):
-        build.finetune(FinetuneConfig(source=str(source), data=str(data), test_split="exam"))
+def test_smaller_training_sets_are_part_of_larger_ones() -> None:
+    few, more = ({m.key for m in labelled().drawn(size, seed=1).train} for size in (4, 9))
+    assert len(few) == 4 and few < more and few != {m.key for m in labelled().drawn(4, seed=2).train}
+    assert len(labelled().drawn(0, seed=1).train) == 16
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_joined_graphs_and_kept_features_give_the_energies_of_the_model(kind: str, tmp_path: Path) -> None:
+    run = trained("frozen", head=EnergyHeadConfig(kind=kind), force_weight=0.5)
+    part = run.labels.train
+    batch = run.samples.batch(part)
+    plain = collate(part, CONFIG)
+    for name in ("atomic_numbers", "positions", "molecule", "charge", "edge_index", "energy", "forces"):
+        assert torch.equal(getattr(batch, name), getattr(plain, name)), name
+    assert joined([collate([part[0]], CONFIG)]).keys == (part[0].key,)
+    with torch.no_grad():
+        wanted = run.model(plain)
+        for _ in range(2):  # computed, then read back
+            kept = reading(kept_features(run.model, part, tmp_path))
+            assert (run.model.energies(kept(batch), batch) - wanted).abs().max() < 1e-5
+    assert len(list(tmp_path.iterdir())) == 1
+    kept_features(run.model, part[:3], tmp_path)
+    run.model.trunk.element.weight.data[1] += 1e-3
+    kept_features(run.model, part, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_confidence_intervals_are_those_of_students_t() -> None:
+    mean, half = finetune_report.interval([1.0, 2.0, 3.0])
+    assert mean == 2.0 and half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    assert np.isnan(finetune_report.interval([1.0])[1])
