@@ -46,6 +46,9 @@ class ModelConfig(Strict):
     max_charge: int = Field(6, ge=0, description="charges from -max_charge to +max_charge are embedded")
     max_multiplicity: int = Field(8, ge=1, description="spin multiplicities from 1 to this are embedded")
     dtype: Literal["float32", "float64"] = Field("float32", description="dtype of weights and features")
+    conditions: tuple[Literal["overlap", "baseline_hamiltonian"], ...] = Field(
+        (), description="matrices that the network reads block by block: S, H0; training data must hold them"
+    )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "ModelConfig":
