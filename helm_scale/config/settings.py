@@ -49,6 +49,12 @@ class ModelConfig(Strict):
     conditions: tuple[Literal["overlap", "baseline_hamiltonian"], ...] = Field(
         (), description="matrices that the network reads block by block: S, H0; training data must hold them"
     )
+    prior: Literal["off", "zero", "irreps", "goe", "tensor"] = Field(
+        "off", description="start of a flow that the network follows to H; zero: regression by the same network; off: no such network"
+    )
+    flow_steps: int = Field(1, ge=1, description="Euler steps from the prior's draw to a prediction")
+    two_stage: bool = Field(False, description="pairs of any distance also read a Clebsch-Gordan product of their atoms' states")
+    stage_cutoff: float = Field(5.0, gt=0, description="range of the pair layers where two_stage is set, Angstrom")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "ModelConfig":
