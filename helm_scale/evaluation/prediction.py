@@ -34,7 +34,7 @@ class PredictJob:
 
     Attributes:
         residual: predicted H - H0 [nao, nao], Hartree, canonical order. method: of the training labels.
-        baseline: H0 of the model, "none" or "minao". overlap_threshold: of the canonical orthogonalisation.
+        baseline: H0 of the model, "none", "atoms" or "minao". overlap_threshold: of the canonical orthogonalisation.
         path: npz file to write.
     """
 
@@ -46,18 +46,33 @@ class PredictJob:
     path: Path
 
 
-def predict_residual(model: Helm, molecule: Molecule) -> np.ndarray:
+def predict_residual(model: Helm, molecule: Molecule, method: Method | None = None) -> np.ndarray:
     """Predict H - H0 of one molecule: [nao, nao] float64, Hartree, canonical order, symmetric to the last bit.
 
+    Args:
+        method: of the model's labels; needed where the model reads H0 and the molecule has none.
     Raises:
         ValueError: element, charge or multiplicity outside the model's range, or coincident atoms.
     """
-    unlabelled = replace(molecule, hamiltonian=None, baseline_hamiltonian=None)
-    batch = collate([unlabelled], model.config).to(model.reference.device)
+    read = replace(molecule, hamiltonian=None, **_conditions(model, molecule, method))
+    batch = collate([read], model.config).to(model.reference.device)
     with torch.no_grad():
         onsite, offsite = model(batch)
         complete = onsite.double() + model.reference_onsite(batch)
     return assemble(batch, complete, offsite, model.config.basis, model.config.parity)[0]
+
+
+def _conditions(model: Helm, molecule: Molecule, method: Method | None) -> dict[str, np.ndarray]:
+    """Matrices that the model reads: the molecule's own where it has them, else computed."""
+    config, found = model.config, dict[str, np.ndarray]()
+    if "overlap" in config.conditions:
+        found["overlap"] = overlap(molecule, config.basis) if molecule.overlap is None else molecule.overlap
+    if "baseline_hamiltonian" in config.conditions:
+        own, method = molecule.baseline_hamiltonian, method or molecule.method
+        assert method is not None, "callers of models that read H0 know their method"
+        stored = own is not None and molecule.method is not None and molecule.method.baseline == config.baseline
+        found["baseline_hamiltonian"] = own if stored else EnergyFunctional(molecule, method).baseline(config.baseline)  # type: ignore[assignment]
+    return found
 
 
 def check_molecules(molecules: Sequence[Molecule], basis: str) -> None:
@@ -79,7 +94,7 @@ def write_prediction(job: PredictJob) -> Path:
     molecule, basis, numbers = job.molecule, job.method.basis, job.molecule.atomic_numbers
     hamiltonian = job.residual
     if job.baseline != "none":
-        hamiltonian = hamiltonian + EnergyFunctional(molecule, job.method).baseline()
+        hamiltonian = hamiltonian + EnergyFunctional(molecule, job.method).baseline(job.baseline)
     projector = orbitals.canonical_projectors(overlap(molecule, basis), (job.overlap_threshold,))[0]
     found = orbitals.solve(hamiltonian, projector, orbitals.occupied_count(molecule, basis))
     shells = [shells_of(basis, int(z)) for z in numbers]

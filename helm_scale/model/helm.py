@@ -195,7 +195,7 @@ class EnergyModel(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = config.backbone()
         self.trunk = Trunk(config)
         self.head = EnergyHead(config.channels)
         self.to(getattr(torch, config.dtype))

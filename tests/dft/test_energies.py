@@ -7,7 +7,7 @@ import pytest
 
 from helm_scale.batch import Molecule
 from helm_scale.dft.energies import EnergyFunctional, overlap
-from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham, minao_hamiltonian, to_canonical
+from helm_scale.dft.molecule import baseline_hamiltonian, build_mol, from_canonical, kohn_sham, to_canonical
 from tests.evaluation.labels import SVP, TZVPD
 
 HYDROGEN_IODIDE = Molecule("hi", np.array([53, 1]), np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]]))
@@ -49,7 +49,7 @@ def test_the_baseline_is_one_fock_build_from_the_minao_density() -> None:
 def test_matrices_equal_their_transposes_where_those_of_pyscf_do_not() -> None:
     nitroxyl = Molecule("hno", np.array([7, 8, 1]), np.array([[0.0, 0.05, 0.0], [1.05, 0.6, 0.1], [-0.9, 0.4, 0.5]]))
     method = replace(TZVPD, xc="tpss")
-    raw = minao_hamiltonian(kohn_sham(build_mol(nitroxyl, method.basis), method))
+    raw = baseline_hamiltonian(kohn_sham(build_mol(nitroxyl, method.basis), method), "minao")
     found = EnergyFunctional(nitroxyl, method).baseline()
     assert not np.array_equal(raw, raw.T) and np.array_equal(found, found.T)
 
