@@ -95,6 +95,13 @@ def test_a_large_manifest_is_opened_and_read_at_any_step() -> None:
 
 
 @pytest.mark.slow
+def test_spectral_loss_compares_three_losses_from_the_same_weights() -> None:
+    rows = figures("spectral_loss.py")["rows"]
+    assert [row["loss"] for row in rows] == ["before", "plain", "loewdin", "orbitals"]
+    assert len({row["occupied"] for row in rows}) == 4 and all(row["h_mae"] > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_protocol_finds_the_same_forces_as_the_script() -> None:
     found = figures("protocol.py")
     assert found["molecules"] == 1 and found["largest_relative_difference"] < 1e-6

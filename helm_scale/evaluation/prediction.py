@@ -54,25 +54,23 @@ def predict_residual(model: Helm, molecule: Molecule, method: Method | None = No
     Raises:
         ValueError: element, charge or multiplicity outside the model's range, or coincident atoms.
     """
-    read = replace(molecule, hamiltonian=None, **_conditions(model, molecule, method))
-    batch = collate([read], model.config).to(model.reference.device)
+    batch = collate([_read_by(model, molecule, method)], model.config).to(model.reference.device)
     with torch.no_grad():
         onsite, offsite = model(batch)
         complete = onsite.double() + model.reference_onsite(batch)
     return assemble(batch, complete, offsite, model.config.basis, model.config.parity)[0]
 
 
-def _conditions(model: Helm, molecule: Molecule, method: Method | None) -> dict[str, np.ndarray]:
-    """Matrices that the model reads: the molecule's own where it has them, else computed."""
-    config, found = model.config, dict[str, np.ndarray]()
-    if "overlap" in config.conditions:
-        found["overlap"] = overlap(molecule, config.basis) if molecule.overlap is None else molecule.overlap
-    if "baseline_hamiltonian" in config.conditions:
-        own, method = molecule.baseline_hamiltonian, method or molecule.method
+def _read_by(model: Helm, molecule: Molecule, method: Method | None) -> Molecule:
+    """The molecule without label, with the matrices that the model reads: its own where it has them, else computed."""
+    config, overlaps, baseline = model.config, molecule.overlap, molecule.baseline_hamiltonian
+    if "overlap" in config.conditions and overlaps is None:
+        overlaps = overlap(molecule, config.basis)
+    own, method = molecule.method, method or molecule.method
+    if "baseline_hamiltonian" in config.conditions and (baseline is None or own is None or own.baseline != config.baseline):
         assert method is not None, "callers of models that read H0 know their method"
-        stored = own is not None and molecule.method is not None and molecule.method.baseline == config.baseline
-        found["baseline_hamiltonian"] = own if stored else EnergyFunctional(molecule, method).baseline(config.baseline)  # type: ignore[assignment]
-    return found
+        baseline = EnergyFunctional(molecule, method).baseline(config.baseline)
+    return replace(molecule, hamiltonian=None, overlap=overlaps, baseline_hamiltonian=baseline)
 
 
 def check_molecules(molecules: Sequence[Molecule], basis: str) -> None:

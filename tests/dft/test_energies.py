@@ -82,3 +82,11 @@ def test_the_dipole_points_from_iodine_to_hydrogen(converged: tuple[EnergyFuncti
 def test_an_open_shell_is_refused() -> None:
     with pytest.raises(ValueError, match=r"multiplicity 3: only closed shells"):
         EnergyFunctional(Molecule("o2", np.array([8, 8]), np.array([[0.0, 0, 0], [0, 0, 1.2]]), 0, 3), SVP)
+
+
+def test_the_baseline_of_isolated_atoms_is_a_fock_build_from_their_densities() -> None:
+    water = Molecule("water", np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.1], [0.76, 0.1, 0.68], [-0.74, 0.0, 0.58]]))
+    functional = EnergyFunctional(water, SVP)
+    found = functional.baseline("atoms")
+    assert np.abs(found - functional.energy_and_fock(functional.guess("atom"))[1]).max() < 1e-9
+    assert np.abs(found - functional.baseline()).max() > 1e-3
