@@ -99,6 +99,9 @@ class GraphBatch:
         offsite_target: the same for the pairs within the Hamiltonian cutoff; from shards in the dtype of the model.
         matrix_elements: [B] matrix elements (both triangles) that the targets stand for.
         energy: [B] float64 Hartree or None. forces: [N, 3] float64 Hartree/Angstrom or None.
+        onsite_overlap, offsite_overlap: packed irreps of S, laid out as the targets, where a setting asks for them.
+        onsite_baseline_hamiltonian, offsite_baseline_hamiltonian: the same of H0, Hartree.
+        draw: number of the random draws for this batch (the step in training); with the keys it fixes them.
         copies: how many processes hold this batch and share its edges and pairs; sums over atoms or molecules are divided by it.
     """
 
@@ -119,6 +122,11 @@ class GraphBatch:
     energy: Tensor | None = None
     forces: Tensor | None = None
     copies: int = 1
+    onsite_overlap: Tensor | None = None
+    offsite_overlap: Tensor | None = None
+    onsite_baseline_hamiltonian: Tensor | None = None
+    offsite_baseline_hamiltonian: Tensor | None = None
+    draw: int = 0
 
     @property
     def num_molecules(self) -> int:

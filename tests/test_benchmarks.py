@@ -110,6 +110,30 @@ def test_a_large_manifest_is_opened_and_read_at_any_step() -> None:
 
 
 @pytest.mark.slow
+def test_spectral_loss_compares_three_losses_from_the_same_weights() -> None:
+    rows = figures("spectral_loss.py")["rows"]
+    assert [row["loss"] for row in rows] == ["before", "plain", "loewdin", "orbitals"]
+    assert len({row["occupied"] for row in rows}) == 4 and all(row["h_mae"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_water_flow_judges_every_model_by_the_protocol() -> None:
+    rows = figures("water_flow.py")["rows"]
+    assert [(row["model"], row["pairs"], row["euler_steps"]) for row in rows] == [
+        ("plain", "one stage", 1),
+        *[(name, f"{n} stage{s}", k) for n, s in (("one", ""), ("two", "s")) for name, k in (("regression", 1), ("flow", 1), ("flow", 3))],
+    ]
+    assert all(row["seconds_per_prediction"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_scaling_draws_sizes_and_amounts() -> None:
+    found = figures("scaling.py")
+    assert {(row["size"], row["molecules"]) for row in found["rows"]} == {(size, count) for size in "24" for count in (2, 4)}
+    assert (ROOT / found["plot"]).stat().st_size > 10_000
+
+
+@pytest.mark.slow
 def test_protocol_finds_the_same_forces_as_the_script() -> None:
     found = figures("protocol.py")
     assert found["molecules"] == 1 and found["largest_relative_difference"] < 1e-6

@@ -157,10 +157,11 @@ def evaluate(config: EvaluateConfig) -> str:
         return study.run(predictors.of_folder(Path(config.source), manifest.method.basis, config.ao_order), None, manifest, config)
     model, method = load_model(config.source)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.flow_steps = config.flow_steps or model.flow_steps
     protocol.check_method(method, manifest.method, config.data)
     if "embedding" in config.extras:
         other = _backbone(config.other, model)
-    return study.run(predictors.of_model(model), other, manifest, config)
+    return study.run(predictors.of_model(model, method), other, manifest, config)
 
 
 def _backbone(source: str | None, like: Helm) -> EnergyModel:
@@ -205,11 +206,12 @@ def predict(config: PredictConfig) -> str:
 
     model, method = load_model(config.source)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.flow_steps = config.flow_steps or model.flow_steps
     (molecules, _), out = read_xyz(config.xyz), Path(config.out)
     prediction.check_molecules(molecules, model.config.basis)
     jobs = (
         prediction.PredictJob(
-            molecule, prediction.predict_residual(model, molecule), method, model.config.baseline, config.overlap_threshold,
+            molecule, prediction.predict_residual(model, molecule, method), method, model.config.baseline, config.overlap_threshold,
             out / f"{molecule.key}.npz",
         )
         for molecule in molecules

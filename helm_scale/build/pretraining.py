@@ -16,10 +16,13 @@ from helm_scale.config import (
     ModelConfig,
     PretrainConfig,
     ReplayConfig,
+    TrainingConfig,
     parse,
 )
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import load_weights
+from helm_scale.objective.losses import HamiltonianObjective
+from helm_scale.objective.spectral import SpectralTerms
 
 
 def pretrain(config: PretrainConfig) -> str:
@@ -37,7 +40,6 @@ def pretrain(config: PretrainConfig) -> str:
     from helm_scale.data.plan import validation_bins
     from helm_scale.data.quarantine import Quarantine
     from helm_scale.data.stream import BatchMaker, Stream
-    from helm_scale.objective.losses import HamiltonianObjective
     from helm_scale.parallel import collectives, engines, mesh, pair_parallel
     from helm_scale.parallel.watch import Watch
     from helm_scale.training import checkpoint, loop, optim, preflight
@@ -54,14 +56,14 @@ def pretrain(config: PretrainConfig) -> str:
     model = Helm(config.model)
     optim.freeze(model, settings.frozen)
     model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
-    if config.execution.compile and not config.dry_run:
+    if config.execution.compile:
         model.compile_layers()
-    objective = HamiltonianObjective(config.model.basis, config.model.parity, model.reference_onsite)
+    objective, matrices = _objective(model, settings), config.loss_matrices
     low = settings.working_precision == "bfloat16"
     make_optimizers = functools.partial(optim.make_optimizers, config=settings, hidden=optim.hidden_names(model))
     with mesh.processes(config.execution) as ranks, Watch(ranks, config.execution).running() as watch:
         quarantine = Quarantine(config.data.quarantine_share, Path(config.out) / f"quarantine-{ranks.rank}.jsonl") if skips else None
-        make = BatchMaker(dataset, config.model, skips)
+        make = BatchMaker(dataset, config.model, skips, matrices)
         stream = Stream(make, ranks.data_rank, ranks.data_size, config.execution.workers, quarantine)
         resume_from = collectives.from_rank_zero(ranks.rank, lambda: checkpoint.latest(config.out))
         if resume_from is None:
@@ -69,7 +71,7 @@ def pretrain(config: PretrainConfig) -> str:
             fitted = collectives.from_rank_zero(ranks.rank, lambda: _fitted_reference(model, stream.batches(singles)))
             model.set_reference(*fitted)
         model.share(ranks.part, ranks.parts, pair_parallel.sum_over_parts(ranks))
-        empty = collate([], config.model)
+        empty = collate([], config.model, matrices)
         engine = engines.start(config.execution, ranks, model, objective, make_optimizers, settings.clip_norm, empty, low)
         samples = dataset.split(config.data.validation_split)
         bins = validation_bins(samples, dataset.cost[samples], -(-settings.batch_molecules // settings.bins), ranks.data_size)
@@ -95,7 +97,6 @@ def replay(config: ReplayConfig) -> str:
     from helm_scale.data.collate import collate
     from helm_scale.data.corpus import Corpus
     from helm_scale.model.weights import load_metadata
-    from helm_scale.objective.losses import HamiltonianObjective
     from helm_scale.training import replay as replaying
 
     path = Path(config.file)
@@ -110,8 +111,19 @@ def replay(config: ReplayConfig) -> str:
         )
     model = Helm(parse(ModelConfig, about["model"], str(path)))
     load_state(model, load_weights(path), str(path))
-    objective = HamiltonianObjective(model.config.basis, model.config.parity, model.reference_onsite)
-    return replaying.replay(model, objective, about, lambda index: collate([dataset.read(index)], model.config))
+    settings = PretrainConfig(model=model.config, training=parse(TrainingConfig, about["training"], str(path)))
+    load = lambda index: collate([dataset.read(index)], model.config, settings.loss_matrices)  # noqa: E731
+    return replaying.replay(model, _objective(model, settings.training), about, load)
+
+
+def _objective(model: Helm, training: TrainingConfig) -> HamiltonianObjective:
+    config = model.config
+    terms = SpectralTerms(
+        config.basis, config.parity, training.loewdin_weight, training.orbital_weight, training.orbital_virtuals,
+        training.loss_threshold, config.baseline != "none",
+    )  # fmt: skip
+    on = training.loewdin_weight or training.orbital_weight
+    return HamiltonianObjective(config.basis, config.parity, model.reference_onsite, terms if on else None)
 
 
 def _fitted_reference(model: Helm, batches: Iterator[GraphBatch]) -> tuple[torch.Tensor, float]:

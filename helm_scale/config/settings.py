@@ -22,8 +22,8 @@ class ModelConfig(Strict):
     parity: Literal["semilocal", "full"] = Field(
         "semilocal", description="on-site irreps: 'semilocal' (even l1+l2+L; LDA, GGA, meta-GGA) or 'full' (hybrids)"
     )
-    baseline: Literal["none", "minao"] = Field(
-        "none", description="H0 that is subtracted from H: none, or one Fock build from the minao density"
+    baseline: Literal["none", "atoms", "minao"] = Field(
+        "none", description="H0 that is subtracted from H: none, or one Fock build from the densities of isolated atoms or of minao"
     )
     lmax: int = Field(6, ge=1, le=8, description="highest degree of the features")
     mmax: int = Field(
@@ -48,6 +48,15 @@ class ModelConfig(Strict):
     max_charge: int = Field(6, ge=0, description="charges from -max_charge to +max_charge are embedded")
     max_multiplicity: int = Field(8, ge=1, description="spin multiplicities from 1 to this are embedded")
     dtype: Literal["float32", "float64"] = Field("float32", description="dtype of weights and features")
+    conditions: tuple[Literal["overlap", "baseline_hamiltonian"], ...] = Field(
+        (), description="matrices that the network reads block by block: S, H0; training data must hold them"
+    )
+    prior: Literal["off", "zero", "irreps", "goe", "tensor"] = Field(
+        "off", description="start of a flow that the network follows to H; zero: regression by the same network; off: no such network"
+    )
+    flow_steps: int = Field(1, ge=1, description="Euler steps from the prior's draw to a prediction")
+    two_stage: bool = Field(False, description="pairs of any distance also read a Clebsch-Gordan product of their atoms' states")
+    stage_cutoff: float = Field(5.0, gt=0, description="range of the pair layers where two_stage is set, Angstrom")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "ModelConfig":
@@ -58,7 +67,13 @@ class ModelConfig(Strict):
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted an even number: half of them is even under exchange")
         if self.pair_reads == "each" and self.pair_layers != self.num_layers:
             raise ValueError(f"pair_layers: got {self.pair_layers}, wanted num_layers = {self.num_layers} where pair_reads is 'each'")
+        if "baseline_hamiltonian" in self.conditions and self.baseline == "none":
+            raise ValueError("conditions: got baseline_hamiltonian, which needs a baseline; set baseline: minao or atoms")
         return self
+
+    def backbone(self) -> "ModelConfig":
+        """The trunk alone, which reads nothing beside the molecule."""
+        return self.model_copy(update={"conditions": (), "prior": "off"})
 
 
 class DataConfig(Strict):
@@ -101,6 +116,12 @@ class TrainingConfig(Strict):
     frozen: tuple[str, ...] = Field((), description="parameters that stay as they are, by how their names begin, such as trunk.layers.0")
     reference_molecules: int = Field(1000, ge=1, description="training molecules from which references and scale are fitted")
     seed: int = Field(0, ge=0, description="seed of weights and of sample order")
+    loewdin_weight: float = Field(0.0, ge=0, description="weight of the squared error of S^-1/2 H S^-1/2 beside that of H; 0: off")
+    orbital_weight: float = Field(
+        0.0, ge=0, description="weight of the squared first-order error of orbital energies beside that of H; 0: off"
+    )
+    orbital_virtuals: int = Field(4, ge=0, description="empty orbitals that count beside the occupied ones")
+    loss_threshold: float = Field(1e-3, gt=0, description="both drop overlap eigenvalues below this")
 
 
 class ExecutionConfig(Strict):
@@ -151,6 +172,24 @@ class PretrainConfig(Strict):
     accept_changes: bool = Field(False, description="resume although training settings or data are not those of the checkpoint")
     dry_run: bool = Field(False, description="print the resolved config, parameters, memory and data, then stop")
 
+    @property
+    def loss_matrices(self) -> tuple[str, ...]:
+        """Matrices that the loss reads and the model does not."""
+        training = self.training
+        wanted = ["overlap"] if training.loewdin_weight or training.orbital_weight else []
+        wanted += ["baseline_hamiltonian"] if wanted and self.model.baseline != "none" else []
+        return tuple(name for name in wanted if name not in self.model.conditions)
+
+    @model_validator(mode="after")
+    def _whole_molecules_where_needed(self) -> "PretrainConfig":
+        whole = {name: getattr(self.training, name) > 0 for name in ("loewdin_weight", "orbital_weight")}
+        for name in [f"training.{name}" for name, on in whole.items() if on] + ["model.flow_steps"] * (self.model.flow_steps > 1):
+            if self.execution.pair_ranks > 1:
+                raise ValueError(
+                    f"{name}: needs whole molecules on every rank, but execution.pair_ranks is {self.execution.pair_ranks}; set it to 1"
+                )
+        return self
+
 
 class InfoConfig(PretrainConfig):
     """launch/shards.py info: what a dataset holds and, with a config of launch/pretrain.py and a number of ranks, what training takes."""
@@ -194,6 +233,7 @@ class EvaluateConfig(Strict):
     other: str | None = Field(
         None, description="run, bundle or finetuned model of the same architecture beside which features are mapped; null: random weights"
     )
+    flow_steps: int = Field(0, ge=0, description="Euler steps of a flow model; 0: as it was trained")
     processes: int = Field(2, ge=1, description="PySCF processes")
 
 
@@ -206,6 +246,7 @@ class PredictConfig(Strict):
     overlap_threshold: float = Field(
         1e-3, gt=0, description="canonical orthogonalisation drops overlap eigenvalues below this; ten times the error of H in Hartree"
     )
+    flow_steps: int = Field(0, ge=0, description="Euler steps of a flow model; 0: as it was trained")
     processes: int = Field(2, ge=1, description="PySCF processes")
 
 
@@ -269,7 +310,7 @@ class GenerateConfig(Strict):
     auxbasis: str | None = Field(None, description="density-fitting basis, e.g. def2-universal-jkfit; none: exact integrals")
     conv_tol: float = Field(1e-10, gt=0, description="SCF threshold, Hartree")
     max_cycle: int = Field(100, ge=1, description="SCF cycles before a molecule is rejected")
-    baseline: Literal["none", "minao"] = Field("none", description="store H0 of this kind")
+    baseline: Literal["none", "atoms", "minao"] = Field("none", description="store H0 of this kind")
     forces: bool = Field(True, description="store forces")
     overlap: bool = Field(False, description="store the overlap")
     licence: str = Field("CC0-1.0", description="licence of the dataset, SPDX name")
@@ -302,7 +343,7 @@ class ImportConfig(Strict):
     order: Literal["pyscf", "orca", "psi4"] = Field("pyscf", description="npz: program whose AO order the matrices have")
     licence: str | None = Field(None, description="SPDX name; none: the dataset's own")
     repair: bool = Field(True, description="omol-csh-58k: undo the release's defect of the diffuse shells")
-    baseline: Literal["none", "minao"] = Field("none", description="store H0 of this kind, computed where the source has none")
+    baseline: Literal["none", "atoms", "minao"] = Field("none", description="store H0 of this kind, computed where the source has none")
     overlap: bool = Field(False, description="store the overlap, computed in float64")
     proof_first: int = Field(4, ge=1, description="samples proven before anything is written")
     proof_share: float = Field(0.01, ge=0, le=1, description="share of all samples proven while they are written")

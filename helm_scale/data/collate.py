@@ -3,7 +3,8 @@
 Axes: N atoms of all molecules, E message edges, P unordered pairs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,16 +18,19 @@ from helm_scale.config import ModelConfig
 from helm_scale.data import codec, graph, targets
 
 
-def collate(molecules: Sequence[Molecule], config: ModelConfig) -> GraphBatch:
+def collate(molecules: Sequence[Molecule], config: ModelConfig, matrices: Sequence[str] = ()) -> GraphBatch:
     """Join molecules into one batch; float64 targets are made where every molecule carries a Hamiltonian.
 
+    Args:
+        matrices: matrices wanted beside those that the model is conditioned on: "overlap", "baseline_hamiltonian".
     Raises:
         ValueError: element outside the basis, coincident atoms, a charge or multiplicity outside the embedded range, a
-            missing H0, or exact exchange in on-site blocks under parity "semilocal"; each names the molecule.
+            missing matrix, or exact exchange in on-site blocks under parity "semilocal"; each names the molecule.
     """
     labelled = all(m.hamiltonian is not None for m in molecules)
     cut = (lambda: targets.dense_blocks(molecules, config)) if labelled else None
-    return _collate(molecules, cut, config, targets.new_tensor)
+    more = {name: partial(targets.dense_matrix, molecules, name, config) for name in (*config.conditions, *matrices)}
+    return _collate(molecules, cut, config, targets.new_tensor, more)
 
 
 def collate_stored(
@@ -34,19 +38,26 @@ def collate_stored(
     config: ModelConfig,
     empty: targets.Empty = targets.new_tensor,
     scratch: targets.Empty = targets.new_tensor,
+    matrices: Sequence[str] = (),
 ) -> GraphBatch:
     """Join samples as shards hold them, each with a Hamiltonian; off-site targets are of the model's dtype.
 
     Args:
         empty: makes the flat tensors of the targets. scratch: makes flat tensors that are needed in between.
+        matrices: as `collate`.
     Raises:
         ValueError: as `collate`.
     """
-    return _collate([s.molecule for s in samples], lambda: targets.stored_blocks(samples, config, scratch), config, empty)
+    more = {name: partial(targets.stored_matrix, samples, name, config, scratch) for name in (*config.conditions, *matrices)}
+    return _collate([s.molecule for s in samples], lambda: targets.stored_blocks(samples, config, scratch), config, empty, more)
 
 
 def _collate(
-    molecules: Sequence[Molecule], cut: Callable[[], targets.Blocks] | None, config: ModelConfig, empty: targets.Empty
+    molecules: Sequence[Molecule],
+    cut: Callable[[], targets.Blocks] | None,
+    config: ModelConfig,
+    empty: targets.Empty,
+    more: Mapping[str, Callable[[], targets.Blocks]],
 ) -> GraphBatch:
     distances = [_checked(molecule, config) for molecule in molecules]
     sizes = [len(m.atomic_numbers) for m in molecules]
@@ -66,6 +77,10 @@ def _collate(
             "offsite_target": targets.offsite_target(blocks, pairs, pair_segments, config, empty),
             "matrix_elements": targets.matrix_elements(blocks, starts, pairs),
         }
+    for name, make in more.items():
+        blocks = make()
+        labels[f"onsite_{name}"] = targets.onsite_target(blocks, atom_order, atom_segments, config, empty)
+        labels[f"offsite_{name}"] = targets.offsite_target(blocks, pairs, pair_segments, config, empty)
     return GraphBatch(
         keys=tuple(m.key for m in molecules),
         atomic_numbers=torch.from_numpy(numbers),

@@ -1,7 +1,7 @@
 """The loader: this rank's micro-batches, step after step, made ahead by worker processes where wanted."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import tee
 from typing import Protocol
 
@@ -61,11 +61,11 @@ class BatchMaker:
     """Reads and collates the samples of one micro-batch; the memory that they are read into is used again.
 
     Args:
-        skip: leave damaged samples out, and tell; otherwise the first one raises.
+        skip: leave damaged samples out, and tell; otherwise the first one raises. matrices: as `collate`.
     """
 
-    def __init__(self, reader: Reader, config: ModelConfig, skip: bool = False) -> None:
-        self._reader, self._config, self._skip = reader, config, skip
+    def __init__(self, reader: Reader, config: ModelConfig, skip: bool = False, matrices: Sequence[str] = ()) -> None:
+        self._reader, self._config, self._skip, self._matrices = reader, config, skip, matrices
         self._read_into, self._scratch = _Reused(), _Reused()
 
     def __call__(self, samples: Sequence[int], empty: Empty = new_tensor) -> Loaded:
@@ -86,7 +86,8 @@ class BatchMaker:
                 skipped.append(Skipped(index, str(error)))
             place += size
         self._scratch.start(8 * sum(sizes))
-        return Loaded(collate_stored(stored, self._config, empty, self._scratch.empty), tuple(skipped))
+        batch = collate_stored(stored, self._config, empty, self._scratch.empty, self._matrices)
+        return Loaded(batch, tuple(skipped))
 
 
 class Stream:
@@ -105,8 +106,8 @@ class Stream:
         bins = (members for step in range(first, last) for members in plan.bins_of_rank(step, self._rank, self._world_size))
         each = plan.bins // self._world_size
         batches = self.batches(bins, kept=2 * each)
-        for _ in range(first, last):
-            yield [next(batches) for _ in range(each)]
+        for step in range(first, last):
+            yield [replace(next(batches), draw=step + 1) for _ in range(each)]
 
     def share(self, bins: Sequence[Sequence[int]]) -> Iterator[GraphBatch]:
         """Yield this rank's batches of a list of bins that all ranks divide among themselves."""

@@ -9,7 +9,7 @@ Axes: N atoms of all molecules, P unordered pairs, B blocks of one kind of shape
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -93,6 +93,27 @@ def stored_blocks(samples: Sequence[codec.Stored], config: ModelConfig, scratch:
         _subtract(h, h0, offsite[start:off])
         codec.check_finite(f"{sample.where}: hamiltonian_offsite", offsite[start:off])
     return _placed([sample.offsets for sample in samples], onsite, offsite)
+
+
+def dense_matrix(molecules: Sequence[Molecule], name: str, config: ModelConfig) -> Blocks:
+    """The same for another matrix of the molecules, "overlap" or "baseline_hamiltonian", by the same way."""
+    for molecule in molecules:
+        _check_present(molecule.key, name, getattr(molecule, name) is not None)
+    return dense_blocks([replace(m, hamiltonian=getattr(m, name)) for m in molecules], config.model_copy(update={"baseline": "none"}))
+
+
+def stored_matrix(samples: Sequence[codec.Stored], name: str, config: ModelConfig, scratch: Empty = new_tensor) -> Blocks:
+    """The same for another matrix of stored samples."""
+    for sample in samples:
+        _check_present(sample.molecule.key, name, name in sample.matrices)
+    named = [replace(s, matrices={"hamiltonian": s.matrices[name]}, where=f"{s.where}: {name} as") for s in samples]
+    return stored_blocks(named, config.model_copy(update={"baseline": "none"}), scratch)
+
+
+def _check_present(key: str, name: str, present: bool) -> None:
+    if not present:
+        remedy = "--overlap true" if name == "overlap" else "--baseline minao"
+        raise ValueError(f"molecule '{key}': no {name}, which a setting of the model or its loss asks for; generate data with {remedy}")
 
 
 def _subtract(h: Mapping[str, np.ndarray], h0: Mapping[str, np.ndarray] | None, out: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from helm_scale.batch import Method, Molecule
 from helm_scale.dft import device
 from helm_scale.dft.forces import gradients
-from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham, to_canonical
+from helm_scale.dft.molecule import baseline_hamiltonian, build_mol, from_canonical, kohn_sham, to_canonical
 from helm_scale.units import BOHR_IN_ANGSTROM
 
 
@@ -85,9 +85,9 @@ class EnergyFunctional:
         """PySCF's initial density matrix [nao, nao] of a kind: "minao", or "atom" for isolated atoms (SAD)."""
         return self._canonical(np.asarray(self._solver.get_init_guess(key=key)))
 
-    def baseline(self, key: str = "minao") -> np.ndarray:
-        """H0 [nao, nao], Hartree: one Fock build from an initial density."""
-        return self._canonical(np.asarray(self._solver.get_fock(dm=self._solver.get_init_guess(key=key))))
+    def baseline(self, kind: str = "minao") -> np.ndarray:
+        """H0 [nao, nao], Hartree: one Fock build from the density "minao" or of isolated "atoms"."""
+        return self._canonical(baseline_hamiltonian(self._solver, kind))
 
     def scf(self, density: np.ndarray, max_cycle: int = 50) -> ScfRun:
         """Run the SCF, PySCF's own settings and the method's threshold, from a density matrix [nao, nao]."""

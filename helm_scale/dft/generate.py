@@ -9,7 +9,7 @@ import pyscf
 
 from helm_scale.batch import Method, Molecule
 from helm_scale.config import GenerateConfig
-from helm_scale.dft.molecule import build_mol, kohn_sham, minao_hamiltonian, to_canonical
+from helm_scale.dft.molecule import baseline_hamiltonian, build_mol, kohn_sham, to_canonical
 from helm_scale.dft.processes import run_parallel
 from helm_scale.units import BOHR_IN_ANGSTROM
 
@@ -68,7 +68,7 @@ def label(job: Job) -> Molecule:
     return replace(
         molecule,
         hamiltonian=stored(solver.get_fock(dm=solver.make_rdm1())),
-        baseline_hamiltonian=stored(minao_hamiltonian(solver)) if method.baseline == "minao" else None,
+        baseline_hamiltonian=stored(baseline_hamiltonian(solver, method.baseline)) if method.baseline != "none" else None,
         overlap=stored(solver.get_ovlp()) if job.overlap else None,
         energy=energy,
         forces=-solver.nuc_grad_method().kernel() / BOHR_IN_ANGSTROM if job.forces else None,

@@ -15,6 +15,7 @@ from helm_scale.basis.shells import ecp_core_electrons, shells_of
 from helm_scale.batch import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
+DENSITIES = {"minao": "minao", "atoms": "atom"}  # H0 -> PySCF's name of the density it is built from
 WITHOUT_VV10 = " without vv10"  # ends the name of a functional whose VV10 term did not enter the Kohn-Sham matrix
 
 
@@ -68,9 +69,9 @@ def kohn_sham(mol: gto.Mole, method: Method) -> dft.rks.RKS:
     return solver.density_fit(auxbasis=method.auxbasis) if method.auxbasis else solver
 
 
-def minao_hamiltonian(solver: dft.rks.RKS) -> np.ndarray:
-    """One Fock build from the minao density in the label's own method: [nao, nao] Hartree, PySCF order."""
-    return np.asarray(solver.get_fock(dm=solver.get_init_guess(key="minao")))
+def baseline_hamiltonian(solver: dft.rks.RKS, kind: str) -> np.ndarray:
+    """One Fock build in the label's own method from the density "minao" or of isolated "atoms": [nao, nao] Hartree, PySCF order."""
+    return np.asarray(solver.get_fock(dm=solver.get_init_guess(key=DENSITIES[kind])))
 
 
 def bonded(molecule: Molecule) -> np.ndarray:

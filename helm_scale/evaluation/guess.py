@@ -24,7 +24,7 @@ def initial_density(mol: Any, model: Helm, method: Method) -> np.ndarray:
     """
     molecule = from_pyscf(mol, method.basis)
     occupied = orbitals.occupied_count(molecule, method.basis)
-    hamiltonian = predict_residual(model, molecule)
+    hamiltonian = predict_residual(model, molecule, method)
     if model.config.baseline != "none":
         hamiltonian = hamiltonian + EnergyFunctional(molecule, method).baseline(model.config.baseline)
     projector = orbitals.canonical_projectors(overlap(molecule, method.basis), (THRESHOLD,))[0]

@@ -34,7 +34,7 @@ class PredictJob:
 
     Attributes:
         residual: predicted H - H0 [nao, nao], Hartree, canonical order. method: of the training labels.
-        baseline: H0 of the model, "none" or "minao". overlap_threshold: of the canonical orthogonalisation.
+        baseline: H0 of the model, "none", "atoms" or "minao". overlap_threshold: of the canonical orthogonalisation.
         path: npz file to write.
     """
 
@@ -46,18 +46,31 @@ class PredictJob:
     path: Path
 
 
-def predict_residual(model: Helm, molecule: Molecule) -> np.ndarray:
+def predict_residual(model: Helm, molecule: Molecule, method: Method | None = None) -> np.ndarray:
     """Predict H - H0 of one molecule: [nao, nao] float64, Hartree, canonical order, symmetric to the last bit.
 
+    Args:
+        method: of the model's labels; needed where the model reads H0 and the molecule has none.
     Raises:
         ValueError: element, charge or multiplicity outside the model's range, or coincident atoms.
     """
-    unlabelled = replace(molecule, hamiltonian=None, baseline_hamiltonian=None)
-    batch = collate([unlabelled], model.config).to(model.reference.device)
+    batch = collate([_read_by(model, molecule, method)], model.config).to(model.reference.device)
     with torch.no_grad():
         onsite, offsite = model(batch)
         complete = onsite.double() + model.reference_onsite(batch)
     return assemble(batch, complete, offsite, model.config.basis, model.config.parity)[0]
+
+
+def _read_by(model: Helm, molecule: Molecule, method: Method | None) -> Molecule:
+    """The molecule without label, with the matrices that the model reads: its own where it has them, else computed."""
+    config, overlaps, baseline = model.config, molecule.overlap, molecule.baseline_hamiltonian
+    if "overlap" in config.conditions and overlaps is None:
+        overlaps = overlap(molecule, config.basis)
+    own, method = molecule.method, method or molecule.method
+    if "baseline_hamiltonian" in config.conditions and (baseline is None or own is None or own.baseline != config.baseline):
+        assert method is not None, "callers of models that read H0 know their method"
+        baseline = EnergyFunctional(molecule, method).baseline(config.baseline)
+    return replace(molecule, hamiltonian=None, overlap=overlaps, baseline_hamiltonian=baseline)
 
 
 def check_molecules(molecules: Sequence[Molecule], basis: str) -> None:
@@ -79,7 +92,7 @@ def write_prediction(job: PredictJob) -> Path:
     molecule, basis, numbers = job.molecule, job.method.basis, job.molecule.atomic_numbers
     hamiltonian = job.residual
     if job.baseline != "none":
-        hamiltonian = hamiltonian + EnergyFunctional(molecule, job.method).baseline()
+        hamiltonian = hamiltonian + EnergyFunctional(molecule, job.method).baseline(job.baseline)
     projector = orbitals.canonical_projectors(overlap(molecule, basis), (job.overlap_threshold,))[0]
     found = orbitals.solve(hamiltonian, projector, orbitals.occupied_count(molecule, basis))
     shells = [shells_of(basis, int(z)) for z in numbers]

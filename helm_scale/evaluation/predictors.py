@@ -9,7 +9,7 @@ import numpy as np
 
 from helm_scale.basis import conventions
 from helm_scale.basis.shells import shells_of
-from helm_scale.batch import Molecule
+from helm_scale.batch import Method, Molecule
 from helm_scale.evaluation.prediction import predict_residual
 from helm_scale.model.helm import Helm
 
@@ -23,7 +23,7 @@ class Predictor:
 
     Attributes:
         residual: molecule -> [nao, nao] float64, Hartree, canonical order.
-        baseline: H0 that completes it, "none" or "minao". pair_cutoff: range of the pairs, Angstrom.
+        baseline: H0 that completes it, "none", "atoms" or "minao". pair_cutoff: range of the pairs, Angstrom.
         about: for the report. model: where it is one of this package.
     """
 
@@ -34,11 +34,15 @@ class Predictor:
     model: Helm | None = None
 
 
-def of_model(model: Helm) -> Predictor:
-    """A model of this package."""
+def of_model(model: Helm, method: Method | None = None) -> Predictor:
+    """A model of this package; method: of its labels, for a model that reads H0."""
     config = model.config
     return Predictor(
-        lambda molecule: predict_residual(model, molecule), config.baseline, config.pair_cutoff, config.model_dump(mode="json"), model
+        lambda molecule: predict_residual(model, molecule, method),
+        config.baseline,
+        config.pair_cutoff,
+        config.model_dump(mode="json"),
+        model,
     )
 
 

@@ -34,6 +34,7 @@ from helm_scale.evaluation.tally import Tally, means, tally
 ROWS = ("prediction", "rebuilt", "truth", "projected", "truncated", "minao", "sad")
 DEPTHS = ("matrix", "orbitals", "energies", "forces", "scf")
 _GUESSES = {"minao": "minao", "sad": "atom"}  # row -> PySCF's name of the density
+_ROW_OF = {"minao": "minao", "atoms": "sad"}  # kind of H0 -> row
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Job:
     Attributes:
         molecule: with hamiltonian; energy, forces and baseline_hamiltonian where the dataset has them.
         residual: predicted H - H0 [nao, nao] float64, Hartree, canonical order.
-        method: of the labels. baseline: H0 of the model, "none" or "minao". pair_cutoff: range of the model, Angstrom.
+        method: of the labels. baseline: H0 of the model, "none", "atoms" or "minao". pair_cutoff: range of the model, Angstrom.
         overlap_threshold: of the canonical orthogonalisation; None: chosen from the error of H.
         depth: one of DEPTHS; each includes those before it and costs more.
         inference_seconds: what the prediction took.
@@ -130,11 +131,11 @@ def _judge(job: Job, truth: np.ndarray) -> Record:
 def _matrices(job: Job, functional: EnergyFunctional, truth: np.ndarray, truncated: bool) -> dict[str, np.ndarray]:
     """The Hamiltonians to judge by row. Baselines are made where orbitals are, or where the dataset has them."""
     molecule = job.molecule
-    bases = {"minao": molecule.baseline_hamiltonian} if molecule.baseline_hamiltonian is not None else {}
-    for row, guess in _GUESSES.items():
-        if row not in bases and (job.reaches("orbitals") or row == job.baseline):
-            bases[row] = functional.baseline(guess)
-    below = np.zeros_like(truth) if job.baseline == "none" else bases[job.baseline]
+    bases = {_ROW_OF[job.method.baseline]: molecule.baseline_hamiltonian} if molecule.baseline_hamiltonian is not None else {}
+    for kind, row in _ROW_OF.items():
+        if row not in bases and (job.reaches("orbitals") or kind == job.baseline):
+            bases[row] = functional.baseline(kind)
+    below = np.zeros_like(truth) if job.baseline == "none" else bases[_ROW_OF[job.baseline]]
     matrices = {"prediction": job.residual + below}
     if truncated:
         matrices["truncated"] = truncate(truth - below, molecule, job.method.basis, job.pair_cutoff) + below

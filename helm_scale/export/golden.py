@@ -39,14 +39,14 @@ def molecules(config: ModelConfig) -> list[Molecule]:
 
 def joined(config: ModelConfig) -> GraphBatch:
     """The golden molecules as one batch."""
-    return collate(molecules(config), config)
+    return collate(molecules(config), config.backbone())
 
 
 def compute(trunk: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
     """Inputs and features of the golden molecules as '<molecule>.<name>'."""
     found: dict[str, Tensor] = {}
     for molecule in molecules(config):
-        arguments = inputs(collate([molecule], config))
+        arguments = inputs(collate([molecule], config.backbone()))
         with torch.no_grad():
             found[f"{molecule.key}.features"] = trunk(*arguments)
         found |= {f"{molecule.key}.{name}": value for name, value in zip(INPUTS, arguments, strict=True)}

@@ -154,7 +154,7 @@ def _labelled(foreign: Foreign, method: Method, config: ImportConfig) -> Molecul
     if method.baseline == "none":
         baseline = None
     elif baseline is None:
-        baseline = EnergyFunctional(molecule, method).baseline()
+        baseline = EnergyFunctional(molecule, method).baseline(method.baseline)
     return replace(molecule, overlap=overlap(molecule, method.basis) if config.overlap else None, baseline_hamiltonian=baseline)
 
 

@@ -107,7 +107,7 @@ class EnergyModel(nn.Module):
 
     def __init__(self, config: ModelConfig, head: EnergyHeadConfig | None = None) -> None:
         super().__init__()
-        self.config, self.head_config = config, head or EnergyHeadConfig()
+        self.config, self.head_config = config.backbone(), head or EnergyHeadConfig()
         self.trunk = Trunk(config)
         self.head = HEADS[self.head_config.kind](config, config.num_layers if self.head_config.reads == "each" else 1)
         self.to(getattr(torch, config.dtype))

@@ -74,9 +74,11 @@ class PairHead(BlockHead):
         self.transposed = [(torch.from_numpy(index), torch.from_numpy(sign)) for index, sign in transposed_rows(basis)]
 
     def _rows(self) -> list[Tensor]:
-        return [self._symmetrised(weight, *turned) for weight, turned in zip(self.weights, self.transposed, strict=True)]
+        return [symmetrised(weight, self.parities, *turned) for weight, turned in zip(self.weights, self.transposed, strict=True)]
 
-    def _symmetrised(self, weight: Tensor, index: Tensor, sign: Tensor) -> Tensor:
-        even, odd = weight.split(self.parities, dim=1)
-        mirrored_even, mirrored_odd = (weight[index.to(weight.device)] * sign.to(weight)[:, None]).split(self.parities, dim=1)
-        return torch.cat([even + mirrored_even, odd - mirrored_odd], dim=1) / 2
+
+def symmetrised(weight: Tensor, parities: tuple[int, int], index: Tensor, sign: Tensor) -> Tensor:
+    """Rows [multiplicity, C] made symmetric in the even and antisymmetric in the odd channels (see layout.transposed_rows)."""
+    even, odd = weight.split(parities, dim=1)
+    mirrored_even, mirrored_odd = (weight[index.to(weight.device)] * sign.to(weight)[:, None]).split(parities, dim=1)
+    return torch.cat([even + mirrored_even, odd - mirrored_odd], dim=1) / 2

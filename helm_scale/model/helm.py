@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from helm_scale.basis import elements, layout
 from helm_scale.batch import GraphBatch, PairChunk, Segment
 from helm_scale.config import ModelConfig
+from helm_scale.model import flow
 from helm_scale.model.chunks import kept_sum, loss_over_chunks
+from helm_scale.model.conditioning import FlowPoint, NodeConditions, PairConditions, conditions_of
 from helm_scale.model.energy import EnergyModel as EnergyModel
 from helm_scale.model.heads import BlockHead, PairHead
 from helm_scale.model.pair_tower import PairTower
@@ -44,27 +46,31 @@ class PairHalf(nn.Module):
         self.basis, self.cutoff = config.basis, config.pair_cutoff
         self.tower = PairTower(config)
         self.head = PairHead(config.lmax, config.pair_width * config.channels, config.basis)
+        self.conditions = PairConditions(config) if conditions_of(config) else None
         self.chunk = 0  # pairs at once, an execution setting; 0: all, as one ordinary graph
         self.part, self.parts = 0, 1  # the share of the pairs that this process works on, an execution setting
 
-    def forward(self, states_YNKC: Tensor, scale: Tensor, batch: GraphBatch, measure: PairMeasure | None) -> Tensor:
+    def forward(
+        self, states_YNKC: Tensor, scale: Tensor, batch: GraphBatch, measure: PairMeasure | None, point: FlowPoint | None = None
+    ) -> Tensor:
         """Packed irreps of all pairs, flat; or, with a measure, its sums over all pairs (only the first has a gradient)."""
         chunks = batch.pair_chunks(self.chunk, lambda s: self._layout(s).size, self.part, self.parts)
         if measure is None:
             assert self.parts == 1, "predictions are not gathered from the processes that share a molecule"
-            return torch.cat([self._blocks(states_YNKC, scale, batch, chunk) for chunk in chunks])
+            return torch.cat([self._blocks(states_YNKC, scale, batch, chunk, point) for chunk in chunks])
 
         def sums(states_YNKC: Tensor, chunk: PairChunk) -> Tensor:
-            return measure(chunk, self._blocks(states_YNKC, scale, batch, chunk))
+            return measure(chunk, self._blocks(states_YNKC, scale, batch, chunk, point))
 
         if self.chunk and torch.is_grad_enabled():
             return loss_over_chunks(sums, chunks, states_YNKC, list(self.parameters()))
         return kept_sum(lambda chunk: sums(states_YNKC, chunk), chunks)
 
-    def _blocks(self, states_YNKC: Tensor, scale: Tensor, batch: GraphBatch, chunk: PairChunk) -> Tensor:
+    def _blocks(self, states_YNKC: Tensor, scale: Tensor, batch: GraphBatch, chunk: PairChunk, point: FlowPoint | None) -> Tensor:
         """Packed irreps of a chunk, flat."""
         index = batch.pair_index[:, chunk.start : chunk.stop]
-        z = self.tower(states_YNKC.unbind(), batch.atomic_numbers, batch.positions, index)
+        added = self.conditions(batch, point, chunk) if self.conditions else None
+        z = self.tower(states_YNKC.unbind(), batch.atomic_numbers, batch.positions, index, added)
         distance = (batch.positions.index_select(0, index[1]) - batch.positions.index_select(0, index[0])).norm(dim=-1)
         smooth = (envelope(distance, self.cutoff) * scale).to(states_YNKC)
         blocks = self.head(z, chunk.segments, self._layout)
@@ -97,6 +103,8 @@ class Helm(nn.Module):
         self.trunk = Trunk(config)
         self.onsite_head = BlockHead(config.lmax, config.channels, layout.head_multiplicities(config.basis, onsite=True))
         self.pairs = PairHalf(config)
+        self.conditions = NodeConditions(config) if conditions_of(config) else None
+        self.flow_steps = config.flow_steps  # of a prediction; may be changed afterwards
         self.to(getattr(torch, config.dtype))
         widest = max(len(self._onsite(z).rows[0]) for z in elements.supported(config.basis))
         self.register_buffer("reference", torch.zeros(NUM_ELEMENTS, widest, dtype=torch.float64))
@@ -140,15 +148,37 @@ class Helm(nn.Module):
         inside = [p for part in (self.trunk, self.pairs.tower) for p in part.parameters() if id(p) not in skipped]
         return [p for p in inside if p.ndim == 2 and min(p.shape) > 1]
 
-    def forward(self, batch: GraphBatch, pair_measure: PairMeasure | None = None) -> Prediction:
-        """Predict packed irreps of all on-site blocks, and of all pairs within the Hamiltonian cutoff or a measure of them."""
+    def forward(self, batch: GraphBatch, pair_measure: PairMeasure | None = None, start: FlowPoint | None = None) -> Prediction:
+        """Predict packed irreps of all on-site blocks, and of all pairs within the Hamiltonian cutoff or a measure of them.
+
+        With a prior: in training mode, where there are labels, from a random point of the path to them; otherwise by
+        `flow_steps` Euler steps from `start` at time 0, by default the prior's draw for the molecules' keys and batch.draw.
+        """
+        if self.config.prior == "off":
+            return self._predict(batch, pair_measure, None)
+        if self.training and batch.onsite_target is not None and batch.offsite_target is not None:
+            end = batch.onsite_target - self.reference_onsite(batch), batch.offsite_target
+            return self._predict(batch, pair_measure, flow.training_point(self.config, batch, *self._scaled(*end)))
+        point = flow.prior_point(self.config, batch) if start is None else start
+        for _ in range(self.flow_steps - 1):
+            point = flow.euler(point, *self._scaled(*self._predict(batch, None, point)), 1 / self.flow_steps)
+        return self._predict(batch, pair_measure, point)
+
+    def _scaled(self, onsite: Tensor, offsite: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed irreps over the output scale, in the dtype of the features."""
+        dtype = getattr(torch, self.config.dtype)
+        return (onsite / self.output_scale).to(dtype), (offsite / self.output_scale).to(dtype)
+
+    def _predict(self, batch: GraphBatch, pair_measure: PairMeasure | None, point: FlowPoint | None) -> Prediction:
+        """One pass of the network, from a point of a flow where there is one."""
         states = self.trunk.states(
-            batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity
+            batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity,
+            self.conditions(batch, point) if self.conditions else None,
         )  # fmt: skip
         y, read = states[-1], torch.stack(states if self.config.pair_reads == "each" else states[-1:])
         onsite = self.onsite_head(y.index_select(0, batch.atom_order), batch.atom_segments, lambda s: self._onsite(s.first))
         scale = self.output_scale.to(y.dtype)
-        return Prediction(torch.cat([x.flatten() for x in onsite]) * scale, self.pairs(read, scale, batch, pair_measure))
+        return Prediction(torch.cat([x.flatten() for x in onsite]) * scale, self.pairs(read, scale, batch, pair_measure, point))
 
     def reference_onsite(self, batch: GraphBatch) -> Tensor:
         """What completes Prediction.onsite: flat float64 reference (Hartree), laid out like it."""

@@ -18,8 +18,9 @@ from helm_scale.irreps.so2 import so2_layout
 from helm_scale.irreps.wigner import edge_frames
 from helm_scale.model.edgewise import EdgewiseOperator, halves
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
-from helm_scale.model.radial import PairScalars, RadialMLP
+from helm_scale.model.radial import PairScalars, RadialMLP, envelope
 from helm_scale.model.trunk import NUM_ELEMENTS, ends
+from helm_scale.model.two_stage import PairProduct
 
 
 class PairLayer(nn.Module):
@@ -50,14 +51,20 @@ class PairTower(nn.Module):
         self.edge_scalars = PairScalars(NUM_ELEMENTS, config.channels, config.pair_cutoff, config.radial_functions)
         self.start = RadialMLP(self.edge_scalars.width, config.edge_channels, (config.lmax + 1) * self.channels)
         self.layers = nn.ModuleList(PairLayer(config, self.edge_scalars.width) for _ in range(config.pair_layers))
+        self.product = PairProduct(config, self.edge_scalars.width) if config.two_stage else None
+        self.merge = FeedForward(self.layout.kind, self.channels, self.channels) if config.two_stage else None
+        self.stage_cutoff = config.stage_cutoff
         self.norm = DegreeNorm(self.layout.kind, self.channels)
 
-    def forward(self, states: Sequence[Tensor], atomic_numbers: Tensor, positions: Tensor, pair_index: Tensor) -> Tensor:
+    def forward(
+        self, states: Sequence[Tensor], atomic_numbers: Tensor, positions: Tensor, pair_index: Tensor, added_PKC: Tensor | None = None
+    ) -> Tensor:
         """Pair features [P, K, C_pair], turned back into the molecule's frame: the even half of the channels, then the odd.
 
         Args:
             states: node states [N, K, C] that the layers read, one for all or one for each.
             positions: [N, 3] float64, Angstrom. pair_index: [2, P] the two atoms of every pair.
+            added_PKC: what pairs read beside the node states (conditioning.py), laid out as the result.
         Property: exchanging the two atoms of a pair keeps its even channels and changes the sign of its odd ones.
         """
         first, second = pair_index
@@ -68,7 +75,19 @@ class PairTower(nn.Module):
         read = [ends(y_NKC, pair_index, frames) for y_NKC in states]
         z = self.start(scalars).unflatten(1, (-1, self.channels))
         z = torch.cat([z, z.new_zeros(z.shape[0], len(self.layout.kind) - z.shape[1], self.channels)], dim=1)
+        added = 0 if added_PKC is None else self._framed(frames, added_PKC)
+        z = z + added
         for number, layer in enumerate(self.layers):
             z = layer(z, *read[min(number, len(read) - 1)], scalars)
+        if self.product is not None and self.merge is not None:
+            near = envelope(vector.norm(dim=-1), self.stage_cutoff).to(z)[:, None, None]
+            z = z * near + added * (1 - near) + self._framed(frames, self.product(states[-1], pair_index, scalars))
+            z = z + self.merge(z)
         both = halves(self.norm(z).split(self.layout.parts, dim=1))
         return torch.cat([torch.bmm(frame.mT, half) for frame, half in zip(frames, both, strict=True)], dim=-1)
+
+    def _framed(self, frames: tuple[Tensor, Tensor], x_PKC: Tensor) -> Tensor:
+        """Even and odd halves of channels, turned into the pair's frame: [P, Q, C]; the inverse of what `forward` ends with."""
+        even, odd = (torch.bmm(frame, half) for frame, half in zip(frames, x_PKC.chunk(2, dim=-1), strict=True))
+        rows = zip(even.split(self.layout.parts[0::2], dim=1), odd.split(self.layout.parts[1::2], dim=1), strict=True)
+        return torch.cat([part for pair in rows for part in pair], dim=1)

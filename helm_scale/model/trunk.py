@@ -131,14 +131,16 @@ class Trunk(nn.Module):
         return self.states(positions, atomic_numbers, edge_index, molecule, charge, spin_multiplicity)[-1]
 
     def states(
-        self, positions: Tensor, atomic_numbers: Tensor, edge_index: Tensor, molecule: Tensor, charge: Tensor, spin_multiplicity: Tensor
-    ) -> list[Tensor]:
+        self, positions: Tensor, atomic_numbers: Tensor, edge_index: Tensor, molecule: Tensor, charge: Tensor, spin_multiplicity: Tensor,
+        added_NKC: Tensor | None = None,
+    ) -> list[Tensor]:  # fmt: skip
         """Node states after every layer, normalised.
 
         Args:
             positions: [N, 3] float64, Angstrom. atomic_numbers: [N].
             edge_index: [2, E] the two atoms of every edge, each edge once, in either order.
             molecule: [N] index of each atom's molecule. charge, spin_multiplicity: one integer per molecule.
+            added_NKC: what atoms read beside the molecule (conditioning.py).
         Returns:
             [N, K, C] each, in the dtype of the weights; degree l, order m at row l*l + l + m. They turn with the molecule.
         """
@@ -147,6 +149,7 @@ class Trunk(nn.Module):
         whole = self.charge(charge + self.max_charge) + self.spin(spin_multiplicity)
         start = self.element(atomic_numbers) + whole.index_select(0, molecule)
         y = torch.cat([start.unsqueeze(1), start.new_zeros(start.shape[0], (self.layout.lmax + 1) ** 2 - 1, start.shape[1])], dim=1)
+        y = y if added_NKC is None else y + added_NKC
         chunks, total_over = (edges.split(self.chunk), recomputed_sum) if self.chunk else ([edges], kept_sum)
         total: Sum = lambda function, chunks: self.over_parts(total_over(function, chunks))  # noqa: E731
         y, states = self.edge_degree(y, chunks, total), []

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from helm_scale.basis import layout, packing
 from helm_scale.batch import GraphBatch, PairChunk
+from helm_scale.objective.spectral import Slopes, SpectralTerms
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,21 @@ class HamiltonianObjective:
     Attributes:
         basis, parity: layout of the blocks.
         reference: batch -> flat on-site reference (float64 Hartree) that is taken off the labels before casting.
+        spectral: sums that know S, added to that over matrix elements; adds the metric orbital_energy_mae.
     """
 
     basis: str
     parity: str
     reference: Callable[[GraphBatch], Tensor]
+    spectral: SpectralTerms | None = None
 
     def __call__(self, model: nn.Module, batch: GraphBatch) -> LossSums:
         """Run the model on a batch with targets."""
         assert batch.onsite_target is not None and batch.matrix_elements is not None
-        prediction = model(batch, partial(self._offsite, batch))
+        terms = self.spectral.slopes(model, batch, self.reference) if self.spectral else None
+        prediction = model(batch, partial(self._offsite, batch, terms))
         error = prediction.onsite - (batch.onsite_target - self.reference(batch)).to(prediction.onsite.dtype)
-        far_total, far_absolute = prediction.offsite.unbind()
+        far_total, far_absolute, far_linear = prediction.offsite.unbind()
         near = [(s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments]
         count = batch.matrix_elements.sum().double() / batch.copies
         near_count = count.new_tensor(float(sum((s.stop - s.start) * kind.shape[0] ** 2 for s, kind in near))) / batch.copies
@@ -66,14 +70,21 @@ class HamiltonianObjective:
             "h_mae_onsite": (near_absolute, near_count),
             "h_mae_offsite": (far_absolute.detach(), count - near_count),
         }
-        return LossSums(error.square().sum() / batch.copies + far_total, count, metrics)
+        total = error.square().sum() / batch.copies + far_total
+        if terms is not None:
+            linear = (terms.onsite * prediction.onsite.double()).sum()
+            total = total + linear - linear.detach() - far_linear.detach() + terms.value
+            metrics |= terms.metrics
+        return LossSums(total, count, metrics)
 
-    def _offsite(self, batch: GraphBatch, chunk: PairChunk, packed: Tensor) -> Tensor:
-        """Sum of squares and sum of absolute matrix elements of the errors of a chunk of pairs: [2] float64."""
+    def _offsite(self, batch: GraphBatch, terms: Slopes | None, chunk: PairChunk, packed: Tensor) -> Tensor:
+        """Sum of squares (plus slope times prediction) and of absolute errors of a chunk's matrix elements, and the slope's part: [3]."""
         assert batch.offsite_target is not None
         error = packed - batch.offsite_target[chunk.flat].to(packed.dtype)
         kinds = [(s, layout.offsite_layout(self.basis, s.first, s.second)) for s in chunk.segments]
-        return torch.stack([error.square().sum().double(), _absolute(error.detach(), kinds)])
+        total, absolute = error.square().sum().double(), _absolute(error.detach(), kinds)
+        linear = torch.zeros_like(total) if terms is None else (terms.offsite[chunk.flat] * packed.double()).sum()
+        return torch.stack([total + linear, absolute, linear.detach()])
 
     @staticmethod
     def loss(total: Tensor, count: Tensor) -> Tensor:

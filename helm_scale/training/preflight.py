@@ -59,6 +59,10 @@ def check_data(config: PretrainConfig, dataset: Corpus) -> None:
             f"{dataset.folder}: has the labels {', '.join(dataset.labels) or 'none'}, wanted hamiltonian; pretraining needs it"
         )
     model, method = config.model, dataset.method
+    for name in (*model.conditions, *config.loss_matrices):
+        if name not in dataset.labels:
+            remedy = "--overlap true" if name == "overlap" else "--baseline minao"
+            raise ValueError(f"{dataset.folder}: has no {name}, which the settings of model or loss ask for; generate data with {remedy}")
     if model.basis != method.basis:
         raise ValueError(
             f"model.basis: got '{model.basis}', but {dataset.folder} holds '{method.basis}';"

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def replay(model: nn.Module, objective: Objective, about: Mapping[str, Any], loa
     rows, totals = [], []
     for key, index in about["samples"].items():
         try:
-            sums = objective(model, load(int(index)))
+            sums = objective(model, replace(load(int(index)), draw=about["step"]))
         except ValueError as error:
             rows.append((math.inf, f"| {key} | cannot be read | {error} |"))
             continue

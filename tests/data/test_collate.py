@@ -7,8 +7,10 @@ import pytest
 
 from helm_scale.basis.layout import ao_offsets
 from helm_scale.batch import Molecule
-from helm_scale.data.collate import collate
+from helm_scale.data import codec
+from helm_scale.data.collate import collate, collate_stored
 from helm_scale.evaluation.assemble import assemble
+from tests.data.labels import TZVPD
 from tests.model.test_physics import NUMBERS, SMALL, build, hamiltonians, molecule, positions
 
 CONFIG = SMALL(dtype="float64")
@@ -64,3 +66,27 @@ def test_exact_exchange_under_the_semilocal_rule_is_refused() -> None:
 def test_a_baseline_that_the_data_lacks_is_refused() -> None:
     with pytest.raises(ValueError, match="the data holds no H0"):
         collate([labelled()], SMALL(baseline="minao"))
+
+
+def test_further_matrices_are_packed_as_targets_are_from_molecules_and_from_shards() -> None:
+    label = labelled()
+    rng = np.random.default_rng(3)
+    scales = {"overlap": rng.uniform(0.1, 0.4), "baseline_hamiltonian": rng.uniform(0.5, 0.9)}
+    whole = dataclasses.replace(label, method=TZVPD, **{name: scale * label.hamiltonian for name, scale in scales.items()})
+    asked = {"config": CONFIG.model_copy(update={"conditions": ("overlap",)}), "matrices": ("baseline_hamiltonian",)}
+    dense = collate([whole, whole], **asked)
+    stored = collate_stored([codec.parse(codec.encode(whole), "here")] * 2, **asked)
+    for batch in (dense, stored):
+        for name, scale in scales.items():
+            for part in ("onsite", "offsite"):
+                difference = getattr(batch, f"{part}_{name}") - scale * getattr(batch, f"{part}_target")
+                assert difference.abs().max() < 1e-7, (part, name)
+    assert collate([whole], CONFIG).offsite_overlap is None
+
+
+def test_a_matrix_that_the_data_lacks_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"molecule 'm': no overlap.*--overlap true"):
+        collate([labelled()], CONFIG, ("overlap",))
+    stored = codec.parse(codec.encode(dataclasses.replace(labelled(), method=TZVPD)), "here")
+    with pytest.raises(ValueError, match=r"molecule 'm': no baseline_hamiltonian.*--baseline minao"):
+        collate_stored([stored], CONFIG, matrices=("baseline_hamiltonian",))

@@ -10,7 +10,7 @@ import pytest
 from helm_scale.batch import Molecule
 from helm_scale.dft import device
 from helm_scale.dft.energies import EnergyFunctional, overlap
-from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham, minao_hamiltonian, to_canonical
+from helm_scale.dft.molecule import baseline_hamiltonian, build_mol, from_canonical, kohn_sham, to_canonical
 from tests.evaluation.labels import SVP, TZVPD
 
 HYDROGEN_IODIDE = Molecule("hi", np.array([53, 1]), np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]]))
@@ -66,7 +66,7 @@ def test_a_record_of_gpu4pyscf_gives_the_same_numbers_and_says_where_it_is_missi
 def test_matrices_equal_their_transposes_where_those_of_pyscf_do_not() -> None:
     nitroxyl = Molecule("hno", np.array([7, 8, 1]), np.array([[0.0, 0.05, 0.0], [1.05, 0.6, 0.1], [-0.9, 0.4, 0.5]]))
     method = replace(TZVPD, xc="tpss")
-    raw = minao_hamiltonian(kohn_sham(build_mol(nitroxyl, method.basis), method))
+    raw = baseline_hamiltonian(kohn_sham(build_mol(nitroxyl, method.basis), method), "minao")
     found = EnergyFunctional(nitroxyl, method).baseline()
     assert not np.array_equal(raw, raw.T) and np.array_equal(found, found.T)
 
@@ -99,3 +99,11 @@ def test_the_dipole_points_from_iodine_to_hydrogen(converged: tuple[EnergyFuncti
 def test_an_open_shell_is_refused() -> None:
     with pytest.raises(ValueError, match=r"multiplicity 3: only closed shells"):
         EnergyFunctional(Molecule("o2", np.array([8, 8]), np.array([[0.0, 0, 0], [0, 0, 1.2]]), 0, 3), SVP)
+
+
+def test_the_baseline_of_isolated_atoms_is_a_fock_build_from_their_densities() -> None:
+    water = Molecule("water", np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.1], [0.76, 0.1, 0.68], [-0.74, 0.0, 0.58]]))
+    functional = EnergyFunctional(water, SVP)
+    found = functional.baseline("atoms")
+    assert np.abs(found - functional.energy_and_fock(functional.guess("atom"))[1]).max() < 1e-9
+    assert np.abs(found - functional.baseline()).max() > 1e-3

@@ -13,6 +13,7 @@ from helm_scale.basis.shells import shells_of
 from helm_scale.batch import Molecule
 from helm_scale.config import ModelConfig
 from helm_scale.data.collate import collate
+from helm_scale.dft.energies import overlap
 from helm_scale.dft.molecule import build_mol, kohn_sham
 from helm_scale.evaluation.assemble import assemble
 from helm_scale.evaluation.prediction import PredictJob, check_molecules, predict_residual, write_prediction, write_predictions
@@ -50,12 +51,12 @@ def test_the_file_holds_one_matrix_in_two_orders_and_says_so(hydrogen_iodide: LA
 
 
 def test_the_orbitals_solve_the_equation_in_pyscf_order(hydrogen_iodide: LABELLED, written: dict[str, np.ndarray]) -> None:
-    overlap = build_mol(hydrogen_iodide[0], TZVPD.basis).intor("int1e_ovlp")
+    s = build_mol(hydrogen_iodide[0], TZVPD.basis).intor("int1e_ovlp")
     coefficients, energies = written["mo_coeff_pyscf"], written["mo_energy"]
-    assert np.abs(written["hamiltonian_pyscf"] @ coefficients - overlap @ coefficients * energies).max() < 1e-8
+    assert np.abs(written["hamiltonian_pyscf"] @ coefficients - s @ coefficients * energies).max() < 1e-8
     density = coefficients * written["mo_occ"] @ coefficients.T
     assert np.abs(density - written["density_matrix_pyscf"]).max() < 1e-10
-    assert np.trace(density @ overlap) == pytest.approx(26.0, abs=1e-8)
+    assert np.trace(density @ s) == pytest.approx(26.0, abs=1e-8)
 
 
 def test_pyscf_converges_faster_from_the_density_of_the_true_hamiltonian(hydrogen_iodide: LABELLED, written: dict[str, np.ndarray]) -> None:
@@ -106,3 +107,19 @@ def test_molecules_that_cannot_be_predicted_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             check_molecules([molecule], "def2-tzvpd")
+
+
+def test_matrices_that_a_model_reads_are_computed_where_a_molecule_has_none(water: LABELLED) -> None:
+    config = ModelConfig(
+        basis="def2-svp", lmax=4, mmax=2, channels=4, hidden_channels=4, edge_channels=8, num_layers=1, radial_functions=8,
+        baseline="minao", conditions=("overlap", "baseline_hamiltonian"), dtype="float64",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, molecule = Helm(config), water[0]
+    bare = Molecule("bare", molecule.atomic_numbers, molecule.positions)
+    whole = predict_residual(model, replace(molecule, overlap=overlap(molecule, "def2-svp")))
+    assert np.abs(predict_residual(model, bare, molecule.method) - whole).max() < 1e-9
+    other = replace(molecule, method=replace(molecule.method, baseline="atoms"), overlap=np.eye(24))
+    assert np.abs(predict_residual(model, other) - whole).max() > 1e-6
+    atoms = predict_residual(model, replace(molecule, method=replace(molecule.method, baseline="atoms")))
+    assert np.abs(atoms - whole).max() < 1e-9  # an H0 of another kind is not taken for the model's
