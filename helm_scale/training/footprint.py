@@ -181,14 +181,20 @@ def representative(load: Load, shares: Mapping[int, float], config: ModelConfig)
     def numbers(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
+    dtype = getattr(torch, config.dtype)
+    read = {
+        f"{part}_{name}": numbers(size, dtype=dtype)
+        for name in config.conditions
+        for part, size in (("onsite", onsite), ("offsite", offsite))
+    }
     return GraphBatch(
         keys=("representative",),
         atomic_numbers=numbers(load.atoms), positions=numbers(load.atoms, 3, dtype=torch.float64), molecule=numbers(load.atoms),
         charge=numbers(1), spin_multiplicity=numbers(1),
         edge_index=numbers(2, load.edges), pair_index=numbers(2, load.pairs), pair_segments=pairs,
         atom_order=numbers(load.atoms), atom_segments=atoms,
-        onsite_target=numbers(onsite, dtype=torch.float64), offsite_target=numbers(offsite, dtype=getattr(torch, config.dtype)),
-        matrix_elements=numbers(1),
+        onsite_target=numbers(onsite, dtype=torch.float64), offsite_target=numbers(offsite, dtype=dtype),
+        matrix_elements=numbers(1), **read,
     )  # fmt: skip
 
 
