@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from helm_scale import build, config
-from helm_scale.config import DataConfig, ModelConfig, PretrainConfig
+from helm_scale.config import ModelConfig, PretrainConfig
 from helm_scale.data.corpus import Corpus
 from helm_scale.data.shards import ShardWriter
-from helm_scale.training import memory_plan, preflight
+from helm_scale.training import memory_plan
 from helm_scale.training.footprint import Ledger, Load, Memory, Rehearsal, label_bytes
 from helm_scale.training.memory_plan import Planner, candidates, held, next_to_try
 from tests import tolerances
@@ -134,6 +134,14 @@ def test_a_limit_takes_the_first_chunks_that_fit(data: Path, shared: None) -> No
     assert found.memory.recompute != "none" and totals == sorted(totals, reverse=True)
 
 
+def test_training_takes_the_chunks_that_were_chosen(data: Path, shared: None, tmp_path: Path) -> None:
+    limit = gib(0.4 * planner(data).choose().total)
+    build.pretrain(settings(data, out=tmp_path, training__steps=1, execution__memory_limit_gib=limit))
+    taken = config.load(PretrainConfig, ["--config", str(tmp_path / "config.yaml")]).execution
+    assert taken.recompute != "none" and taken.memory_limit_gib == pytest.approx(limit)
+    assert len(launching.lines(tmp_path)) == 1
+
+
 def test_a_molecule_that_cannot_fit_is_refused_by_key_before_training(data: Path, shared: None) -> None:
     alone = planner(data, execution__recompute="full", execution__pair_chunk=32, execution__message_chunk=32)
     sizes = [gib(alone._need(alone._load(np.array([atoms])), Memory(32, "full", 32)).total) for atoms in (3, 18, 24)]
@@ -205,7 +213,7 @@ def test_dry_run_and_info_print_the_plan_of_every_rank(data: Path, shared: None)
     assert "engine fsdp2 on 8 ranks" in info and "an epoch: 1 steps, 4 samples, " in info and "each of 8 ranks: 1 steps, 0 samples" in info
     assert "| 100 | 0.00 | 0.00 | 0.0000 | 0.00e+00 |" in info
     with pytest.raises(ValueError, match="3 ranks do not divide it"):
-        preflight.outlook(settings(data), Corpus.open(DataConfig(path=str(data))), 3)
+        build.shards_info(config.load(config.InfoConfig, [*folder, *ranks, "--ranks", "3"]))
 
 
 def test_operations_are_those_of_a_true_step(rehearsal: Rehearsal) -> None:
