@@ -71,7 +71,7 @@ def test_trunk_is_measured_plain_and_recomputed() -> None:
 def test_memory_measures_plain_and_chunked_steps() -> None:
     rows = figures("memory.py")["rows"]
     assert [(row["atoms"], row["variant"]) for row in rows] == [(n, v) for n in (8, 12) for v in ("plain", "chunked")]
-    assert all(row["live_mb"] >= 0 and row["seconds"] > 0 for row in rows)
+    assert all(row["live_mb"] >= 0 and row["planned_mb"] > 0 and row["seconds"] > 0 for row in rows)
 
 
 @pytest.mark.slow

@@ -95,11 +95,9 @@ def shards_info(config: InfoConfig) -> str:
     if config.png:
         histograms.draw(dataset.manifests[0], Path(config.png))
     parts = [text for one in dataset.manifests for text in (one.describe(), histograms.text(one))]
-    if config.samples:
-        parts.append(survey(dataset, spread(dataset, np.arange(len(dataset)), config.samples), config.model, config.cutoffs).text())
-    if config.ranks:
-        parts.append(preflight.outlook(config, dataset, config.ranks))
-    return "\n".join(parts)
+    found = survey(dataset, spread(dataset, np.arange(len(dataset)), config.samples), config.model, config.cutoffs)
+    plan = [preflight.outlook(config, dataset, config.ranks, found)] if config.ranks else []
+    return "\n".join([*parts, found.text(), *plan])
 
 
 def shards_split(config: SplitConfig) -> str:

@@ -48,7 +48,7 @@ def launch(kind: type[ConfigT], command: Callable[[ConfigT], str]) -> None:
     try:
         text = command(settings)
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(str(error) or repr(error)) from None
     if text:
         sys.stdout.write(text + "\n")
 

@@ -195,7 +195,7 @@ class InfoConfig(PretrainConfig):
     """launch/shards.py info: what a dataset holds and, with a config of launch/pretrain.py and a number of ranks, what training takes."""
 
     png: str = Field("", description="draw the histograms into this file")
-    samples: int = Field(64, ge=0, description="molecules read for what the manifest does not say; 0: none")
+    samples: int = Field(64, ge=1, description="molecules read for what the manifest does not say")
     cutoffs: tuple[float, ...] = Field((), description="say what lies beyond these distances, Angstrom: the error of model.pair_cutoff")
     ranks: int = Field(0, ge=0, description="plan memory and epochs of training on so many ranks; 0: no plan")
 

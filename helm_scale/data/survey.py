@@ -85,7 +85,8 @@ def survey(dataset: Corpus, samples: Sequence[int] | np.ndarray, config: ModelCo
             far, near = far + beyond, near + all_
             far[:, 1] = largest
     itemsize = 8 if config.dtype == "float64" else 4
-    return Survey(len(samples), *counts.tolist(), (symbol, width), itemsize, tuple(cutoffs), far, near)
+    atom_pairs, edges, pairs, numbers, padded = counts.tolist()
+    return Survey(len(samples), atom_pairs, edges, pairs, numbers, padded, (symbol, width), itemsize, tuple(cutoffs), far, near)
 
 
 def spread(dataset: Corpus, samples: np.ndarray, count: int) -> np.ndarray:

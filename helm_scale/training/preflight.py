@@ -10,7 +10,7 @@ import numpy as np
 from helm_scale.config import PretrainConfig, dump
 from helm_scale.data.corpus import Corpus
 from helm_scale.data.plan import StepPlan, check_world_size
-from helm_scale.data.survey import spread, survey
+from helm_scale.data.survey import Survey, spread, survey
 from helm_scale.parallel import mesh
 from helm_scale.training import checkpoint
 from helm_scale.training.footprint import Load
@@ -96,6 +96,7 @@ def describe(config: PretrainConfig, dataset: Corpus, plan: StepPlan, world_size
     """
     train, validation = dataset.split(config.data.train_split), dataset.split(config.data.validation_split)
     steps_per_epoch = len(train) / config.training.batch_molecules
+    found = survey(dataset, spread(dataset, train, SURVEYED), config.model)
     verified = "every shard and sample verified" if dataset.local == list(dataset.manifests) else "remote shards are verified on arrival"
     return "\n".join(
         [
@@ -103,38 +104,39 @@ def describe(config: PretrainConfig, dataset: Corpus, plan: StepPlan, world_size
             f"data: {dataset.folder}, {verified}; {len(train)} molecules in '{config.data.train_split}',"
             f" {len(validation)} in '{config.data.validation_split}'",
             f"steps: {config.training.steps:,}; {steps_per_epoch:.1f} per epoch; {config.training.steps / steps_per_epoch:.1f} epochs",
-            *_plan_lines(config, dataset, plan, world_size),
+            found.text(),
+            *_plan_lines(config, dataset, plan, world_size, found),
         ]
     )
 
 
-def outlook(config: PretrainConfig, dataset: Corpus, ranks: int) -> str:
+def outlook(config: PretrainConfig, dataset: Corpus, ranks: int, found: Survey) -> str:
     """What training on so many ranks takes: memory of each, and an epoch.
 
+    Args:
+        found: survey of the dataset, for edges and pairs within the cutoffs.
     Raises:
         ValueError: config and data do not fit each other, or a molecule cannot fit execution.memory_limit_gib.
     """
     check_data(config, dataset)
     check_world_size(config.training.bins, ranks // config.execution.pair_ranks)
     plan = dataset.plan(config.training.batch_molecules, config.training.bins, config.training.seed)
-    return "\n".join(_plan_lines(config, dataset, plan, ranks))
+    return "\n".join(_plan_lines(config, dataset, plan, ranks, found))
 
 
-def _plan_lines(config: PretrainConfig, dataset: Corpus, plan: StepPlan, ranks: int) -> list[str]:
-    """Parameters, block sparsity, memory per rank and an epoch."""
+def _plan_lines(config: PretrainConfig, dataset: Corpus, plan: StepPlan, ranks: int, found: Survey) -> list[str]:
+    """Parameters, memory per rank and an epoch."""
     train = dataset.split(config.data.train_split)
     planner = Planner(config, dataset, plan, ranks)
     chosen = planner.choose()
-    found = survey(dataset, spread(dataset, train, SURVEYED), config.model)
     atoms = np.asarray(dataset.atoms)[train].astype(np.int64)
     pairs = int((atoms * (atoms - 1) // 2).sum())
     share = pairs / max(found.atom_pairs, 1)
     load = Load(int(atoms.sum()), round(found.edges * share), round(found.pairs * share))
     return [
         f"parameters: {sum(parameter.numel() for parameter in planner.rehearsal.model.parameters()):,}",
-        found.text(),
         f"memory of a rank, engine {config.execution.engine} on {ranks} ranks:",
         chosen.text(config.execution.memory_limit_gib),
-        f"edges and pairs within the cutoffs: from {found.molecules} of {len(train)} molecules",
+        f"edges and pairs within the cutoffs: from {found.molecules} molecules",
         planner.epoch(load, chosen.memory.recompute),
     ]

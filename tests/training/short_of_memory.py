@@ -1,4 +1,4 @@
-"""launch/pretrain.py in a process that, when its first step begins, may map little more memory: short_of_memory.py FLAGS"""
+"""launch/pretrain.py in a process that, when a step begins, may map little more memory: short_of_memory.py FLAGS"""
 
 import resource
 import runpy
@@ -8,13 +8,13 @@ from typing import Any
 
 from helm_scale.parallel.sum_engine import SumEngine
 
-LEFT = 8 * 2**20  # bytes
+LEFT = 20 * 2**20  # bytes
 _step = SumEngine.step
 
 
 def _limited(engine: Any, *rest: Any) -> Any:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + LEFT,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + LEFT, resource.RLIM_INFINITY))
     return _step(engine, *rest)
 
 
