@@ -10,7 +10,8 @@ dataset larger than memory finds them, then again from the page cache:
     consumer     as stream in two processes, but blocks travel as read and are coupled by the process that takes the batches
 
 Every measurement is the best of its repeats; MB per CPU second, all processes together, stand beside, for machines that do
-other work, too. Memory: peak of all processes for a dataset and for one four times as large.
+other work, too. Stages, on one core and from the page cache, say where the time of one process goes: its reading alone, with
+the CRC-32, with tar, JSON and npz, with coupling and collation. Memory: peak of all processes for a dataset and for one four times as large.
 
     python benchmarks/streaming.py [--quick] [--megabytes 800] [--folder runs/streaming]
 """
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,6 +40,7 @@ from torch.utils.data import DataLoader
 from helm_scale.basis.layout import ao_offsets
 from helm_scale.batch import Method, Molecule
 from helm_scale.config import ModelConfig
+from helm_scale.data.cache import LocalShards
 from helm_scale.data.collate import collate_stored
 from helm_scale.data.manifest import Manifest
 from helm_scale.data.order import Row
@@ -148,6 +151,37 @@ def coupled_by_the_consumer(dataset: Manifest, batch: int, workers: int) -> int:
     return count
 
 
+def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
+    """MB per CPU second of one process that does the first stages, each with those before it."""
+    reader, tasks, make = ShardReader(dataset), list(bins(dataset, batch)), BatchMaker(ShardReader(dataset), CONFIG)
+    memory, shards, targets = memoryview(bytearray(int(dataset.size.max()))), LocalShards(dataset.folder), dict[int, torch.Tensor]()
+
+    def read(index: int) -> memoryview:
+        content = memory[: reader.size(index)]
+        shards.read_into(dataset.shards[dataset.shard[index]], int(dataset.offset[index]), content)
+        return content
+
+    def used_again(count: int, dtype: torch.dtype) -> torch.Tensor:
+        size = count * dtype.itemsize
+        if size not in targets:
+            targets[size] = torch.empty(size, dtype=torch.uint8)
+        return targets[size].view(dtype)
+
+    work: dict[str, Callable[[list[int]], object]] = {
+        "read": lambda samples: [read(index) for index in samples],
+        "checked": lambda samples: [zlib.crc32(read(index)) for index in samples],
+        "parsed": lambda samples: [reader.stored(index, memory) for index in samples],
+        "collated": lambda samples: make(samples, used_again),
+    }
+    megabytes, found = sum(int(dataset.size[i]) for samples in tasks for i in samples) / 1e6, dict.fromkeys(work, 0.0)
+    for name in [*work] * (repeats + 1):
+        start = time.process_time()
+        for samples in tasks:
+            work[name](samples)
+        found[name] = max(found[name], megabytes / (time.process_time() - start))
+    return found
+
+
 def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, float]]:
     """MB/s and samples/s of every way, cold and warm."""
     megabytes = sum(shard.size for shard in dataset.shards) / 1e6
@@ -212,6 +246,7 @@ def main() -> None:
             dataset = write(arguments.folder / name.replace(" ", ""), atoms, share * arguments.megabytes)
             found = compare(dataset, batch, arguments.repeats)
             rows[name] = {"sample_mb": float(dataset.size.mean()) / 1e6, "samples": len(dataset), "molecules_per_batch": batch, **found}
+            rows[name]["stages_mb_per_cpu_s"] = stages(dataset, batch, arguments.repeats)
             for state in ("cold", "warm"):
                 rates = {way.split()[0]: row["mb_per_s"] for way, row in found.items() if way.endswith(state)}
                 rows[name][f"ratio_to_plain_{state}"] = rates["stream_2"] / rates["plain"]
@@ -219,6 +254,8 @@ def main() -> None:
                 print(f"{name:7s} {state}: " + ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items()) + " MB/s", flush=True)
             work = {way.split()[0]: row["mb_per_cpu_s"] for way, row in found.items()}
             print(f"{name:7s} work: " + ", ".join(f"{way} {rate:.0f}" for way, rate in work.items()) + " MB per CPU s", flush=True)
+            each = ", ".join(f"{stage} {rate:.0f}" for stage, rate in rows[name]["stages_mb_per_cpu_s"].items())
+            print(f"{name:7s} one process: {each} MB per CPU s", flush=True)
         write(arguments.folder / "large", KINDS["4 MB"][0], 4 * max(arguments.megabytes / 4, 64))
         write(arguments.folder / "small", KINDS["4 MB"][0], max(arguments.megabytes / 4, 64))
         memory = {label: peak_megabytes(arguments.folder / folder) for label, folder in (("one", "small"), ("four_times", "large"))}
