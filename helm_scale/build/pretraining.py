@@ -44,12 +44,7 @@ def pretrain(config: PretrainConfig) -> str:
     logging.getLogger("helm_scale").setLevel(logging.CRITICAL if mesh.launched_rank() else logging.INFO)
     (dataset, plan), settings = preflight.check(config), config.training
     skips = config.data.damaged == "quarantine"
-    torch.manual_seed(settings.seed)
-    model = Helm(config.model)
-    optim.freeze(model, settings.frozen)
-    model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
-    if config.execution.compile and not config.dry_run:
-        model.compile_layers()
+    model = _untrained(config)
     objective = HamiltonianObjective(config.model.basis, config.model.parity, model.reference_onsite)
     if config.dry_run:
         for manifest in dataset.local:
@@ -83,6 +78,19 @@ def pretrain(config: PretrainConfig) -> str:
         logging.getLogger(__name__).warning(ending.text)
         raise SystemExit(mesh.requeue_code())
     return ending.text if ranks.rank == 0 else ""
+
+
+def _untrained(config: PretrainConfig) -> Helm:
+    """The model as every rank builds it, before it is wrapped."""
+    from helm_scale.training import optim
+
+    torch.manual_seed(config.training.seed)
+    model = Helm(config.model)
+    optim.freeze(model, config.training.frozen)
+    model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
+    if config.execution.compile and not config.dry_run:
+        model.compile_layers()
+    return model
 
 
 def replay(config: ReplayConfig) -> str:
