@@ -52,12 +52,7 @@ def pretrain(config: PretrainConfig) -> str:
         return preflight.describe(config, dataset, plan, mesh.launched_world_size())
     config = preflight.within_memory(config, dataset, plan)
     skips = config.data.damaged == "quarantine"
-    torch.manual_seed(settings.seed)
-    model = Helm(config.model)
-    optim.freeze(model, settings.frozen)
-    model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
-    if config.execution.compile:
-        model.compile_layers()
+    model = _untrained(config)
     objective, matrices = _objective(model, settings), config.loss_matrices
     low = settings.working_precision == "bfloat16"
     make_optimizers = functools.partial(optim.make_optimizers, config=settings, hidden=optim.hidden_names(model))
@@ -84,6 +79,19 @@ def pretrain(config: PretrainConfig) -> str:
         logging.getLogger(__name__).warning(ending.text)
         raise SystemExit(mesh.requeue_code())
     return ending.text if ranks.rank == 0 else ""
+
+
+def _untrained(config: PretrainConfig) -> Helm:
+    """The model as every rank builds it, before it is wrapped."""
+    from helm_scale.training import optim
+
+    torch.manual_seed(config.training.seed)
+    model = Helm(config.model)
+    optim.freeze(model, config.training.frozen)
+    model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
+    if config.execution.compile:
+        model.compile_layers()
+    return model
 
 
 def replay(config: ReplayConfig) -> str:
