@@ -162,7 +162,8 @@ def _groups(results: Sequence[Result]) -> Iterator[tuple[str, int, str, list[Res
 
 def _written(values: Sequence[float]) -> str:
     mean, half = interval([value * HARTREE_IN_MEV for value in values])
-    return f"{mean:.1f}" if np.isnan(half) else f"{mean:.1f} +- {half:.1f}"
+    digits = 1 if mean >= 10 else 3
+    return f"{mean:.{digits}f}" if np.isnan(half) else f"{mean:.{digits}f} +- {half:.{digits}f}"
 
 
 def _tensors(found: dict[str, list[Part]]) -> list[str]:

@@ -104,7 +104,7 @@ def test_a_loss_on_forces_teaches_the_backbone() -> None:
     before, (_, forces) = of_forces(), run.model.energy_and_forces(batch)
     assert batch.forces is not None
     mean = (forces - batch.forces).square().mean()
-    assert float(before) == pytest.approx(2 * float(mean.sqrt() + mean), rel=1e-4)
+    assert before.item() == pytest.approx(2 * (mean.sqrt() + mean).item(), rel=1e-4)
     trunk = list(run.model.trunk.parameters())
     slopes = torch.autograd.grad(before, trunk, allow_unused=True)
     size = sum(float(slope.square().sum()) for slope in slopes if slope is not None) ** 0.5
@@ -112,7 +112,7 @@ def test_a_loss_on_forces_teaches_the_backbone() -> None:
         for parameter, slope in zip(trunk, slopes, strict=True):
             if slope is not None:
                 parameter -= 1e-3 / size * slope
-    assert float(of_forces()) == pytest.approx(float(before) - 1e-3 * size, abs=3e-4 * size)
+    assert of_forces().item() == pytest.approx(before.item() - 1e-3 * size, abs=3e-4 * size)
     with pytest.raises(ValueError, match=r"force_weight: got 1\.0, but .* are not all labelled with forces"):
         bare = replace(labelled(), train=tuple(replace(m, forces=None) for m in molecules(16, 1)))
         trained("finetuned", bare, force_weight=1.0)
