@@ -11,7 +11,7 @@ from helm_scale import config
 KINDS = (
     config.PretrainConfig, config.EvaluateConfig, config.PredictConfig, config.ExportConfig, config.FinetuneConfig,
     config.GenerateConfig, config.ImportConfig, config.SplitConfig, config.LeaksConfig,
-    config.RepackConfig, config.ReplayConfig,
+    config.RepackConfig, config.ReplayConfig, config.LowDataConfig,
 )  # fmt: skip
 
 

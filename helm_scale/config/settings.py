@@ -262,9 +262,12 @@ class EnergyHeadConfig(Strict):
     """What turns node states into energies; stored with a finetuned model."""
 
     kind: Literal["linear", "mlp", "layer"] = Field(
-        "linear", description="linear map of invariant channels (the paper's); plus a perceptron; plus one more message layer"
+        "linear", description="linear map of invariants; plus a perceptron; plus one more message layer"
     )
     reads: Literal["last", "each"] = Field("each", description="node states that the head reads: the last, or those of each layer")
+    invariants: Literal["scalars", "norms"] = Field(
+        "norms", description="what it reads of them: degree 0 (the paper's), or that and the norms of every degree and channel"
+    )
 
 
 class FinetuneConfig(Strict):
@@ -284,7 +287,10 @@ class FinetuneConfig(Strict):
     sizes: tuple[int, ...] = Field((), description="numbers of training molecules, [50, 200]: a learning curve; none: all of them")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="each draws a training set, an order and new weights, [0, 1, 2]")
     head: EnergyHeadConfig = EnergyHeadConfig()
-    steps: int = Field(300, ge=0, description="optimiser steps per mode; 0: the best linear head on the features as they are")
+    head_start: Literal["fit", "zero"] = Field(
+        "fit", description="linear part of the head before the first step: the best fit to the training molecules, or zero"
+    )
+    steps: int = Field(300, ge=0, description="optimiser steps per mode; 0: the head as it starts, on the features as they are")
     batch_molecules: int = Field(8, ge=1, description="molecules per step")
     learning_rate: float = Field(2e-3, gt=0, description="peak rate of AdamW for the head and a random backbone")
     backbone_learning_rate: float = Field(5e-4, gt=0, description="peak rate of AdamW for the last layer of a pretrained backbone")

@@ -1,9 +1,11 @@
 """Energies from the trunk alone: per-element reference energies plus a head on node states.
 
-Every head is the paper's linear one on the l = 0 channels, plus nothing ("linear"), a perceptron on them ("mlp"), or one
-more message layer on the last states ("layer"). Heads may read the last node states or those of every layer.
+Every head is a linear one on invariants of an atom, plus nothing ("linear"), a perceptron on them ("mlp"), or one more
+message layer on the last states ("layer"). Invariants are the l = 0 channels, as in the paper, or these and the mean squares
+over the orders of every degree and channel: pretraining on Hamiltonians puts much of what it learns into l > 0, which on-site
+blocks need. Heads may read the last node states or those of every layer.
 
-Axes: N atoms, B molecules, E edges, Y node states read, K = (lmax+1)^2 coefficients (1 where only degree 0 is read), C channels.
+Axes: N atoms, B molecules, E edges, Y node states read, K = (lmax+1)^2 coefficients, C channels, F invariants.
 """
 
 from dataclasses import replace
@@ -21,37 +23,55 @@ from helm_scale.model.trunk import NUM_ELEMENTS, Edges, NodeLayer, Trunk
 
 
 class EnergyHead(nn.Module):
-    """E = sum_i w^T y_i,(l=0) (HELM, arXiv:2510.00224)."""
+    """E = sum_i w^T x_i of invariants x_i; with x_i = y_i,(l=0) that of HELM (arXiv:2510.00224)."""
 
-    def __init__(self, config: ModelConfig, states: int) -> None:
+    degree: Tensor
+
+    def __init__(self, config: ModelConfig, head: EnergyHeadConfig) -> None:
         super().__init__()
-        self.linear = nn.Linear(states * config.channels, 1, bias=False)
+        self.norms = head.invariants == "norms"
+        self.register_buffer("degree", degree_of_coefficient(config.lmax), persistent=False)
+        states = config.num_layers if head.reads == "each" else 1
+        self.width = states * config.channels * (config.lmax + 2 if self.norms else 1)
+        self.linear = nn.Linear(self.width, 1, bias=False)
 
     def read(self, states_YNKC: Tensor) -> Tensor:
-        """What of the node states the head needs: degree 0, [N, Y, 1, C]."""
-        return states_YNKC[:, :, :1].transpose(0, 1)
+        """What of the node states the head needs: invariants [N, F]."""
+        return self._invariants(states_YNKC)
 
-    def forward(self, read_NYKC: Tensor, batch: GraphBatch) -> Tensor:
+    def invariants(self, read: Tensor) -> Tensor:
+        """Invariants [N, F] in what is read."""
+        return read
+
+    def forward(self, read: Tensor, batch: GraphBatch) -> Tensor:
         """Energy of every atom in the head's own scale: [N]."""
-        return self.linear(invariants(read_NYKC)).squeeze(-1)  # type: ignore[no-any-return]
+        return self.linear(self.invariants(read)).squeeze(-1)  # type: ignore[no-any-return]
 
     def outputs(self) -> list[nn.Linear]:
         """The maps whose weights are zero in a head that adds nothing."""
         return [self.linear]
 
+    def _invariants(self, states_YNKC: Tensor) -> Tensor:
+        parts = [states_YNKC[:, :, 0]]
+        if self.norms:
+            squares = states_YNKC.square() / (2 * self.degree + 1).to(states_YNKC)[:, None]
+            y, n, _, c = squares.shape
+            parts.append(squares.new_zeros(y, n, int(self.degree[-1]) + 1, c).index_add(2, self.degree, squares).flatten(2))
+        return torch.cat(parts, dim=2).transpose(0, 1).flatten(1)
+
 
 class PerceptronHead(EnergyHead):
-    """The linear head plus a perceptron with one hidden layer on the same channels."""
+    """The linear head plus a perceptron with one hidden layer on the same invariants."""
 
-    def __init__(self, config: ModelConfig, states: int) -> None:
-        super().__init__(config, states)
-        self.hidden = nn.Linear(states * config.channels, config.channels)
+    def __init__(self, config: ModelConfig, head: EnergyHeadConfig) -> None:
+        super().__init__(config, head)
+        self.hidden = nn.Linear(self.width, config.channels)
         self.out = nn.Linear(config.channels, 1, bias=False)
 
-    def forward(self, read_NYKC: Tensor, batch: GraphBatch) -> Tensor:
+    def forward(self, read: Tensor, batch: GraphBatch) -> Tensor:
         """Energy of every atom in the head's own scale: [N]."""
-        hidden = nn.functional.silu(self.hidden(invariants(read_NYKC)))
-        return super().forward(read_NYKC, batch) + self.out(hidden).squeeze(-1)
+        hidden = nn.functional.silu(self.hidden(self.invariants(read)))
+        return super().forward(read, batch) + self.out(hidden).squeeze(-1)
 
     def outputs(self) -> list[nn.Linear]:
         """The maps whose weights are zero in a head that adds nothing."""
@@ -61,8 +81,8 @@ class PerceptronHead(EnergyHead):
 class LayerHead(EnergyHead):
     """The linear head plus one more message layer on the last node states, within the trunk's cutoff."""
 
-    def __init__(self, config: ModelConfig, states: int) -> None:
-        super().__init__(config, states)
+    def __init__(self, config: ModelConfig, head: EnergyHeadConfig) -> None:
+        super().__init__(config, head)
         self.cutoff = config.trunk_cutoff
         self.edge_scalars = PairScalars(NUM_ELEMENTS, config.channels, config.trunk_cutoff, config.radial_functions)
         self.layer = NodeLayer(config, self.edge_scalars.width)
@@ -73,15 +93,19 @@ class LayerHead(EnergyHead):
         """All degrees: [N, Y, K, C]."""
         return states_YNKC.transpose(0, 1)
 
-    def forward(self, read_NYKC: Tensor, batch: GraphBatch) -> Tensor:
+    def invariants(self, read: Tensor) -> Tensor:
+        """Invariants [N, F] in what is read."""
+        return self._invariants(read.transpose(0, 1))
+
+    def forward(self, read: Tensor, batch: GraphBatch) -> Tensor:
         """Energy of every atom in the head's own scale: [N]."""
         first, second = batch.edge_index
         vector = batch.positions.index_select(0, second) - batch.positions.index_select(0, first)
         distance = vector.norm(dim=-1)
         scalars = self.edge_scalars(batch.atomic_numbers[first], batch.atomic_numbers[second], distance)
         edges = Edges(batch.edge_index, vector, scalars, envelope(distance, self.cutoff).to(scalars))
-        states = self.norm(self.layer(read_NYKC[:, -1], [edges], kept_sum))
-        return super().forward(read_NYKC, batch) + self.out(states[:, 0]).squeeze(-1)
+        states = self.norm(self.layer(read[:, -1], [edges], kept_sum))
+        return super().forward(read, batch) + self.out(states[:, 0]).squeeze(-1)
 
     def outputs(self) -> list[nn.Linear]:
         """The maps whose weights are zero in a head that adds nothing."""
@@ -89,11 +113,6 @@ class LayerHead(EnergyHead):
 
 
 HEADS = {"linear": EnergyHead, "mlp": PerceptronHead, "layer": LayerHead}
-
-
-def invariants(read_NYKC: Tensor) -> Tensor:
-    """Degree 0 of all node states that are read: [N, Y * C]."""
-    return read_NYKC[:, :, 0].flatten(1)
 
 
 class EnergyModel(nn.Module):
@@ -109,7 +128,7 @@ class EnergyModel(nn.Module):
         super().__init__()
         self.config, self.head_config = config.backbone(), head or EnergyHeadConfig()
         self.trunk = Trunk(config)
-        self.head = HEADS[self.head_config.kind](config, config.num_layers if self.head_config.reads == "each" else 1)
+        self.head = HEADS[self.head_config.kind](config, self.head_config)
         self.to(getattr(torch, config.dtype))
         self.register_buffer("reference", torch.zeros(NUM_ELEMENTS, dtype=torch.float64))
         self.register_buffer("output_scale", torch.ones((), dtype=torch.float64))
@@ -135,13 +154,13 @@ class EnergyModel(nn.Module):
         return self._states(batch)[-1]
 
     def read(self, batch: GraphBatch) -> Tensor:
-        """What the head reads of the node states, [N, Y, K, C]; while the trunk is frozen it can be kept."""
+        """What the head reads of the node states, atom by atom; while the trunk is frozen it can be kept."""
         states = self._states(batch)
         return self.head.read(torch.stack(states if self.head_config.reads == "each" else states[-1:]))
 
-    def energies(self, read_NYKC: Tensor, batch: GraphBatch) -> Tensor:
+    def energies(self, read: Tensor, batch: GraphBatch) -> Tensor:
         """Energies [B], float64 Hartree, from what the head reads."""
-        learned = (self.head(read_NYKC, batch).double() * self.output_scale) + self.reference[batch.atomic_numbers]
+        learned = (self.head(read, batch).double() * self.output_scale) + self.reference[batch.atomic_numbers]
         return learned.new_zeros(batch.num_molecules).index_add(0, batch.molecule, learned)
 
     def _states(self, batch: GraphBatch) -> list[Tensor]:

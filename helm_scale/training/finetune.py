@@ -2,8 +2,8 @@
 
 Three modes: direct (random backbone of the same architecture), frozen (pretrained backbone, only the head learns, on
 features that are computed once), finetuned (all learn, the backbone at smaller rates towards its first layer). Every
-mode starts from the linear head that fits best on the features it starts with (finetune_probe.py) and keeps the weights
-of the best step on the validation molecules, where there are some.
+mode starts from the linear head that fits best on the features it starts with (finetune_probe.py), or from zero, and keeps
+the weights of the best step on the validation molecules, where there are some.
 
 Axes: M molecules, N atoms, F invariant features.
 """
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from helm_scale.batch import GraphBatch, Molecule
 from helm_scale.config import FinetuneConfig
-from helm_scale.model.energy import EnergyModel, invariants
+from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
 from helm_scale.objective.losses import root_plus_mean
 from helm_scale.training.finetune_labels import EnergyLabels, compositions
@@ -103,7 +103,7 @@ def fit_linear(run: Run) -> None:
     with torch.no_grad():
         for first in range(0, len(molecules), AT_ONCE):
             batch = run.samples.batch(molecules[first : first + AT_ONCE])
-            x_NF = invariants(run.read(batch)).double()
+            x_NF = model.head.invariants(run.read(batch)).double()
             pooled.append(x_NF.new_zeros(batch.num_molecules, x_NF.shape[1]).index_add(0, batch.molecule, x_NF))
         counts = torch.from_numpy(compositions(molecules)).to(model.reference)
         target = counts.new_tensor([m.energy for m in molecules]) - counts @ model.reference

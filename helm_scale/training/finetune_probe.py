@@ -3,13 +3,14 @@
 Finetuning starts from it, so that the first steps do not spoil the backbone for a head that knows nothing (Kumar et al.,
 arXiv:2202.10054); a frozen backbone under a linear head needs nothing else.
 
-Axes: M molecules, F features (invariant channels of all node states read), Z atomic numbers.
+Axes: M molecules, F features (invariants that the head reads), Z atomic numbers.
 """
 
 import torch
 from torch import Tensor
 
-STRENGTHS = 10.0 ** torch.arange(-8.0, 3.0, 0.5, dtype=torch.float64)  # of the ridge, relative to the mean square of a feature
+# Strengths of the ridge, relative to the mean square of a feature; weaker ones amplify the rounding of float32 features.
+STRENGTHS = 10.0 ** torch.arange(-6.0, 3.0, 0.5, dtype=torch.float64)
 
 
 def ridge(features_MF: Tensor, target: Tensor, counts_MZ: Tensor) -> tuple[Tensor, Tensor]:

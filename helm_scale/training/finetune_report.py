@@ -91,9 +91,10 @@ def _one(mode: str, runs: _Runs, labels: EnergyLabels, seed: int, config: Finetu
     """Train one model and judge it."""
     begin, run = time.perf_counter(), runs.start(mode, labels, seed)
     parts = finetune.parts_of(run.model, mode, config)
-    finetune.fit_linear(run)
-    exact = mode == "frozen" and config.head.kind == "linear" and not config.force_weight  # the fit is the optimum already
-    step = 0 if exact else finetune.train(run, parts, config, seed)
+    if config.head_start == "fit":
+        finetune.fit_linear(run)
+    fitted = mode == "frozen" and (config.head.kind, config.head_start) == ("linear", "fit") and not config.force_weight
+    step = 0 if fitted else finetune.train(run, parts, config, seed)  # steps would add nothing to such a fit
     run.model.eval()
     return run, parts, _judged(mode, run, step, begin, seed, config)
 
@@ -161,7 +162,8 @@ def _groups(results: Sequence[Result]) -> Iterator[tuple[str, int, str, list[Res
 
 def _written(values: Sequence[float]) -> str:
     mean, half = interval([value * HARTREE_IN_MEV for value in values])
-    return f"{mean:.1f}" if np.isnan(half) else f"{mean:.1f} +- {half:.1f}"
+    digits = 1 if mean >= 10 else 3
+    return f"{mean:.{digits}f}" if np.isnan(half) else f"{mean:.{digits}f} +- {half:.{digits}f}"
 
 
 def _tensors(found: dict[str, list[Part]]) -> list[str]:

@@ -2,8 +2,6 @@
 
 Collating anew, and running the trunk anew, is what an epoch on frozen features would otherwise spend its time on
 (benchmarks/finetune_cache.py).
-
-Axes: N atoms, Y node states read, K coefficients read, C channels.
 """
 
 import hashlib
@@ -46,7 +44,11 @@ def joined(graphs: Sequence[GraphBatch]) -> GraphBatch:
     return replace(
         first,
         keys=tuple(key for graph in graphs for key in graph.keys),
-        **{name: cat(name) for name in ("atomic_numbers", "positions", "charge", "spin_multiplicity", "energy")},
+        atomic_numbers=cat("atomic_numbers"),
+        positions=cat("positions"),
+        charge=cat("charge"),
+        spin_multiplicity=cat("spin_multiplicity"),
+        energy=cat("energy"),
         molecule=molecule.to(first.molecule.device),
         edge_index=torch.cat([graph.edge_index + int(start) for graph, start in zip(graphs, starts, strict=True)], dim=1),
         forces=cat("forces") if all(graph.forces is not None for graph in graphs) else None,
@@ -54,7 +56,7 @@ def joined(graphs: Sequence[GraphBatch]) -> GraphBatch:
 
 
 def kept_features(model: EnergyModel, molecules: Sequence[Molecule], folder: Path) -> dict[str, Tensor]:
-    """What the head reads of every molecule, [N, Y, K, C] by key; computed once per backbone, head and molecules.
+    """What the head reads of the atoms of every molecule, by key; computed once per backbone, head and molecules.
 
     The file's name is the SHA-256 of the trunk's weights, of what the head reads and of the molecules, so that nothing
     can be read back for another backbone or other data.

@@ -93,13 +93,26 @@ def test_training_learns_what_references_cannot(mode: str) -> None:
     assert found.mae < 0.4 * alone.mae and found.mae_per_atom < 0.4 * alone.mae_per_atom
 
 
-def test_forces_are_learned_with_energies() -> None:
-    config = settings(steps=30, learning_rate=5e-3, backbone_learning_rate=5e-3, force_weight=1.0)
-    before = started("finetuned", config)
-    alone = finetune.errors(before, before.labels.train, forces=True)
-    after = trained("finetuned", steps=30, learning_rate=5e-3, backbone_learning_rate=5e-3, force_weight=1.0)
-    found = finetune.errors(after, after.labels.train, forces=True)
-    assert alone.force_mae is not None and found.force_mae is not None and found.force_mae < 0.9 * alone.force_mae
+def test_a_loss_on_forces_teaches_the_backbone() -> None:
+    run = started("finetuned", settings())
+    finetune.fit_linear(run)
+    batch = run.samples.batch(run.labels.train)
+
+    def of_forces() -> torch.Tensor:
+        return finetune.loss(run, batch, 2.0) - finetune.loss(run, batch, 0.0)
+
+    before, (_, forces) = of_forces(), run.model.energy_and_forces(batch)
+    assert batch.forces is not None
+    mean = (forces - batch.forces).square().mean()
+    assert before.item() == pytest.approx(2 * (mean.sqrt() + mean).item(), rel=1e-4)
+    trunk = list(run.model.trunk.parameters())
+    slopes = torch.autograd.grad(before, trunk, allow_unused=True)
+    size = sum(float(slope.square().sum()) for slope in slopes if slope is not None) ** 0.5
+    with torch.no_grad():
+        for parameter, slope in zip(trunk, slopes, strict=True):
+            if slope is not None:
+                parameter -= 1e-3 / size * slope
+    assert of_forces().item() == pytest.approx(before.item() - 1e-3 * size, abs=3e-4 * size)
     with pytest.raises(ValueError, match=r"force_weight: got 1\.0, but .* are not all labelled with forces"):
         bare = replace(labelled(), train=tuple(replace(m, forces=None) for m in molecules(16, 1)))
         trained("finetuned", bare, force_weight=1.0)

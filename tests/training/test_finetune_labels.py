@@ -64,7 +64,7 @@ def test_the_launcher_writes_tables_record_pictures_and_models(source: Path, tmp
         held = molecules(3, 2)
         with torch.no_grad():
             found = model(collate(held, CONFIG)) - torch.tensor([m.energy for m in held])
-        assert float(found.abs().mean()) == pytest.approx(row["tests"]["test"]["mae"], rel=1e-4)
+        assert float(found.abs().mean()) == pytest.approx(row["tests"]["test"]["mae"], rel=1e-3)
     with pytest.raises(ValueError, match="no energy head: a model of Hamiltonians"):
         build.load_energy_model(source / "step-00000001")
 
