@@ -182,7 +182,7 @@ def representative(load: Load, shares: Mapping[int, float], config: ModelConfig)
         return torch.empty(shape, dtype=dtype, device="meta")
 
     dtype = getattr(torch, config.dtype)
-    read = {
+    read: dict[str, Any] = {
         f"{part}_{name}": numbers(size, dtype=dtype)
         for name in config.conditions
         for part, size in (("onsite", onsite), ("offsite", offsite))
