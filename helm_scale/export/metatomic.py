@@ -110,11 +110,11 @@ class _Interface(nn.Module):
             charge = system.get_data("charge").block().values[0].round().long()
             spin = system.get_data("spin_multiplicity").block().values[0].round().long()
             if "feature" in outputs:
-                features.append(self.network.feature(positions, numbers, edge_index, batch, charge, spin))
+                features.append(self.network.feature(positions, numbers, edge_index, batch, charge, spin))  # type: ignore[operator]
                 for atom in range(len(numbers)):
                     atoms.append([index, atom])
             if "energy" in outputs:
-                energies.append(self.network.energy(positions, numbers, edge_index, batch, charge, spin))
+                energies.append(self.network.energy(positions, numbers, edge_index, batch, charge, spin))  # type: ignore[operator]
         found: Dict[str, TensorMap] = {}  # noqa: UP006
         if "feature" in outputs:
             found["feature"] = _map(torch.cat(features), ["system", "atom"], torch.tensor(atoms), "feature")

@@ -1,6 +1,8 @@
 """docs/backbone.md does what it says."""
 
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,10 +32,12 @@ def test_the_blocks_run_and_the_readout_learns(
     assert float(scope["error"]) < 0.7 * float(scope["spread"])  # type: ignore[arg-type]
 
 
-def test_sharing_works(pristine: Path, energy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed; it is in the extra `hub`")
-    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+def test_sharing_works(pristine: Path, tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed; it is in the extra `hub`")
+    (tmp_path / "bundle").symlink_to(pristine)
     with serving(tmp_path / "hub") as address:
-        monkeypatch.setattr(hub.constants, "ENDPOINT", address)
-        page.run("python hub", tmp_path, pristine, energy_folder)
+        environment = {**os.environ, "HF_ENDPOINT": address, "HF_TOKEN": "hf_of_nobody", "PYTHONPATH": str(page.ROOT)}
+        (body,) = page.blocks("python hub")
+        result = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
     assert (tmp_path / "downloaded" / "model.pt2").is_file()
