@@ -92,6 +92,7 @@ def test_the_ledger_counts_what_is_alive() -> None:
     assert ledger.peak == 12000
 
 
+@pytest.mark.slow
 def test_the_plan_is_what_a_step_takes() -> None:
     cases = [(atoms, list(memory)) for memory in MEMORIES for atoms in (16, 32)]
     code, out, err = in_process("peak.py", [json.dumps(SMALL), json.dumps(cases)])
