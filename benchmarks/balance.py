@@ -23,6 +23,10 @@ from helm_scale.data.order import Row
 from helm_scale.data.plan import StepPlan
 from helm_scale.data.shards import TYPICAL_BLOCK
 
+LINE = (
+    "{ranks:4d} ranks, {molecules_per_rank:2d} molecules each, {pair_ranks} share: packed {packed:.3f} (worst {packed_worst_step:.3f},"
+    " limit {limit:.3f}), naive {naive:.3f}; {milliseconds_per_step:.1f} ms to plan a step"
+)
 KINDS = ((4, 1), (4, 2), (8, 1), (16, 1))  # molecules per rank, ranks that share a molecule
 
 
@@ -74,8 +78,7 @@ def main() -> None:
     costs = costs_like_omol(molecules)
     rows = [balance(costs, ranks, *kind, steps) for ranks in (8, 64, 512) for kind in KINDS]
     for row in rows:
-        print("{ranks:4d} ranks, {molecules_per_rank:2d} molecules each, {pair_ranks} share: packed {packed:.3f} (worst"
-              " {packed_worst_step:.3f}, limit {limit:.3f}), naive {naive:.3f}; {milliseconds_per_step:.1f} ms to plan a step".format(**row))  # fmt: skip
+        print(LINE.format(**row))
     about = {"hardware": f"{os.cpu_count()} CPU cores", "numpy": importlib.metadata.version("numpy"), "command": " ".join(sys.argv)}
     print(json.dumps({"benchmark": "balance", "molecules": molecules, "steps": steps, "rows": rows, "about": about}))
 

@@ -11,7 +11,8 @@ dataset larger than memory finds them, then again from the page cache:
 
 Every measurement is the best of its repeats; MB per CPU second, all processes together, stand beside, for machines that do
 other work, too. Stages, on one core and from the page cache, say where the time of one process goes: its reading alone, with
-the CRC-32, with tar, JSON and npz, with coupling and collation. Memory: peak of all processes for a dataset and for one four times as large.
+the CRC-32, with tar, JSON and npz, with coupling and collation. Memory: peak of all processes for a dataset and for one four
+times as large.
 
     python benchmarks/streaming.py [--quick] [--megabytes 800] [--folder runs/streaming]
 """

@@ -44,7 +44,7 @@ class Slot:
             present = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
             os.ftruncate(self._file, present)
         if self._map is None or len(self._map) < present:
-            self._map = mmap.mmap(self._file, present)
+            self._map = mmap.mmap(self._file, present, mmap.MAP_SHARED | mmap.MAP_POPULATE)  # all pages in one go
         return self._map
 
     def close(self) -> None:
