@@ -25,12 +25,9 @@ from helm_scale.model.trunk import NUM_ELEMENTS, Edges, NodeLayer, Trunk
 class EnergyHead(nn.Module):
     """E = sum_i w^T x_i of invariants x_i; with x_i = y_i,(l=0) that of HELM (arXiv:2510.00224)."""
 
-    degree: Tensor
-
     def __init__(self, config: ModelConfig, head: EnergyHeadConfig) -> None:
         super().__init__()
-        self.norms = head.invariants == "norms"
-        self.register_buffer("degree", degree_of_coefficient(config.lmax), persistent=False)
+        self.lmax, self.norms = config.lmax, head.invariants == "norms"
         states = config.num_layers if head.reads == "each" else 1
         self.width = states * config.channels * (config.lmax + 2 if self.norms else 1)
         self.linear = nn.Linear(self.width, 1, bias=False)
@@ -52,11 +49,8 @@ class EnergyHead(nn.Module):
         return [self.linear]
 
     def _invariants(self, states_YNKC: Tensor) -> Tensor:
-        parts = [states_YNKC[:, :, 0]]
-        if self.norms:
-            squares = states_YNKC.square() / (2 * self.degree + 1).to(states_YNKC)[:, None]
-            y, n, _, c = squares.shape
-            parts.append(squares.new_zeros(y, n, int(self.degree[-1]) + 1, c).index_add(2, self.degree, squares).flatten(2))
+        degrees = states_YNKC.split([2 * degree + 1 for degree in range(self.lmax + 1)], dim=2)
+        parts = [degrees[0].squeeze(2)] + [x.square().mean(dim=2) for x in degrees if self.norms]
         return torch.cat(parts, dim=2).transpose(0, 1).flatten(1)
 
 

@@ -35,8 +35,10 @@ class Samples:
 def joined(graphs: Sequence[GraphBatch]) -> GraphBatch:
     """One graph of several of one molecule each; forces where each has them."""
     first, sizes = graphs[0], torch.tensor([len(graph.atomic_numbers) for graph in graphs])
-    starts = torch.cumsum(sizes, 0) - sizes
-    molecule = torch.repeat_interleave(torch.arange(len(graphs)), sizes)
+    edges = torch.tensor([graph.edge_index.shape[1] for graph in graphs])
+    device = first.molecule.device
+    molecule = torch.repeat_interleave(sizes).to(device)
+    shift = torch.repeat_interleave(torch.cumsum(sizes, 0) - sizes, edges).to(device)
 
     def cat(name: str) -> Tensor:
         return torch.cat([getattr(graph, name) for graph in graphs])
@@ -49,8 +51,8 @@ def joined(graphs: Sequence[GraphBatch]) -> GraphBatch:
         charge=cat("charge"),
         spin_multiplicity=cat("spin_multiplicity"),
         energy=cat("energy"),
-        molecule=molecule.to(first.molecule.device),
-        edge_index=torch.cat([graph.edge_index + int(start) for graph, start in zip(graphs, starts, strict=True)], dim=1),
+        molecule=molecule,
+        edge_index=torch.cat([graph.edge_index for graph in graphs], dim=1) + shift,
         forces=cat("forces") if all(graph.forces is not None for graph in graphs) else None,
     )
 
