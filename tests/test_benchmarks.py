@@ -54,6 +54,20 @@ def test_flops_counts_both_configs() -> None:
 
 
 @pytest.mark.slow
+def test_settings_trains_every_variant() -> None:
+    rows = figures("settings.py")["rows"]
+    assert rows[0]["variant"] == "reference" and len(rows) == 5
+    assert all(len(row["h_mae_ueh"]) == 1 and row["mean_h_mae_ueh"] > 0 and 0 < row["flops_of_reference"] <= 1 for row in rows)
+
+
+@pytest.mark.slow
+def test_trunk_is_measured_plain_and_recomputed() -> None:
+    rows = figures("trunk.py")["rows"]
+    assert [name for name in rows if name.startswith("helm_scale")] == ["helm_scale", "helm_scale, messages recomputed"]
+    assert all(row["seconds"] > 0 and row["million_parameters"] > 0 for row in rows.values())
+
+
+@pytest.mark.slow
 def test_memory_measures_plain_and_chunked_steps() -> None:
     rows = figures("memory.py")["rows"]
     assert [(row["atoms"], row["variant"]) for row in rows] == [(n, v) for n in (8, 12) for v in ("plain", "chunked")]

@@ -49,6 +49,8 @@ def pretrain(config: PretrainConfig) -> str:
     torch.manual_seed(settings.seed)
     model = Helm(config.model)
     model.set_memory(config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk)
+    if config.execution.compile and not config.dry_run:
+        model.compile_layers()
     objective, matrices = _objective(model, settings), config.loss_matrices
     if config.dry_run:
         for manifest in dataset.local:

@@ -26,7 +26,9 @@ class ModelConfig(Strict):
         "none", description="H0 that is subtracted from H: none, or one Fock build from the densities of isolated atoms or of minao"
     )
     lmax: int = Field(6, ge=1, le=8, description="highest degree of the features")
-    mmax: int = Field(6, ge=0, le=8, description="highest order m in the SO(2) convolutions, at most lmax")
+    mmax: int = Field(
+        6, ge=0, le=8, description="highest order m in the trunk's SO(2) convolutions, at most lmax; the pair tower keeps all orders"
+    )
     channels: int = Field(128, ge=2, description="channels per coefficient")
     hidden_channels: int = Field(128, ge=2, description="channels inside the trunk's edgewise operator (half even, half odd) and its FFN")
     pair_width: int = Field(
@@ -138,6 +140,7 @@ class ExecutionConfig(Strict):
         "none", description="activations of the trunk computed again in the backward pass: none, those of messages, or all"
     )
     message_chunk: int = Field(512, ge=1, description="message edges whose activations are held at once where they are recomputed")
+    compile: bool = Field(False, description="let torch compile the layers on edges and pairs; a minute or more before the first step")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     background_save: bool = Field(True, description="train on while a checkpoint is written; only copying it holds training up")
     validate_every: int = Field(500, ge=1, description="steps between validations")

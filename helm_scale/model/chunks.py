@@ -65,6 +65,7 @@ class _LossOverChunks(torch.autograd.Function):
                 torch._foreach_add_(gradients, found)
             else:
                 gradients = [gradient.clone() if gradient._is_view() else gradient for gradient in found]
+            del found, sums  # or they stay while the next chunk runs
         ctx.gradients = gradients
         return cast(Tensor, totals)
 

@@ -8,7 +8,7 @@ Axes: N atoms, P unordered pairs, K = (lmax+1)^2 coefficients, C channels, Y nod
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from helm_scale.model.conditioning import FlowPoint, NodeConditions, PairConditi
 from helm_scale.model.heads import BlockHead, EnergyHead, PairHead
 from helm_scale.model.pair_tower import PairTower
 from helm_scale.model.radial import envelope
-from helm_scale.model.trunk import NUM_ELEMENTS, Trunk
+from helm_scale.model.trunk import NUM_ELEMENTS, NodeLayer, Trunk
 
 PairMeasure = Callable[[PairChunk, Tensor], Tensor]
 
@@ -118,6 +118,13 @@ class Helm(nn.Module):
         """Choose what is held for the backward pass (see ExecutionConfig); no number depends on it."""
         self.pairs.chunk = pair_chunk
         self.trunk.set_memory(recompute, message_chunk)
+
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compile what works on edges and pairs, for any number of them: one graph per kind of layer; no number depends on it."""
+        for layer in self.trunk.layers:
+            cast(NodeLayer, layer).messages.compile(dynamic=True, fullgraph=True, backend=backend)
+        for layer in self.pairs.tower.layers:
+            layer.compile(dynamic=True, fullgraph=True, backend=backend)
 
     def share(self, part: int, parts: int, over_parts: Callable[[Tensor], Tensor]) -> None:
         """Work on one of several parts of the edges and pairs of every batch.

@@ -1,7 +1,8 @@
 """The pair tower: reads node states, never feeds them; its state lives in the frame of the pair.
 
 One half of the channels is even, the other odd under exchange of the two atoms, so that exchanging them transposes the
-predicted block exactly. The layers read the last node states, or each those of the node layer of its number.
+predicted block exactly. The layers read the last node states, or each those of the node layer of its number. All orders m
+are kept, whatever model.mmax says of the trunk: what is left out here could not be predicted.
 
 Axes: P unordered pairs, N atoms, K degree-major coefficients, R rows of a feature in the pair's frame, Q = 2R rows of even
 and odd halves together, C channels.
@@ -27,7 +28,7 @@ class PairLayer(nn.Module):
 
     def __init__(self, config: ModelConfig, scalars: int) -> None:
         super().__init__()
-        layout = so2_layout(config.lmax, config.mmax)
+        layout = so2_layout(config.lmax, config.lmax)
         half, hidden = config.pair_width * config.channels // 2, config.pair_width * config.hidden_channels
         self.operator = EdgewiseOperator(layout, config.channels, hidden, half, scalars, config.edge_channels)
         self.norm_operator = DegreeNorm(layout.kind, half)
@@ -46,7 +47,7 @@ class PairTower(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.channels = config.pair_width * config.channels // 2  # of each parity
-        self.layout = so2_layout(config.lmax, config.mmax)
+        self.layout = so2_layout(config.lmax, config.lmax)
         self.edge_scalars = PairScalars(NUM_ELEMENTS, config.channels, config.pair_cutoff, config.radial_functions)
         self.start = RadialMLP(self.edge_scalars.width, config.edge_channels, (config.lmax + 1) * self.channels)
         self.layers = nn.ModuleList(PairLayer(config, self.edge_scalars.width) for _ in range(config.pair_layers))

@@ -81,6 +81,8 @@ def check_launch(execution: ExecutionConfig) -> None:
         )
     if execution.cpu_offload and execution.engine in ("single", "ddp"):
         raise ValueError(f"execution.cpu_offload: got true with engine '{execution.engine}'; wanted fsdp2 or zero1, zero2, zero3")
+    if execution.engine == "zero3" and execution.compile:
+        raise ValueError("execution.compile: got true with engine 'zero3', whose hooks cannot be compiled; wanted false, or another engine")
     if execution.engine == "zero3" and execution.recompute != "none":
         raise ValueError(
             f"execution.recompute: got '{execution.recompute}' with engine 'zero3', whose hooks hang where ranks recompute different"

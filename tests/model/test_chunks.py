@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 
 from helm_scale.basis import layout
 from helm_scale.batch import GraphBatch, Molecule
@@ -70,6 +71,23 @@ def test_chunks_change_neither_the_loss_nor_any_gradient(plain: tuple, pairs: in
     for name, gradient in gradients.items():
         scale = max(wanted_gradients[name].abs().max(), 1e-3 * largest)
         assert (gradient - wanted_gradients[name]).abs().max() < CHUNKS * scale, name
+
+
+@pytest.mark.slow
+def test_compiled_layers_are_one_graph_each_and_change_no_number() -> None:
+    torch.manual_seed(0)
+    model = Helm(SMALL(trunk_cutoff=4.0, num_layers=1, pair_layers=1))
+    batch = labelled_batch(model.config)
+    model.set_memory(9, "messages", 5)  # no chunk of one, or as long as another axis: such are graphs of their own
+    wanted, wanted_gradients = loss_and_gradients(model, batch)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model.compile_layers(backend="eager")
+    sums, gradients = loss_and_gradients(model, batch)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    assert abs(sums.total - wanted.total) < CHUNKS * wanted.total
+    largest = max(gradient.abs().max() for gradient in wanted_gradients.values())
+    assert all((gradient - wanted_gradients[name]).abs().max() < CHUNKS * largest for name, gradient in gradients.items())
 
 
 def test_predictions_are_the_same_in_chunks(plain: tuple) -> None:
