@@ -86,7 +86,7 @@ def main() -> None:
     """All seeds and ways in turn; the last line is one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed, 4 steps")
-    parser.add_argument("--steps", type=int, default=150, help="steps of each of both halves")
+    parser.add_argument("--steps", type=int, default=60, help="steps of each of both halves")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     steps, seeds = (2, [0]) if arguments.quick else (arguments.steps, arguments.seeds)
