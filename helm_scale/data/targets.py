@@ -1,9 +1,9 @@
 """Blocks of H - H0 -> packed irreps, the targets of a batch.
 
 Molecules bring their blocks as shards store them: flat, the upper triangle of every atom's block, then the blocks of the
-pairs i < j. Blocks of one kind are gathered row by row and coupled by one sparse product per kind, written straight into
-the target: 2 to 3 ns per matrix element on one core, several times less than a product per shell pair, and little enough
-to leave it in the processes that read.
+pairs i < j. Blocks of one kind are gathered into the columns of a table, coupled by one sparse product and written into the
+target: some 3 ns per matrix element on one busy core, several times less than a product per shell pair, and little enough to
+leave it in the processes that read.
 
 Axes: N atoms of all molecules, P unordered pairs, B blocks of one kind of shape a x b, S packed components.
 """
@@ -280,8 +280,8 @@ def _by_component(component: np.ndarray, element: np.ndarray, value: np.ndarray,
     """Sort the entries by component; every component has one at least."""
     order = np.argsort(component, kind="stable")
     start = np.searchsorted(component[order], np.arange(component.max() + 1))
-    index = (torch.from_numpy(values.astype(np.int32)) for values in (element[order], start))
-    return _Coupling(*index, torch.from_numpy(value[order]).to(getattr(torch, dtype)))
+    places, starts = (torch.from_numpy(values.astype(np.int32)) for values in (element[order], start))
+    return _Coupling(places, starts, torch.from_numpy(value[order]).to(getattr(torch, dtype)))
 
 
 def _check_nothing_dropped(triangles: np.ndarray, packed: np.ndarray, atomic_number: int, kind: layout.BlockLayout, parity: str) -> None:
