@@ -235,9 +235,9 @@ def in_gib(count: float) -> str:
 
 
 def _levels(execution: ExecutionConfig) -> Iterator[str]:
-    """Levels of recomputation from the configured one on; ZeRO-3 takes none."""
+    """Levels of recomputation from the configured one on."""
     first = LEVELS.index(execution.recompute)
-    yield from LEVELS[first : first + 1 if execution.engine == "zero3" else len(LEVELS)]
+    yield from LEVELS[first:]
 
 
 def _shards(execution: ExecutionConfig, world_size: int) -> int:
