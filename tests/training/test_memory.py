@@ -54,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(data: Path, **changes: Any) -> PretrainConfig:
     sizes = {f"model__{name}": value for name, value in SMALL.items()}
-    batches = {"training__batch_molecules": 2, "training__bins": 2}
+    batches = {"training__batch_molecules": 2, "training__bins": 2, "training__optimizer": "adamw"}  # Muon takes more than small chunks
     return config.load(PretrainConfig, launching.flags(data, data / "run", **{**sizes, **batches, **changes}))
 
 
