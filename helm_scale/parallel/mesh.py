@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -87,6 +88,9 @@ def check_launch(execution: ExecutionConfig) -> None:
         raise ValueError("execution.device: got 'cuda', but torch sees no GPU; wanted cpu or auto")
 
 
+_SETTLE = 0.25  # seconds: gloo's threads drop their last tensors a moment after a collective, which aborts an interpreter that is ending
+
+
 @contextlib.contextmanager
 def processes(execution: ExecutionConfig) -> Iterator[Processes]:
     """Join the process group (gloo, and NCCL on GPUs); leave it at the end.
@@ -115,6 +119,7 @@ def processes(execution: ExecutionConfig) -> Iterator[Processes]:
     group = dist.new_subgroups(parts)[0] if parts > 1 else None
     yield Processes(rank, world_size, device, dist.PrefixStore("helm_scale", store), parts, group)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
+    time.sleep(_SETTLE)
 
 
 def _life() -> str:

@@ -33,7 +33,7 @@ def test_a_bundle_that_was_pushed_and_pulled_is_the_same(pristine: Path, tmp_pat
 
 
 def test_a_changed_file_is_neither_pushed_nor_accepted(pristine: Path, tmp_path: Path) -> None:
-    damaged = Path(shutil.copytree(pristine, tmp_path / "hub/lab/backbone"))
+    damaged = Path(shutil.copytree(pristine, tmp_path / "hub/lab/backbone", ignore=shutil.ignore_patterns("__pycache__")))
     (damaged / "README.md").write_text("changed")
     with serving(tmp_path / "hub") as address:
         with pytest.raises(ValueError, match=r"README\.md: SHA-256 got"):
