@@ -91,7 +91,7 @@ def made(name: str, quick: bool) -> tuple[int, Callable[[int], Callable[[], obje
 
 
 def peak(name: str, atoms: int, quick: bool) -> float:
-    """Peak of one pass above the state before it, MB; gradients count."""
+    """Peak of one pass above the state before it, MB; gradients, held before as well, do not count."""
     _, prepare = made(name, quick)
     prepare(3)()
     run = prepare(atoms)
