@@ -29,13 +29,13 @@ import subprocess
 import sys
 import tarfile
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import webdataset
+from isal.isal_zlib import crc32
 from torch.utils.data import DataLoader
 
 from helm_scale.basis.layout import ao_offsets
@@ -170,7 +170,7 @@ def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
 
     work: dict[str, Callable[[list[int]], object]] = {
         "read": lambda samples: [read(index) for index in samples],
-        "checked": lambda samples: [zlib.crc32(read(index)) for index in samples],
+        "checked": lambda samples: [crc32(read(index)) for index in samples],
         "parsed": lambda samples: [reader.stored(index, memory) for index in samples],
         "collated": lambda samples: make(samples, used_again),
     }

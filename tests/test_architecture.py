@@ -26,6 +26,7 @@ DOORS = {
     "fairchem": ("export/fairchem.py",),
     "h5py": ("importers/",),
     "huggingface_hub": ("export/hub.py",),
+    "isal": ("data/",),
     "matplotlib": ("evaluation/", "data/histograms.py", "training/finetune_pictures.py"),
     "metatensor": ("export/metatomic.py",),
     "metatomic": ("export/metatomic.py",),

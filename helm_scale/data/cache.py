@@ -110,6 +110,11 @@ class CachedShards:
         with self._held(record) as file:
             return os.preadv(file.fileno(), [memory], offset)
 
+    def expect(self, record: ShardRecord, offset: int, size: int) -> None:
+        """Have the system fetch these bytes from the disk, without waiting, if the shard has arrived."""
+        with contextlib.suppress(FileNotFoundError), io.FileIO(self._folder / record.name) as file:
+            _read_ahead(file, offset, size)
+
     @contextlib.contextmanager
     def _held(self, record: ShardRecord) -> Iterator[io.FileIO]:
         """The whole file, open and locked against removal."""
@@ -206,14 +211,27 @@ class LocalShards:
         Raises:
             ValueError: the shard is not there.
         """
+        try:
+            return os.preadv(self._open(record).fileno(), [memory], offset)
+        except FileNotFoundError:
+            raise ValueError(f"{self._folder / record.name}: shard not found; the manifest lists it: get it anew") from None
+
+    def expect(self, record: ShardRecord, offset: int, size: int) -> None:
+        """Have the system fetch these bytes from the disk, without waiting, if the shard is there."""
+        with contextlib.suppress(FileNotFoundError):
+            _read_ahead(self._open(record), offset, size)
+
+    def _open(self, record: ShardRecord) -> io.FileIO:
         if record.name not in self._files:
             while len(self._files) >= self.OPEN:
                 self._files.pop(next(iter(self._files))).close()
-            try:
-                self._files[record.name] = io.FileIO(self._folder / record.name)
-            except FileNotFoundError:
-                raise ValueError(f"{self._folder / record.name}: shard not found; the manifest lists it: get it anew") from None
-        return os.preadv(self._files[record.name].fileno(), [memory], offset)
+            self._files[record.name] = io.FileIO(self._folder / record.name)
+        return self._files[record.name]
+
+
+def _read_ahead(file: io.FileIO, offset: int, size: int) -> None:
+    if hasattr(os, "posix_fadvise"):  # not on every system
+        os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
 
 
 @contextlib.contextmanager

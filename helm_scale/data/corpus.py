@@ -140,6 +140,11 @@ class Corpus:
         reader, place = self._place(index)
         return reader.size(place)
 
+    def expect(self, index: int) -> None:
+        """Announce a sample; see ShardReader.expect."""
+        reader, place = self._place(index)
+        reader.expect(place)
+
     def stored(self, index: int, memory: memoryview) -> codec.Stored:
         """Read a sample; see ShardReader.stored."""
         reader, place = self._place(index)

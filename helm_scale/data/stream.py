@@ -1,6 +1,6 @@
 """The loader: this rank's micro-batches, step after step, made ahead by worker processes where wanted."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import tee
 from typing import Protocol
@@ -24,6 +24,9 @@ class Reader(Protocol):
 
     def size(self, index: int) -> int:
         """Bytes of a sample."""
+
+    def expect(self, index: int) -> None:
+        """Announce a sample that will be read soon."""
 
     def stored(self, index: int, memory: memoryview) -> codec.Stored:
         """Read a sample into memory; ValueError if it is damaged."""
@@ -68,6 +71,12 @@ class BatchMaker:
         self._reader, self._config, self._skip, self._matrices = reader, config, skip, matrices
         self._read_into, self._scratch = _Reused(), _Reused()
 
+    def announced(self, samples: Sequence[int]) -> Sequence[int]:
+        """The samples, which the disk begins to fetch: whoever makes their batch is still busy with the one before."""
+        for index in samples:
+            self._reader.expect(index)
+        return samples
+
     def __call__(self, samples: Sequence[int], empty: Empty = new_tensor) -> Loaded:
         """Make the batch of samples (maybe none).
 
@@ -98,7 +107,7 @@ class Stream:
             workers `make` must survive a fork. quarantine: counts skipped samples; none: nothing is ever skipped.
     """
 
-    def __init__(self, make: Callable[..., Loaded], rank: int, world_size: int, workers: int, quarantine: Quarantine | None = None) -> None:
+    def __init__(self, make: BatchMaker, rank: int, world_size: int, workers: int, quarantine: Quarantine | None = None) -> None:
         self._make, self._rank, self._world_size, self._workers, self._quarantine = make, rank, world_size, workers, quarantine
 
     def steps(self, plan: StepPlan, first: int, last: int) -> Iterator[list[GraphBatch]]:
@@ -122,7 +131,8 @@ class Stream:
             ValueError: a sample that cannot be read or collated, or too many that were skipped.
         """
         tasks, asked = tee(bins)
-        made = in_processes(self._make, tasks, self._workers, kept) if self._workers else map(self._make, tasks)
+        soon = map(self._make.announced, tasks)
+        made = in_processes(self._make, soon, self._workers, kept) if self._workers else map(self._make, tasks)
         for loaded, samples in zip(made, asked, strict=True):
             if self._quarantine:
                 self._quarantine.note(len(samples), loaded.skipped)

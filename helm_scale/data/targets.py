@@ -15,7 +15,6 @@ from functools import cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from helm_scale.basis import elements, layout, packing
 from helm_scale.batch import Molecule, Segment
@@ -185,7 +184,7 @@ def onsite_target(blocks: Blocks, order: np.ndarray, segments: Sequence[Segment]
     flat, place = target.numpy(), 0
     for segment, kind in zip(segments, kinds, strict=True):
         size, count = kind.shape[0] * (kind.shape[0] + 1) // 2, segment.stop - segment.start
-        triangles = _windows(blocks.onsite, size)[blocks.triangle[order[segment.start : segment.stop]]]
+        triangles = _gathered(blocks.onsite, blocks.triangle[order[segment.start : segment.stop]], size)
         packed = flat[place : place + count * kind.size].reshape(count, kind.size)
         _couple([triangles.T], _onsite_coupling(config.basis, segment.first, config.parity), packed)
         _check_nothing_dropped(triangles, packed, segment.first, kind, config.parity)
@@ -207,12 +206,12 @@ def offsite_target(blocks: Blocks, pairs: np.ndarray, segments: Sequence[Segment
     flat, place = target.numpy(), 0
     for segment, kind in zip(segments, kinds, strict=True):
         coupling = _offsite_coupling(config.basis, segment.first, segment.second, dtype)
-        windows, (a, b) = _windows(blocks.offsite, kind.size), kind.shape
+        a, b = kind.shape
         for start in range(segment.start, segment.stop, _columns(kind.size)):
             stop = min(start + _columns(kind.size), segment.stop)
             middle = stop - int(np.count_nonzero(turned[start:stop]))
-            as_stored = windows[begin[start:middle]].reshape(-1, a, b).transpose(1, 2, 0)
-            transposed = windows[begin[middle:stop]].reshape(-1, b, a).transpose(2, 1, 0)
+            as_stored = _gathered(blocks.offsite, begin[start:middle], kind.size).reshape(-1, a, b).transpose(1, 2, 0)
+            transposed = _gathered(blocks.offsite, begin[middle:stop], kind.size).reshape(-1, b, a).transpose(2, 1, 0)
             packed = flat[place : place + (stop - start) * kind.size].reshape(-1, kind.size)
             _couple([as_stored, transposed], coupling, packed)
             place += packed.size
@@ -243,7 +242,7 @@ def _couple(blocks: Sequence[np.ndarray], coupling: _Coupling, packed: np.ndarra
         table[..., place : place + part.shape[-1]] = part
         place += part.shape[-1]
     rows = torch.from_numpy(table.reshape(-1, table.shape[-1]))
-    product = embedding_bag(coupling.element, rows, coupling.start, mode="sum", per_sample_weights=coupling.value)
+    product = torch.embedding_bag(rows, coupling.element, coupling.start, mode=0, per_sample_weights=coupling.value)[0]  # 0: sum
     turned = table.reshape(-1)[: packed.size].reshape(packed.shape)  # the table has served; the caches hold it
     np.multiply(product.numpy()[:, :count], packed.dtype.type(1), out=turned.T)  # reads along rows; a copy is half as fast
     packed[:] = turned
@@ -254,9 +253,10 @@ def _columns(size: int) -> int:
     return max(LANES, min(COLUMNS, CHUNK // size) // LANES * LANES)
 
 
-def _windows(flat: np.ndarray, size: int) -> np.ndarray:
-    """View of all runs of `size` elements, by their first one."""
-    return np.ndarray((max(len(flat) - size + 1, 0), size), flat.dtype, flat, strides=2 * flat.strides)
+def _gathered(flat: np.ndarray, begin: np.ndarray, size: int) -> np.ndarray:
+    """The runs of `size` elements that begin there: [n, size]. Each is copied as one item, which is twice as fast as by elements."""
+    items = np.ndarray(max(len(flat) - size + 1, 0), np.dtype((np.void, size * flat.itemsize)), flat, strides=flat.strides)
+    return items[begin].view(flat.dtype).reshape(-1, size)
 
 
 @cache

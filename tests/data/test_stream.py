@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -90,6 +91,43 @@ def test_memory_is_used_again_only_when_its_batch_is_gone(corpus: Corpus) -> Non
             kept.append(batch.offsite_target[:50])  # a view keeps it, too
             sums.append(kept[-1].clone())
     assert all(torch.equal(a, b) for a, b in zip(kept, sums, strict=True))
+
+
+def at_hand(path: Path) -> bool:
+    """Whether the first sample of a shard is in the page cache."""
+    with path.open("rb") as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(4096)], 512, os.RWF_NOWAIT) == 4096
+        except BlockingIOError:
+            return False
+
+
+def test_the_disk_fetches_samples_before_their_batch_is_made(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset")
+    path = dataset.folder / dataset.shards[dataset.shard[0]].name
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if at_hand(path):
+        pytest.skip("files here are always in memory")
+    BatchMaker(ShardReader(dataset), EXACT).announced([0])
+    patience = time.monotonic() + 10
+    while not at_hand(path):
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+
+
+def test_batches_are_announced_one_by_one_ahead_of_their_use(corpus: Corpus) -> None:
+    announced: list[Sequence[int]] = []
+
+    class Noted(BatchMaker):
+        def announced(self, samples: Sequence[int]) -> Sequence[int]:
+            announced.append(samples)
+            return super().announced(samples)
+
+    batches = Stream(Noted(corpus, EXACT), 0, 1, 2).batches([n] for n in range(20))
+    for number, _ in enumerate(batches):
+        assert announced == [[n] for n in range(min(number + 4, 20))]
 
 
 @dataclass(frozen=True)
