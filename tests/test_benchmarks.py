@@ -54,6 +54,13 @@ def test_flops_counts_both_configs() -> None:
 
 
 @pytest.mark.slow
+def test_a_pass_of_a_flow_is_compared_with_regression() -> None:
+    rows = figures("flow_cost.py")["rows"]
+    assert [(row["config"], row["atoms"]) for row in rows] == [(name, n) for name in ("water_flow", "qhflow2_s") for n in (3, 6)]
+    assert all(row["flow_to_regression"] > 0 and row["flow_to_plain"] > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_settings_trains_every_variant() -> None:
     rows = figures("settings.py")["rows"]
     assert rows[0]["variant"] == "reference" and len(rows) == 5
