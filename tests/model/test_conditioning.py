@@ -88,6 +88,11 @@ def test_a_sample_turns_with_the_molecule_and_the_draw(model: Helm) -> None:
     assert relative(other - second, first) > 1e-3  # the comparison would notice a model that ignores its start
 
 
+def test_a_sample_is_hermitian_to_the_last_bit(model: Helm) -> None:
+    (matrix,) = predicted(model, [sample(0)])
+    assert (matrix == matrix.T).all() and np.count_nonzero(matrix) > 0.9 * matrix.size
+
+
 def test_a_sample_permutes_with_the_atoms(model: Helm) -> None:
     order, before = np.array([3, 0, 4, 2, 1]), sample(0)
     offsets = layout.ao_offsets("def2-svp", NUMBERS)
