@@ -1,0 +1,236 @@
+"""Does the exact exchange symmetry of like pairs cost accuracy? Against the mean of both directions, same steps, three seeds.
+
+The pair tower of this package is built from features that are even or odd when the two atoms of a pair change places. The tower
+that it is compared with, below, is built from directed features: maps that respect turns about the edge alone, of the states of
+first and second atom side by side, as in the paper (HELM, arXiv:2510.00224); pairs of one element are evaluated in both directions and the
+mean of the block and the other's transpose is kept. Trunk, on-site head, data and steps are the same. Sets: as benchmarks/settings.py.
+Operations are those of one step on a synthetic molecule of 40 atoms, without recomputation.
+
+    python benchmarks/exchange.py [--quick] [--sets quickstart water] [--seeds 0 1 2]
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from settings import SETS
+from synthetic import Step
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from helm_scale import build
+from helm_scale.basis import layout, packing
+from helm_scale.batch import GraphBatch, PairChunk, Segment
+from helm_scale.config import ModelConfig, PretrainConfig, load
+from helm_scale.irreps.so2 import so2_layout
+from helm_scale.irreps.wigner import edge_frames
+from helm_scale.model import helm
+from helm_scale.model.conditioning import FlowPoint
+from helm_scale.model.equivariant import DegreeNorm, FeedForward
+from helm_scale.model.heads import BlockHead
+from helm_scale.model.radial import GaussianBasis, RadialMLP, envelope
+from helm_scale.model.trunk import NUM_ELEMENTS
+
+SYMMETRIC = helm.PairHalf
+VARIANTS = {"mean of both directions": 1, "exact, half as many channels of each parity": 1, "exact, as many channels of each parity": 2}
+
+
+class DirectedLinear(nn.Module):
+    """SO(2)-equivariant map of [P, n, C_in] per order m, rows of +m (U) before those of -m (V): U' = A U - B V, V' = A V + B U."""
+
+    def __init__(self, lmax: int, channels_in: int, channels_out: int, extra: int = 0) -> None:
+        super().__init__()
+        self.channels_out, self.split_zero = channels_out, ((lmax + 1) * channels_out, extra)
+        self.zero = nn.Linear((lmax + 1) * channels_in, sum(self.split_zero))
+        both = [(n * channels_out, n * channels_in) for n in range(lmax, 0, -1)]
+        self.same, self.crossed = (
+            nn.ParameterList(nn.Parameter(torch.empty(shape).uniform_(-((2 * shape[1]) ** -0.5), (2 * shape[1]) ** -0.5)) for shape in both)
+            for _ in range(2)
+        )
+
+    def forward(self, orders: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """The same with C_out, and extra invariants [P, extra]."""
+        zero, extra = self.zero(orders[0].flatten(1)).split(self.split_zero, dim=1)
+        found = [zero]
+        for piece, same, crossed in zip(orders[1:], self.same, self.crossed, strict=True):
+            block = torch.cat([torch.cat([same, -crossed], dim=1), torch.cat([crossed, same], dim=1)])
+            found.append(piece.flatten(1) @ block.T)
+        return [one.unflatten(1, (-1, self.channels_out)) for one in found], extra
+
+
+class DirectedOperator(nn.Module):
+    """F(a_i, a_j, s_ij): radial weights, directed map, gate, directed map."""
+
+    def __init__(self, config: ModelConfig, scalars: int) -> None:
+        super().__init__()
+        self.lmax, self.hidden = config.lmax, config.hidden_channels
+        self.sizes = [config.lmax + 1, *(2 * n for n in range(config.lmax, 0, -1))]
+        self.degrees = [config.lmax + 1, *range(config.lmax, 0, -1)]
+        self.radial = RadialMLP(scalars, config.edge_channels, sum(self.degrees) * 2 * config.channels)
+        self.first = DirectedLinear(config.lmax, 2 * config.channels, self.hidden, extra=config.lmax * self.hidden)
+        self.second = DirectedLinear(config.lmax, self.hidden, config.channels)
+        kept, turned = range(0, config.lmax + 1, 2), range(1, config.lmax + 1, 2)
+        self.zero_degrees = [*kept, *turned]  # the rows of order 0 as the frame has them
+
+    def forward(self, ends_PRC: Tensor, scalars_PS: Tensor) -> Tensor:
+        """States of both atoms side by side [P, R, 2C] -> [P, R, C]."""
+        weights = self.radial(scalars_PS).unflatten(1, (-1, ends_PRC.shape[2])).split(self.degrees, dim=1)
+        pieces = ends_PRC.split(self.sizes, dim=1)
+        weighted = [pieces[0] * weights[0], *(_twice(piece, w) for piece, w in zip(pieces[1:], weights[1:], strict=True))]
+        (zero, *rest), gates = self.first(weighted)
+        gate = torch.sigmoid(gates).unflatten(1, (self.lmax, self.hidden))
+        scalar, others = zero.split([1, self.lmax], dim=1)
+        gated = [torch.cat([nn.functional.silu(scalar), others * gate[:, [degree - 1 for degree in self.zero_degrees[1:]]]], dim=1)]
+        gated += [_twice(piece, gate[:, m - 1 :]) for m, piece in enumerate(rest, start=1)]
+        return torch.cat(self.second(gated)[0], dim=1)
+
+
+def _twice(piece: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the U and the V half of a piece [P, 2n, C] by the same factor [P, n, C]."""
+    return (piece.unflatten(1, (2, -1)) * factor.unsqueeze(1)).flatten(1, 2)
+
+
+class DirectedLayer(nn.Module):
+    """z <- z + norm(F'(y_i, y_j, s_ij)), then z <- z + FFN'(norm(z))."""
+
+    def __init__(self, config: ModelConfig, scalars: int, degrees: Tensor) -> None:
+        super().__init__()
+        self.operator = DirectedOperator(config, scalars)
+        self.norm_operator, self.norm_update = (DegreeNorm(degrees, config.channels) for _ in range(2))
+        self.update = FeedForward(degrees, config.channels, config.hidden_channels)
+
+    def forward(self, z_PRC: Tensor, ends_PRC: Tensor, scalars_PS: Tensor) -> Tensor:
+        """Update pair states."""
+        z_PRC = z_PRC + self.norm_operator(self.operator(ends_PRC, scalars_PS))
+        return z_PRC + self.update(self.norm_update(z_PRC))
+
+
+class DirectedTower(nn.Module):
+    """States [P, K, C] of ordered pairs."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.lmax, self.channels = config.lmax, config.channels
+        rows, _ = so2_layout(config.lmax, config.lmax).even
+        degrees = rows.double().sqrt().floor().long()
+        self.source, self.target = (nn.Embedding(NUM_ELEMENTS, config.channels) for _ in range(2))
+        self.basis = GaussianBasis(config.pair_cutoff, config.radial_functions)
+        width = 2 * config.channels + config.radial_functions
+        self.start = RadialMLP(width, config.edge_channels, (config.lmax + 1) * config.channels)
+        self.layers = nn.ModuleList(DirectedLayer(config, width, degrees) for _ in range(config.pair_layers))
+        self.norm = DegreeNorm(degrees, config.channels)
+
+    def forward(self, states: list[Tensor], batch: GraphBatch, pair_index: Tensor) -> Tensor:
+        """Pair features in the molecule's frame."""
+        first, second = pair_index
+        vector = batch.positions[second] - batch.positions[first]
+        frame, _ = edge_frames(vector, self.lmax, self.lmax, states[0].dtype)
+        gaussians = self.basis(vector.norm(dim=-1)).to(frame)
+        scalars = torch.cat([self.source(batch.atomic_numbers[first]), gaussians, self.target(batch.atomic_numbers[second])], dim=1)
+        read = [torch.bmm(frame, torch.cat([y[first], y[second]], dim=2)) for y in states]
+        z = self.start(scalars).unflatten(1, (-1, self.channels))
+        z = torch.cat([z, z.new_zeros(len(z), frame.shape[1] - z.shape[1], self.channels)], dim=1)
+        for number, layer in enumerate(self.layers):
+            z = layer(z, read[min(number, len(read) - 1)], scalars)
+        return torch.bmm(frame.mT, self.norm(z))
+
+
+class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
+    """Takes the place of PairHalf: one direction of unlike pairs, the mean of both of like ones."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.tower = DirectedTower(config)
+        self.head = BlockHead(config.lmax, config.channels, layout.head_multiplicities(config.basis, onsite=False))
+
+    def _blocks(self, states_YNKC: Tensor, scale: Tensor, batch: GraphBatch, chunk: PairChunk, point: FlowPoint | None) -> Tensor:
+        index = batch.pair_index[:, chunk.start : chunk.stop]
+        like = [s for s in chunk.segments if s.first == s.second]
+        segments, start = list(chunk.segments), index.shape[1]
+        for s in like:
+            segments.append(Segment(s.first, s.second, start, start + s.stop - s.start))
+            start = segments[-1].stop
+        ordered = torch.cat([index, *(index[:, s.start : s.stop].flip(0) for s in like)], dim=1)
+        blocks = self.head(self.tower(list(states_YNKC.unbind()), batch, ordered), segments, self._layout)
+        mirrored = dict(zip((s.first for s in like), blocks[len(chunk.segments) :], strict=False))
+        distance = (batch.positions[index[1]] - batch.positions[index[0]]).norm(dim=-1)
+        smooth = (envelope(distance, self.cutoff) * scale).to(states_YNKC)
+        parts = []
+        for s, block in zip(chunk.segments, blocks, strict=False):
+            if s.first == s.second:
+                kind = self._layout(s)
+                transposed = packing.unpack(mirrored[s.first].double(), kind).mT
+                block = (block + packing.pack(transposed, kind).to(block)) / 2
+            parts.append((block * smooth[s.start : s.stop, None]).flatten())
+        return torch.cat(parts or [blocks[0].flatten()])
+
+
+def arguments_of(name: str, variant: str, seed: int, quick: bool) -> list[str]:
+    """Command line of one training run; its validation is the test split, once, at the end."""
+    file, data, steps = SETS[name]
+    steps = 4 if quick else steps
+    out = Path("runs/exchange-quick" if quick else "runs/exchange") / name / f"{list(VARIANTS).index(variant)}-{seed}"
+    training = ["--training.steps", str(steps), "--training.warmup_steps", str(steps // 10), "--training.seed", str(seed)]
+    once = ["--execution.validate_every", str(steps), "--execution.checkpoint_every", str(steps), "--execution.progress", "false"]
+    width = ["--model.pair_width", str(VARIANTS[variant])]
+    return ["--config", file, "--data.path", data, "--data.validation_split", "test", "--out", str(out), *width, *training, *once]
+
+
+def take(variant: str) -> None:
+    """Have models built with the pairs of a variant."""
+    helm.PairHalf = DirectedPairs if variant.startswith("mean") else SYMMETRIC  # type: ignore[misc]
+
+
+def train(name: str, variant: str, seed: int, quick: bool) -> dict[str, float]:
+    """Test error after the last step, and seconds per step."""
+    take(variant)
+    config = load(PretrainConfig, arguments_of(name, variant, seed, quick))
+    start = time.perf_counter()
+    build.pretrain(config)
+    seconds = time.perf_counter() - start
+    last = json.loads((Path(config.out) / "metrics.jsonl").read_text().splitlines()[-1])
+    errors = {part: last[f"validation_h_mae{part}_ueh"] for part in ("", "_onsite", "_offsite")}
+    return {**{f"h_mae{part}_ueh": error for part, error in errors.items()}, "seconds_per_step": seconds / config.training.steps}
+
+
+def operations(name: str, variant: str) -> int:
+    """Operations of one step on a synthetic molecule of 40 atoms."""
+    take(variant)
+    step = Step(40, load(PretrainConfig, arguments_of(name, variant, 0, quick=False)).model)
+    step.model.set_memory(pair_chunk=0, recompute="none", message_chunk=1)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops())
+
+
+def main() -> None:
+    """All variants, seed by seed; the last line is one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="4 steps on the committed molecules, one seed")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for name in ["quickstart"] if arguments.quick else arguments.sets:
+        found: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
+        for seed in arguments.seeds[: 1 if arguments.quick else None]:
+            for variant, runs in found.items():
+                runs.append(train(name, variant, seed, arguments.quick))
+                print(f"{name}, seed {seed}, {variant}: {json.dumps(runs[-1])}", flush=True)
+        cost = {variant: operations(name, variant) for variant in VARIANTS}
+        for variant, runs in found.items():
+            each = {key: [run[key] for run in runs] for key in runs[0]}
+            of_mean = cost[variant] / cost["mean of both directions"]
+            rows.append({
+                "set": name, "variant": variant, **each, "mean_h_mae_ueh": statistics.mean(each["h_mae_ueh"]), "operations_of_mean": of_mean,
+            })  # fmt: skip
+    print(json.dumps({"benchmark": "exchange", "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
