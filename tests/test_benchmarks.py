@@ -61,6 +61,14 @@ def test_a_pass_of_a_flow_is_compared_with_regression() -> None:
 
 
 @pytest.mark.slow
+def test_exchange_compares_two_exact_towers_with_a_mean() -> None:
+    rows = figures("exchange.py")["rows"]
+    assert [row["variant"][:5] for row in rows] == ["mean ", "exact", "exact"]
+    assert all(row["h_mae_onsite_ueh"][0] > 0 and row["h_mae_offsite_ueh"][0] > 0 for row in rows)
+    assert rows[1]["operations_of_mean"] < rows[2]["operations_of_mean"]
+
+
+@pytest.mark.slow
 def test_settings_trains_every_variant() -> None:
     rows = figures("settings.py")["rows"]
     assert rows[0]["variant"] == "reference" and len(rows) == 5
