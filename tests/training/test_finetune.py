@@ -155,6 +155,14 @@ def test_the_linear_fit_finds_what_is_linear_and_shrinks_what_is_noise() -> None
     assert float((wide @ fitted).square().mean()) < 0.3 * float(noise.square().mean())
 
 
+def test_the_linear_fit_does_not_depend_on_the_scales_of_features() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, counts = (torch.randn(30, 40, generator=rng, dtype=torch.float64) for _ in range(2))
+    target, scale = torch.randn(30, generator=rng, dtype=torch.float64), 10 ** torch.rand(40, generator=rng, dtype=torch.float64)
+    plain, scaled = (finetune_probe.ridge(x * factor, target, counts[:, :2])[0] * factor for factor in (torch.ones_like(scale), scale))
+    assert (scaled - plain).abs().max() < 0.01 * plain.abs().max()
+
+
 def test_the_linear_fit_is_the_optimum_that_steps_approach() -> None:
     run = started("frozen", settings())
     alone = finetune.errors(run, run.labels.train).mae
