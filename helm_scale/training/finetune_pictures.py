@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from helm_scale.training.finetune import Run, parity
 
@@ -37,7 +38,12 @@ def draw_curves(path: Path, curves: Mapping[tuple[str, str], Sequence[tuple[int,
                 size, mean, half = np.array(points).T
                 axes.errorbar(size, mean, yerr=np.nan_to_num(half), color=COLOURS.get(mode, OTHERS), label=mode, marker="o", capsize=3)
         axes.set(xscale="log", yscale="log", xlabel="training molecules", title=test)
-        axes.grid(True, which="both", alpha=0.2)
+        axes.set_xticks(sorted({size for points in curves.values() for size, _, _ in points}))
+        axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.grid(True, alpha=0.2)
     figure.axes[0].set_ylabel("energy MAE, meV")
     figure.axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=140)
