@@ -36,7 +36,13 @@ from helm_scale.model.radial import GaussianBasis, RadialMLP, envelope
 from helm_scale.model.trunk import NUM_ELEMENTS
 
 SYMMETRIC = helm.PairHalf
-VARIANTS = {"mean of both directions": 1, "exact, half as many channels of each parity": 1, "exact, as many channels of each parity": 2}
+WIDER = {"quickstart": 24, "water": 64}  # hidden channels that bring the exact tower to the operations of the mean
+VARIANTS = {
+    "mean of both directions": 1,
+    "exact, half as many channels of each parity": 1,
+    "exact, half as many channels, wider inside": 1,
+    "exact, as many channels of each parity": 2,
+}
 
 
 class DirectedLinear(nn.Module):
@@ -173,10 +179,11 @@ def arguments_of(name: str, variant: str, seed: int, quick: bool) -> list[str]:
     """Command line of one training run; its validation is the test split, once, at the end."""
     file, data, steps = SETS[name]
     steps = 4 if quick else steps
-    out = Path("runs/exchange-quick" if quick else "runs/exchange") / name / f"{list(VARIANTS).index(variant)}-{seed}"
+    out = Path("runs/exchange-quick" if quick else "runs/exchange") / name / f"{variant.replace(',', '').replace(' ', '-')}-{seed}"
     training = ["--training.steps", str(steps), "--training.warmup_steps", str(steps // 10), "--training.seed", str(seed)]
     once = ["--execution.validate_every", str(steps), "--execution.checkpoint_every", str(steps), "--execution.progress", "false"]
     width = ["--model.pair_width", str(VARIANTS[variant])]
+    width += ["--model.hidden_channels", str(WIDER[name])] if variant.endswith("wider inside") else []
     return ["--config", file, "--data.path", data, "--data.validation_split", "test", "--out", str(out), *width, *training, *once]
 
 
