@@ -6,15 +6,16 @@ dataset larger than memory finds them, then again from the page cache:
 
     plain        Python's tarfile, the bytes of every member
     webdataset   webdataset.WebDataset(...).decode(), every array of every sample; in process, and in two DataLoader processes
-    stream       this package: read in plan order, checked, coupled to irreps, collated; in process, and in two processes
-    consumer     as stream in two processes, but blocks travel as read and are coupled by the process that takes the batches
+    stream       this package: read in plan order, checked, collated, blocks joined; in process, and in two processes
+    coupled      the same in two processes, and this process couples the blocks to irreps on a CPU core, which in training is
+                 the work of the device that trains
 
 Every measurement is the best of its repeats; MB per CPU second, all processes together, stand beside, for machines that do
 other work, too. Stages, on one core and from the page cache, say where the time of one process goes: its reading alone, with
-the CRC-32, with tar, JSON and npz, with coupling and collation. Memory: peak of all processes for a dataset and for one four
+the CRC-32, with tar, JSON and npz, with collation, with coupling. Memory: peak of all processes for a dataset and for one four
 times as large.
 
-    python benchmarks/streaming.py [--quick] [--megabytes 800] [--folder runs/streaming]
+    python benchmarks/streaming.py [--quick] [--megabytes 3200] [--folder runs/streaming]
 """
 
 import argparse
@@ -42,13 +43,11 @@ from helm_scale.basis.layout import ao_offsets
 from helm_scale.batch import Method, Molecule
 from helm_scale.config import ModelConfig
 from helm_scale.data.cache import LocalShards
-from helm_scale.data.collate import collate_stored
 from helm_scale.data.manifest import Manifest
 from helm_scale.data.order import Row
 from helm_scale.data.plan import StepPlan
 from helm_scale.data.shards import ShardReader, ShardWriter
 from helm_scale.data.stream import BatchMaker, Stream
-from helm_scale.data.workers import in_processes
 
 METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-9, "none", "random numbers")
 CONFIG = ModelConfig(parity="full", pair_cutoff=100.0)
@@ -117,39 +116,10 @@ def bins(dataset: Manifest, batch: int) -> Iterator[list[int]]:
     return (plan.samples_of(step) for step in range(len(dataset) // batch))
 
 
-def stream(dataset: Manifest, batch: int, workers: int) -> int:
+def stream(dataset: Manifest, batch: int, workers: int, coupled: bool = False) -> int:
     """This package."""
     found = Stream(BatchMaker(ShardReader(dataset), CONFIG), 0, 1, workers).batches(bins(dataset, batch))
-    return sum(one.num_molecules for one in found)
-
-
-@dataclasses.dataclass(frozen=True)
-class Raw:
-    """The bytes of one batch's samples, as they were read."""
-
-    content: torch.Tensor
-
-
-def coupled_by_the_consumer(dataset: Manifest, batch: int, workers: int) -> int:
-    """Worker processes read and check; this process couples and collates."""
-    reader, tasks = ShardReader(dataset), list(bins(dataset, batch))
-
-    def read(samples: list[int], empty: Callable[..., torch.Tensor]) -> Raw:
-        content = empty(sum(reader.size(i) for i in samples), torch.uint8)
-        memory, place = memoryview(content.numpy()), 0
-        for index in samples:
-            reader.stored(index, memory[place : place + reader.size(index)])
-            place += reader.size(index)
-        return Raw(content)
-
-    count = 0
-    for samples, raw in zip(tasks, in_processes(read, tasks, workers, 2), strict=True):
-        memory, place, stored = memoryview(raw.content.numpy()), 0, []
-        for index in samples:
-            stored.append(reader.parsed(index, memory[place : place + reader.size(index)]))
-            place += reader.size(index)
-        count += collate_stored(stored, CONFIG).num_molecules
-    return count
+    return sum((one.to("cpu") if coupled else one).num_molecules for one in found)
 
 
 def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
@@ -173,6 +143,7 @@ def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
         "checked": lambda samples: [crc32(read(index)) for index in samples],
         "parsed": lambda samples: [reader.stored(index, memory) for index in samples],
         "collated": lambda samples: make(samples, used_again),
+        "coupled": lambda samples: make(samples, used_again).batch.to("cpu"),
     }
     megabytes, found = sum(int(dataset.size[i]) for samples in tasks for i in samples) / 1e6, dict.fromkeys(work, 0.0)
     for name in [*work] * (repeats + 1):
@@ -192,11 +163,11 @@ def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, 
         "webdataset_2": lambda: plain_webdataset(dataset, 2),
         "stream": lambda: stream(dataset, batch, 0),
         "stream_2": lambda: stream(dataset, batch, 2),
-        "consumer_2": lambda: coupled_by_the_consumer(dataset, batch, 2),
+        "coupled_2": lambda: stream(dataset, batch, 2, coupled=True),
     }
     best: dict[str, dict[str, float]] = {}
     least: dict[str, float] = {}
-    stream(dataset, batch, 0)  # makes the coupling tables, which every later batch shares
+    stream(dataset, batch, 0, coupled=True)  # makes the coupling tables, which every later batch shares
     for state in ["cold", "warm"] * repeats:
         for name, way in ways.items():
             if state == "cold":
@@ -234,7 +205,7 @@ def main() -> None:
     """Measure all sizes; the last line is one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="little data, one repeat, no 32 MB samples")
-    parser.add_argument("--megabytes", type=float, default=800.0, help="size of each dataset; a quarter of it for 0.1 MB")
+    parser.add_argument("--megabytes", type=float, default=3200.0, help="size of each dataset; a quarter of it for 0.1 MB")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("runs/streaming"), help="where the data goes; removed afterwards")
     arguments = parser.parse_args()
@@ -257,8 +228,9 @@ def main() -> None:
             print(f"{name:7s} work: " + ", ".join(f"{way} {rate:.0f}" for way, rate in work.items()) + " MB per CPU s", flush=True)
             each = ", ".join(f"{stage} {rate:.0f}" for stage, rate in rows[name]["stages_mb_per_cpu_s"].items())
             print(f"{name:7s} one process: {each} MB per CPU s", flush=True)
-        write(arguments.folder / "large", KINDS["4 MB"][0], 4 * max(arguments.megabytes / 4, 64))
-        write(arguments.folder / "small", KINDS["4 MB"][0], max(arguments.megabytes / 4, 64))
+        size = 64.0 if arguments.quick else 200.0
+        write(arguments.folder / "large", KINDS["4 MB"][0], 4 * size)
+        write(arguments.folder / "small", KINDS["4 MB"][0], size)
         memory = {label: peak_megabytes(arguments.folder / folder) for label, folder in (("one", "small"), ("four_times", "large"))}
     finally:
         shutil.rmtree(arguments.folder, ignore_errors=True)

@@ -4,7 +4,9 @@ Axes: N atoms of all molecules of a batch, B molecules, E message edges, P unord
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from types import UnionType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -83,6 +85,13 @@ class PairChunk:
     flat: slice
 
 
+class Labels(Protocol):
+    """Blocks of matrices (data/targets.py)."""
+
+    def coupled(self, batch: "GraphBatch") -> dict[str, Any]:
+        """Fields of the batch that they become, by name."""
+
+
 @dataclass(frozen=True)
 class GraphBatch:
     """Several molecules as one graph.
@@ -102,6 +111,7 @@ class GraphBatch:
         onsite_overlap, offsite_overlap: packed irreps of S, laid out as the targets, where a setting asks for them.
         onsite_baseline_hamiltonian, offsite_baseline_hamiltonian: the same of H0, Hartree.
         draw: number of the random draws for this batch (the step in training); with the keys it fixes them.
+        blocks: labels as samples hold them, which `to` couples to irreps: processes that read leave that to the device.
         copies: how many processes hold this batch and share its edges and pairs; sums over atoms or molecules are divided by it.
     """
 
@@ -127,6 +137,7 @@ class GraphBatch:
     onsite_baseline_hamiltonian: Tensor | None = None
     offsite_baseline_hamiltonian: Tensor | None = None
     draw: int = 0
+    blocks: Labels | None = None
 
     @property
     def num_molecules(self) -> int:
@@ -155,6 +166,15 @@ class GraphBatch:
         return PairChunk(start, stop, cut, slice(place, place + sum((s.stop - s.start) * size_of(s) for s in cut)))
 
     def to(self, device: torch.device | str) -> "GraphBatch":
-        """Copy with every tensor on the device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        return replace(self, **moved)
+        """Copy with every tensor on the device, labels coupled to irreps there."""
+        moved: GraphBatch = with_leaves(self, lambda tensor: tensor.to(device))
+        return moved if moved.blocks is None else replace(moved, blocks=None, **moved.blocks.coupled(moved))
+
+
+def with_leaves(value: Any, change: Callable[[Any], Any], leaves: type | UnionType = Tensor) -> Any:
+    """A dataclass with changed leaves, at any depth; everything else as it is."""
+    if isinstance(value, leaves):
+        return change(value)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return replace(value, **{f.name: with_leaves(getattr(value, f.name), change, leaves) for f in fields(value)})

@@ -138,4 +138,5 @@ def _fitted_reference(model: Helm, batches: Iterator[GraphBatch]) -> tuple[torch
     from helm_scale.objective.references import fit_hamiltonian_reference
 
     rows, width = model.reference.shape
-    return fit_hamiltonian_reference(batches, model.config.basis, model.config.parity, rows, width)
+    coupled = (batch.to("cpu") for batch in batches)
+    return fit_hamiltonian_reference(coupled, model.config.basis, model.config.parity, rows, width)

@@ -85,15 +85,19 @@ class Stored:
         """Names of the labels that the sample has."""
         return tuple(name for name in LABELS if name in self.matrices or getattr(self.molecule, name) is not None)
 
+    def check_finite(self) -> None:
+        """Raise ValueError naming the matrix that holds NaN or infinity."""
+        for matrix, parts in self.matrices.items():
+            for name, values in parts.items():
+                check_finite(f"{self.where}: {matrix}_{name}", values)
+
     def dense(self) -> Molecule:
         """The molecule with its matrices, symmetric to the last bit.
 
         Raises:
             ValueError: a matrix holds NaN or infinity.
         """
-        for matrix, parts in self.matrices.items():
-            for name, values in parts.items():
-                check_finite(f"{self.where}: {matrix}_{name}", values)
+        self.check_finite()
         dense: dict[str, Any] = {name: decode_matrix(parts, self.offsets) for name, parts in self.matrices.items()}
         return replace(self.molecule, **dense)
 

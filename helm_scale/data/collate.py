@@ -1,12 +1,10 @@
-"""Molecules -> GraphBatch: one graph, pairs sorted by element pair, labels coupled to packed irreps.
+"""Molecules -> GraphBatch: one graph, pairs sorted by element pair, labels as blocks or coupled to packed irreps.
 
 Axes: N atoms of all molecules, E message edges, P unordered pairs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor
 from helm_scale.basis import elements
 from helm_scale.batch import GraphBatch, Molecule, Segment
 from helm_scale.config import ModelConfig
-from helm_scale.data import codec, graph, targets
+from helm_scale.data import blocks, codec, graph
 
 
 def collate(molecules: Sequence[Molecule], config: ModelConfig, matrices: Sequence[str] = ()) -> GraphBatch:
@@ -28,96 +26,65 @@ def collate(molecules: Sequence[Molecule], config: ModelConfig, matrices: Sequen
             missing matrix, or exact exchange in on-site blocks under parity "semilocal"; each names the molecule.
     """
     labelled = all(m.hamiltonian is not None for m in molecules)
-    cut = (lambda: targets.dense_blocks(molecules, config)) if labelled else None
-    more = {name: partial(targets.dense_matrix, molecules, name, config) for name in (*config.conditions, *matrices)}
-    return _collate(molecules, cut, config, targets.new_tensor, more)
+    wanted = (*(["hamiltonian"] if labelled else []), *config.conditions, *matrices)
+    batch = _graph(molecules, config)
+    cut = {name: blocks.dense_blocks(molecules, name, config) for name in wanted}
+    return blocks.labelled(batch, config, cut).to("cpu") if wanted else batch
 
 
 def collate_stored(
-    samples: Sequence[codec.Stored],
-    config: ModelConfig,
-    empty: targets.Empty = targets.new_tensor,
-    scratch: targets.Empty = targets.new_tensor,
-    matrices: Sequence[str] = (),
+    samples: Sequence[codec.Stored], config: ModelConfig, empty: blocks.Empty = blocks.new_tensor, matrices: Sequence[str] = ()
 ) -> GraphBatch:
-    """Join samples as shards hold them, each with a Hamiltonian; off-site targets are of the model's dtype.
+    """Join samples as shards hold them, each with a Hamiltonian; labels stay blocks, off-site ones of the model's dtype.
 
     Args:
-        empty: makes the flat tensors of the targets. scratch: makes flat tensors that are needed in between.
-        matrices: as `collate`.
+        empty: makes the flat tensors of the blocks. matrices: as `collate`.
     Raises:
         ValueError: as `collate`.
     """
-    more = {name: partial(targets.stored_matrix, samples, name, config, scratch) for name in (*config.conditions, *matrices)}
-    return _collate([s.molecule for s in samples], lambda: targets.stored_blocks(samples, config, scratch), config, empty, more)
+    batch = _graph([sample.molecule for sample in samples], config)
+    cut = {name: blocks.stored_blocks(samples, name, config, empty) for name in ("hamiltonian", *config.conditions, *matrices)}
+    return blocks.labelled(batch, config, cut)
 
 
-def _collate(
-    molecules: Sequence[Molecule],
-    cut: Callable[[], targets.Blocks] | None,
-    config: ModelConfig,
-    empty: targets.Empty,
-    more: Mapping[str, Callable[[], targets.Blocks]],
-) -> GraphBatch:
-    distances = [_checked(molecule, config) for molecule in molecules]
-    sizes = [len(m.atomic_numbers) for m in molecules]
+def _graph(molecules: Sequence[Molecule], config: ModelConfig) -> GraphBatch:
+    """The batch without matrices."""
+    for molecule in molecules:
+        _check(molecule, config)
+    keys, sizes = tuple(m.key for m in molecules), [len(m.atomic_numbers) for m in molecules]
     numbers = np.concatenate([m.atomic_numbers for m in molecules] or [np.zeros(0)]).astype(np.int64)
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    each = zip(distances, molecules, strict=True)
-    pairs = _join([graph.unordered_pairs(distance, m.atomic_numbers, config.pair_cutoff) for distance, m in each], starts)
+    positions = np.concatenate([m.positions for m in molecules] or [np.zeros((0, 3))])
+    index, distance = graph.atom_pairs(keys, sizes, positions)
+    pairs = graph.by_element(index[:, distance < config.pair_cutoff], numbers)
     pairs = pairs[:, np.lexsort((pairs[0] > pairs[1], numbers[pairs[1]], numbers[pairs[0]]))]
-    pair_segments = _segments(np.stack([numbers[pairs[0]], numbers[pairs[1]]]))
     atom_order = np.argsort(numbers, kind="stable")
-    atom_segments = _segments(np.stack([numbers[atom_order], 0 * atom_order]))
-    labels: dict[str, Any] = {}
-    if cut is not None:
-        blocks = cut()
-        labels = {
-            "onsite_target": targets.onsite_target(blocks, atom_order, atom_segments, config, empty),
-            "offsite_target": targets.offsite_target(blocks, pairs, pair_segments, config, empty),
-            "matrix_elements": targets.matrix_elements(blocks, starts, pairs),
-        }
-    for name, make in more.items():
-        blocks = make()
-        labels[f"onsite_{name}"] = targets.onsite_target(blocks, atom_order, atom_segments, config, empty)
-        labels[f"offsite_{name}"] = targets.offsite_target(blocks, pairs, pair_segments, config, empty)
     return GraphBatch(
-        keys=tuple(m.key for m in molecules),
+        keys=keys,
         atomic_numbers=torch.from_numpy(numbers),
-        positions=torch.from_numpy(np.concatenate([m.positions for m in molecules] or [np.zeros((0, 3))])),
+        positions=torch.from_numpy(positions),
         molecule=torch.from_numpy(np.repeat(np.arange(len(molecules)), sizes)),
         charge=torch.tensor([m.charge for m in molecules], dtype=torch.int64),
         spin_multiplicity=torch.tensor([m.spin_multiplicity for m in molecules], dtype=torch.int64),
-        edge_index=torch.from_numpy(_join([graph.message_edges(distance, config.trunk_cutoff) for distance in distances], starts)),
+        edge_index=torch.from_numpy(index[:, distance < config.trunk_cutoff]),
         pair_index=torch.from_numpy(pairs),
-        pair_segments=pair_segments,
+        pair_segments=_segments(np.stack([numbers[pairs[0]], numbers[pairs[1]]])),
         atom_order=torch.from_numpy(atom_order),
-        atom_segments=atom_segments,
+        atom_segments=_segments(np.stack([numbers[atom_order], 0 * atom_order])),
         energy=_stack([m.energy for m in molecules], np.array),
         forces=_stack([m.forces for m in molecules], np.concatenate),
-        **labels,
     )
 
 
-def _checked(molecule: Molecule, config: ModelConfig) -> np.ndarray:
-    """Distances of the atoms of a molecule that the model can take."""
+def _check(molecule: Molecule, config: ModelConfig) -> None:
+    """Raise ValueError for a molecule that the model cannot take."""
     where = f"molecule '{molecule.key}'"
     elements.check_supported(config.basis, molecule.atomic_numbers, where)
-    distance = graph.distances(molecule.positions)
-    graph.check_geometry(molecule.key, distance)
     if abs(molecule.charge) > config.max_charge:
         raise ValueError(f"{where}: charge {molecule.charge:+d}, wanted at most model.max_charge = {config.max_charge}")
     if not 1 <= molecule.spin_multiplicity <= config.max_multiplicity:
         raise ValueError(
             f"{where}: multiplicity {molecule.spin_multiplicity}, wanted 1 to model.max_multiplicity = {config.max_multiplicity}"
         )
-    return distance
-
-
-def _join(indices: list[np.ndarray], starts: np.ndarray) -> np.ndarray:
-    """Concatenate [2, n] atom indices of molecules, shifted to their place in the batch."""
-    shifted = [index + start for index, start in zip(indices, starts[:-1], strict=True)]
-    return np.concatenate([np.zeros((2, 0), dtype=np.int64), *shifted], axis=1)
 
 
 def _segments(kinds: np.ndarray) -> tuple[Segment, ...]:

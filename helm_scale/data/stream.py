@@ -6,16 +6,14 @@ from itertools import tee
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from helm_scale.batch import GraphBatch
 from helm_scale.config import ModelConfig
 from helm_scale.data import codec
+from helm_scale.data.blocks import Empty, new_tensor
 from helm_scale.data.collate import collate_stored
 from helm_scale.data.plan import StepPlan
 from helm_scale.data.quarantine import Quarantine, Skipped
-from helm_scale.data.targets import Empty, new_tensor
 from helm_scale.data.workers import in_processes
 
 
@@ -34,30 +32,10 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A micro-batch, and the samples that it lacks."""
+    """A micro-batch, its labels still blocks, and the samples that it lacks."""
 
     batch: GraphBatch
     skipped: tuple[Skipped, ...]
-
-
-class _Reused:
-    """Memory that is used again by the next batch, and grows with the largest."""
-
-    def __init__(self) -> None:
-        self._memory, self._used = np.zeros(0, dtype=np.uint8), 0
-
-    def start(self, size: int) -> memoryview:
-        """All of it, at least so many bytes; what was handed out before is void."""
-        if size > len(self._memory):
-            self._memory = np.empty(size, dtype=np.uint8)
-        self._used = 0
-        return self._memory.data
-
-    def empty(self, count: int, dtype: torch.dtype) -> Tensor:
-        """An uninitialised flat tensor, behind those handed out since `start`."""
-        begin = -(-self._used // 8) * 8
-        self._used = begin + count * dtype.itemsize
-        return torch.from_numpy(self._memory[begin : self._used]).view(dtype)
 
 
 class BatchMaker:
@@ -68,8 +46,8 @@ class BatchMaker:
     """
 
     def __init__(self, reader: Reader, config: ModelConfig, skip: bool = False, matrices: Sequence[str] = ()) -> None:
-        self._reader, self._config, self._skip, self._matrices = reader, config, skip, matrices
-        self._read_into, self._scratch = _Reused(), _Reused()
+        self._config, self._reader, self._skip, self._matrices = config, reader, skip, matrices
+        self._memory = np.zeros(0, dtype=np.uint8)  # what samples are read into, as large as the largest batch
 
     def announced(self, samples: Sequence[int]) -> Sequence[int]:
         """The samples, which the disk begins to fetch: whoever makes their batch is still busy with the one before."""
@@ -84,8 +62,9 @@ class BatchMaker:
             ValueError: a sample that cannot be read (unless skipped) or collated.
         """
         sizes = [self._reader.size(index) for index in samples]
-        memory = self._read_into.start(sum(sizes))
-        stored, skipped, place = [], [], 0
+        if sum(sizes) > len(self._memory):
+            self._memory = np.empty(sum(sizes), dtype=np.uint8)
+        memory, stored, skipped, place = self._memory.data, [], [], 0
         for index, size in zip(samples, sizes, strict=True):
             try:
                 stored.append(self._reader.stored(index, memory[place : place + size]))
@@ -94,9 +73,7 @@ class BatchMaker:
                     raise
                 skipped.append(Skipped(index, str(error)))
             place += size
-        self._scratch.start(8 * sum(sizes))
-        batch = collate_stored(stored, self._config, empty, self._scratch.empty, self._matrices)
-        return Loaded(batch, tuple(skipped))
+        return Loaded(collate_stored(stored, self._config, empty, self._matrices), tuple(skipped))
 
 
 class Stream:
@@ -123,7 +100,7 @@ class Stream:
         return self.batches(bins[self._rank :: self._world_size])
 
     def batches(self, bins: Iterable[Sequence[int]], kept: int = 2) -> Iterator[GraphBatch]:
-        """Yield one batch per bin, in order; without the samples that are quarantined.
+        """Yield one batch per bin, in order; without the samples that are quarantined. Labels are coupled when a batch moves to a device.
 
         Args:
             kept: batches that the caller holds at a time.

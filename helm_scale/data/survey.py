@@ -97,12 +97,13 @@ def spread(dataset: Corpus, samples: np.ndarray, count: int) -> np.ndarray:
 
 def _counts(molecule: Molecule, config: ModelConfig, basis: str, width: int) -> np.ndarray:
     """Pairs of atoms, edges, pairs, numbers, padded numbers."""
-    numbers, distance = molecule.atomic_numbers, graph.distances(molecule.positions)
-    pairs = graph.unordered_pairs(distance, numbers, config.pair_cutoff)
+    numbers = molecule.atomic_numbers
+    index, distance = graph.atom_pairs([molecule.key], [len(numbers)], molecule.positions)
+    pairs = index[:, distance < config.pair_cutoff]
     sizes = np.array([nao(basis, int(z)) for z in numbers])
     onsite = sum(layout.onsite_layout(basis, int(z), config.parity).size for z in numbers)
     offsite = int((sizes[pairs[0]] * sizes[pairs[1]]).sum())
-    edges, atoms, kept = graph.message_edges(distance, config.trunk_cutoff).shape[1], len(numbers), pairs.shape[1]
+    edges, atoms, kept = int((distance < config.trunk_cutoff).sum()), len(numbers), pairs.shape[1]
     return np.array([atoms * (atoms - 1) // 2, edges, kept, onsite + offsite, (atoms + 2 * kept) * width**2])
 
 
@@ -119,7 +120,7 @@ def _far(molecule: Molecule, residual: np.ndarray, basis: str, cutoffs: Sequence
     size = np.abs(residual)
     absolute, square = (np.add.reduceat(np.add.reduceat(x, starts, axis=0), starts, axis=1) for x in (size, size**2))
     largest = np.maximum.reduceat(np.maximum.reduceat(size, starts, axis=0), starts, axis=1)
-    distance = graph.distances(molecule.positions)
+    distance = np.linalg.norm(molecule.positions[:, None] - molecule.positions, axis=-1)
     rows = []
     for cutoff in cutoffs:
         beyond = distance >= cutoff

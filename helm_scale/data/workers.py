@@ -12,7 +12,7 @@ import signal
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helm_scale.data.targets import Empty, new_tensor
+from helm_scale.batch import with_leaves
+from helm_scale.data.blocks import Empty, new_tensor
 
 AHEAD = 2  # tasks that a process has at a time
 ALIGNMENT = 64  # bytes
@@ -61,6 +62,9 @@ class _Placed:
     shape: tuple[int, ...]
 
 
+LEAVES = Tensor | np.ndarray | _Placed
+
+
 class _Arena:
     """Hands out tensors on a slot, one behind the other."""
 
@@ -83,15 +87,6 @@ class _Arena:
         if tensor.numel() and tensor.data_ptr() in self._offsets:
             return _Placed(self._offsets[tensor.data_ptr()], str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
         return tensor.numpy()
-
-
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A dataclass with changed tensors, at any depth; everything else as it is."""
-    if isinstance(value, Tensor | np.ndarray | _Placed):
-        return change(value)
-    if not is_dataclass(value) or isinstance(value, type):
-        return value
-    return replace(value, **{f.name: _mapped(getattr(value, f.name), change) for f in fields(value)})
 
 
 class _Worker:
@@ -132,9 +127,9 @@ class _Worker:
             self._free.extend([] if number is None else [number])
             raise made
         if number is None:
-            return _mapped(made, torch.from_numpy)
+            return with_leaves(made, torch.from_numpy, LEAVES)
         memory = np.frombuffer(self._slots[number].map(), dtype=np.uint8)
-        unpacked = _mapped(made, _on(memory))
+        unpacked = with_leaves(made, _on(memory), LEAVES)
         weakref.finalize(memory, self._free.append, number)
         return unpacked
 
@@ -201,6 +196,6 @@ def _serve(make: Make, slots: Sequence[Slot], connection: Connection, parent: in
             except (ValueError, OSError) as error:
                 connection.send(error)
                 continue
-            connection.send(_mapped(made, arena.pack if arena else Tensor.numpy))
+            connection.send(with_leaves(made, arena.pack if arena else Tensor.numpy, LEAVES))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return

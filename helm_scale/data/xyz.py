@@ -122,7 +122,7 @@ def _molecule(atoms: ase.Atoms, number: int, where: str) -> Molecule:
         raise ValueError(f"{where} ({key}): {listed} contradict each other; give one multiplicity (2S+1)")
     positions = atoms.get_positions().astype(np.float64)
     try:
-        graph.check_geometry(key, graph.distances(positions))
+        graph.atom_pairs([key], [len(positions)], positions)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     return Molecule(

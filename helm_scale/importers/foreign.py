@@ -95,7 +95,7 @@ def canonical(foreign: Foreign, method: Method) -> Molecule:
     where = f"molecule '{molecule.key}'"
     if molecule.spin_multiplicity != 1:
         raise ValueError(f"{where}: multiplicity {molecule.spin_multiplicity}; only closed shells have one Hamiltonian")
-    graph.check_geometry(molecule.key, graph.distances(molecule.positions))
+    graph.atom_pairs([molecule.key], [len(molecule.positions)], molecule.positions)
     elements.check_supported(method.basis, molecule.atomic_numbers, where)
     for z, shells in zip(molecule.atomic_numbers, foreign.shells, strict=True):
         if tuple(sorted(shells)) != shells_of(method.basis, int(z)):

@@ -75,7 +75,7 @@ def test_further_matrices_are_packed_as_targets_are_from_molecules_and_from_shar
     whole = dataclasses.replace(label, method=TZVPD, **{name: scale * label.hamiltonian for name, scale in scales.items()})
     asked = {"config": CONFIG.model_copy(update={"conditions": ("overlap",)}), "matrices": ("baseline_hamiltonian",)}
     dense = collate([whole, whole], **asked)
-    stored = collate_stored([codec.parse(codec.encode(whole), "here")] * 2, **asked)
+    stored = collate_stored([codec.parse(codec.encode(whole), "here")] * 2, **asked).to("cpu")
     for batch in (dense, stored):
         for name, scale in scales.items():
             for part in ("onsite", "offsite"):

@@ -103,6 +103,6 @@ def test_neighbours_are_those_of_the_training_graphs() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(7, 3)) * 4, rng.normal(size=(5, 3)) * 4
     got = loader.neighbours(torch.tensor(np.concatenate([first, second])), torch.tensor([0] * 7 + [1] * 5), 6.0)
-    edges = [graphs.message_edges(graphs.distances(positions), 6.0) for positions in (first, second)]
-    wanted = np.concatenate([edges[0], 7 + edges[1]], axis=1)
+    pairs, distance = graphs.atom_pairs(["first", "second"], [7, 5], np.concatenate([first, second]))
+    wanted = pairs[:, distance < 6.0]
     assert got.tolist() == wanted.tolist() and 0 < len(wanted.T) < 31
