@@ -3,29 +3,20 @@
 The pair tower of this package is built from features that are even or odd when the two atoms of a pair change places. The tower
 that it is compared with, below, is built from directed features: maps that respect turns about the edge alone, of the states of
 first and second atom side by side, as in the paper (HELM, arXiv:2510.00224); pairs of one element are evaluated in both directions and the
-mean of the block and the other's transpose is kept. Trunk, on-site head, data and steps are the same. Sets: as benchmarks/settings.py.
-Operations are those of one step on a synthetic molecule of 40 atoms, without recomputation.
+mean of the block and the other's transpose is kept. Trunk, on-site head, data and steps are the same (variants.py).
 
-    python benchmarks/exchange.py [--quick] [--sets quickstart water] [--seeds 0 1 2]
+    python benchmarks/exchange.py [--quick] [--sets quickstart water small] [--seeds 0 1 2]
 """
 
-import argparse
-import json
-import statistics
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from settings import SETS
-from synthetic import Step
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from variants import TASKS, asked, compare
 
-from helm_scale import build
 from helm_scale.basis import layout, packing
 from helm_scale.batch import GraphBatch, PairChunk, Segment
-from helm_scale.config import ModelConfig, PretrainConfig, load
+from helm_scale.config import ModelConfig
 from helm_scale.irreps.so2 import so2_layout
 from helm_scale.irreps.wigner import edge_frames
 from helm_scale.model import helm
@@ -36,7 +27,7 @@ from helm_scale.model.radial import GaussianBasis, RadialMLP, envelope
 from helm_scale.model.trunk import NUM_ELEMENTS
 
 SYMMETRIC = helm.PairHalf
-WIDER = {"quickstart": 24, "water": 64}  # hidden channels that bring the exact tower to the operations of the mean
+WIDER = {"quickstart": 24, "water": 64, "small": 24}  # hidden channels that bring the exact tower to the operations of the mean
 VARIANTS = {
     "mean of both directions": 1,
     "exact, half as many channels of each parity": 1,
@@ -175,16 +166,10 @@ class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
         return torch.cat(parts or [blocks[0].flatten()])
 
 
-def arguments_of(name: str, variant: str, seed: int, quick: bool) -> list[str]:
-    """Command line of one training run; its validation is the test split, once, at the end."""
-    file, data, steps = SETS[name]
-    steps = 4 if quick else steps
-    out = Path("runs/exchange-quick" if quick else "runs/exchange") / name / f"{variant.replace(',', '').replace(' ', '-')}-{seed}"
-    training = ["--training.steps", str(steps), "--training.warmup_steps", str(steps // 10), "--training.seed", str(seed)]
-    once = ["--execution.validate_every", str(steps), "--execution.checkpoint_every", str(steps), "--execution.progress", "false"]
-    width = ["--model.pair_width", str(VARIANTS[variant])]
-    width += ["--model.hidden_channels", str(WIDER[name])] if variant.endswith("wider inside") else []
-    return ["--config", file, "--data.path", data, "--data.validation_split", "test", "--out", str(out), *width, *training, *once]
+def model(task: str, variant: str) -> dict[str, Any]:
+    """Settings of a variant."""
+    wider = {"hidden_channels": WIDER[task]} if variant.endswith("wider inside") else {}
+    return {"pair_width": VARIANTS[variant], **wider}
 
 
 def take(variant: str) -> None:
@@ -192,49 +177,9 @@ def take(variant: str) -> None:
     helm.PairHalf = DirectedPairs if variant.startswith("mean") else SYMMETRIC  # type: ignore[misc]
 
 
-def train(name: str, variant: str, seed: int, quick: bool) -> dict[str, float]:
-    """Test error after the last step, and seconds per step."""
-    take(variant)
-    config = load(PretrainConfig, arguments_of(name, variant, seed, quick))
-    start = time.perf_counter()
-    build.pretrain(config)
-    seconds = time.perf_counter() - start
-    last = json.loads((Path(config.out) / "metrics.jsonl").read_text().splitlines()[-1])
-    errors = {part: last[f"validation_h_mae{part}_ueh"] for part in ("", "_onsite", "_offsite")}
-    return {**{f"h_mae{part}_ueh": error for part, error in errors.items()}, "seconds_per_step": seconds / config.training.steps}
-
-
-def operations(name: str, variant: str) -> int:
-    """Operations of one step on a synthetic molecule of 40 atoms."""
-    take(variant)
-    step = Step(40, load(PretrainConfig, arguments_of(name, variant, 0, quick=False)).model)
-    step.model.set_memory(pair_chunk=0, recompute="none", message_chunk=1)
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return int(counter.get_total_flops())
-
-
 def main() -> None:
     """All variants, seed by seed; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 steps on the committed molecules, one seed")
-    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    for name in ["quickstart"] if arguments.quick else arguments.sets:
-        found: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
-        for seed in arguments.seeds[: 1 if arguments.quick else None]:
-            for variant, runs in found.items():
-                runs.append(train(name, variant, seed, arguments.quick))
-                print(f"{name}, seed {seed}, {variant}: {json.dumps(runs[-1])}", flush=True)
-        cost = {variant: operations(name, variant) for variant in VARIANTS}
-        for variant, runs in found.items():
-            each = {key: [run[key] for run in runs] for key in runs[0]}
-            means = {"mean_h_mae_ueh": statistics.mean(each["h_mae_ueh"])}
-            rows.append({"set": name, "variant": variant, **each, **means, "operations_of_mean": cost[variant] / cost[next(iter(cost))]})
-    print(json.dumps({"benchmark": "exchange", "rows": rows}))
+    compare("exchange", asked(__doc__, list(TASKS)), list(VARIANTS), model, take)
 
 
 if __name__ == "__main__":

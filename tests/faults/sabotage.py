@@ -36,9 +36,9 @@ def _do(what: str, engine: Any, micro_batches: list[Any]) -> list[Any]:
     elif what == "fail":
         raise ValueError("shard-000003.tar, key 'mol-7': cannot be read")
     elif what == "nan":
-        return [replace(first, onsite_target=first.onsite_target * torch.nan), *others]
+        return [_scaled(first, torch.nan), *others]
     elif what == "outlier":
-        return [replace(batch, onsite_target=batch.onsite_target * 1e4) for batch in micro_batches]
+        return [_scaled(batch, 1e4) for batch in micro_batches]
     elif what == "wrong":
         objective = engine._objective
 
@@ -57,6 +57,11 @@ def _do(what: str, engine: Any, micro_batches: list[Any]) -> list[Any]:
         weight = next(iter(engine.trained.values())).held.detach()
         weight.view(torch.int32)[0] ^= 1 << 20
     return micro_batches
+
+
+def _scaled(batch: Any, factor: float) -> Any:
+    batch = batch.to("cpu")
+    return replace(batch, onsite_target=batch.onsite_target * factor)
 
 
 if __name__ == "__main__":
