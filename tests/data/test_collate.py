@@ -90,3 +90,13 @@ def test_a_matrix_that_the_data_lacks_is_refused_with_the_remedy() -> None:
     stored = codec.parse(codec.encode(dataclasses.replace(labelled(), method=TZVPD)), "here")
     with pytest.raises(ValueError, match=r"molecule 'm': no baseline_hamiltonian.*--baseline minao"):
         collate_stored([stored], CONFIG, matrices=("baseline_hamiltonian",))
+
+
+@pytest.mark.parametrize("part", ["onsite", "offsite"])
+def test_a_stored_matrix_that_holds_nan_is_refused_by_name(part: str) -> None:
+    good = codec.parse(codec.encode(dataclasses.replace(labelled(), method=TZVPD)), "shard.tar, key 'm'")
+    values = good.matrices["hamiltonian"][part].copy()
+    values[7] = np.nan
+    bad = dataclasses.replace(good, matrices={"hamiltonian": {**good.matrices["hamiltonian"], part: values}})
+    with pytest.raises(ValueError, match=f"shard.tar, key 'm': hamiltonian_{part} holds NaN"):
+        collate_stored([good, bad], CONFIG)
