@@ -10,7 +10,7 @@ dataset larger than memory finds them, then again from the page cache:
     coupled      the same in two processes, and this process couples the blocks to irreps on a CPU core, which in training is
                  the work of the device that trains
 
-Every measurement is the best of its repeats; MB per CPU second, all processes together, stand beside, for machines that do
+Every measurement is the median of its repeats; MB per CPU second, all processes together, stand beside, for machines that do
 other work, too. Stages, on one core and from the page cache, say where the time of one process goes: its reading alone, with
 the CRC-32, with tar, JSON and npz, with collation, with coupling. Memory: peak of all processes for a dataset and for one four
 times as large.
@@ -26,12 +26,14 @@ import os
 import platform
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +156,7 @@ def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
     return found
 
 
-def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, float]]:
+def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, Any]]:
     """MB/s and samples/s of every way, cold and warm."""
     megabytes = sum(shard.size for shard in dataset.shards) / 1e6
     ways: dict[str, Callable[[], int]] = {
@@ -165,23 +167,28 @@ def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, 
         "stream_2": lambda: stream(dataset, batch, 2),
         "coupled_2": lambda: stream(dataset, batch, 2, coupled=True),
     }
-    best: dict[str, dict[str, float]] = {}
-    least: dict[str, float] = {}
+    seconds: dict[str, list[float]] = {}  # per sample
+    cpu: dict[str, list[float]] = {}
     stream(dataset, batch, 0, coupled=True)  # makes the coupling tables, which every later batch shares
     for state in ["cold", "warm"] * repeats:
         for name, way in ways.items():
             if state == "cold":
                 drop(dataset)
-            start, cpu = time.perf_counter(), cpu_seconds()
+            start, busy = time.perf_counter(), cpu_seconds()
             count = way()
-            seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+            seconds.setdefault(f"{name} {state}", []).append((time.perf_counter() - start) / count)
+            cpu.setdefault(f"{name} {state}", []).append((cpu_seconds() - busy) / count)
             assert count >= len(dataset) - batch, f"{name}: {count} samples"
-            least[name] = min(cpu / count, least.get(name, cpu / count))
-            row = best.setdefault(f"{name} {state}", {"mb_per_s": 0.0, "samples_per_s": 0.0})
-            if count / seconds > row["samples_per_s"]:
-                row |= {"mb_per_s": megabytes * count / len(dataset) / seconds, "samples_per_s": count / seconds}
-            row["mb_per_cpu_s"] = megabytes / len(dataset) / least[name]
-    return best
+    each = megabytes / len(dataset)
+    return {
+        name: {
+            "mb_per_s": each / statistics.median(values),
+            "samples_per_s": 1 / statistics.median(values),
+            "mb_per_cpu_s": each / statistics.median(cpu[name]),
+            "mb_per_s_of_each_repeat": [each / value for value in values],
+        }
+        for name, values in seconds.items()
+    }
 
 
 def cpu_seconds() -> float:
@@ -224,7 +231,7 @@ def main() -> None:
                 rows[name][f"ratio_to_plain_{state}"] = rates["stream_2"] / rates["plain"]
                 rows[name][f"ratio_to_webdataset_{state}"] = rates["stream_2"] / max(rates["webdataset"], rates["webdataset_2"])
                 print(f"{name:7s} {state}: " + ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items()) + " MB/s", flush=True)
-            work = {way.split()[0]: row["mb_per_cpu_s"] for way, row in found.items()}
+            work = {way.split()[0]: row["mb_per_cpu_s"] for way, row in found.items() if way.endswith("warm")}
             print(f"{name:7s} work: " + ", ".join(f"{way} {rate:.0f}" for way, rate in work.items()) + " MB per CPU s", flush=True)
             each = ", ".join(f"{stage} {rate:.0f}" for stage, rate in rows[name]["stages_mb_per_cpu_s"].items())
             print(f"{name:7s} one process: {each} MB per CPU s", flush=True)

@@ -7,6 +7,7 @@ BASES: dict[str, tuple[int, ...]] = {
     "def2-tzvpd": ELEMENTS,
     "def2-svp": tuple(z for z in ELEMENTS if z <= 36),
 }
+_KNOWN = {basis: frozenset(numbers) for basis, numbers in BASES.items()}
 FIRST_ECP_ELEMENT = 37
 _SYMBOLS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd "
@@ -29,12 +30,12 @@ def supported(basis: str) -> tuple[int, ...]:
 
 def check_supported(basis: str, atomic_numbers: Iterable[int], where: str) -> None:
     """Raise ValueError naming `where` and the first atomic number that the basis does not cover."""
-    known = supported(basis)
-    for z in atomic_numbers:
-        if int(z) not in known:
-            name = _SYMBOL_OF.get(int(z), f"Z = {int(z)}")
+    supported(basis)
+    for z in map(int, atomic_numbers):
+        if z not in _KNOWN[basis]:
+            name = _SYMBOL_OF.get(z, f"Z = {z}")
             raise ValueError(
-                f"{where}: element {name} is not among the {len(known)} elements of {basis}; remove the molecule"
+                f"{where}: element {name} is not among the {len(_KNOWN[basis])} elements of {basis}; remove the molecule"
                 " (supported: Z 1-20, 31-56, 72-83; def2-svp up to 36)"
             )
 

@@ -157,4 +157,4 @@ def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
 
 def ao_offsets(basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
     """First AO of every atom and, last, the number of AOs: [N+1] int64."""
-    return np.concatenate([[0], np.cumsum([nao(basis, int(z)) for z in atomic_numbers])]).astype(np.int64)
+    return np.cumsum([0, *(nao(basis, z) for z in np.asarray(atomic_numbers).tolist())], dtype=np.int64)
