@@ -111,18 +111,14 @@ def labelled(batch: GraphBatch, config: ModelConfig, cut: Mapping[str, Blocks]) 
     Args:
         cut: the matrices.
     """
-    numbers, pairs = batch.atomic_numbers.numpy(), batch.pair_index.numpy()
-    begin = layout.ao_offsets(config.basis, numbers)
-    molecule = batch.molecule.numpy()
-    sizes = np.bincount(molecule, minlength=batch.num_molecules)
-    starts = np.cumsum([0, *sizes])
-    aos, first, last = np.diff(begin), np.repeat(begin[starts[:-1]], sizes), np.repeat(begin[starts[1:]], sizes)
+    molecule, pairs, count = batch.molecule.numpy(), batch.pair_index.numpy(), batch.num_molecules
+    starts = np.cumsum([0, *np.bincount(molecule, minlength=count)])
+    begin = layout.ao_offsets(config.basis, batch.atomic_numbers.numpy())
+    aos, first, last = np.diff(begin), begin[starts[molecule]], begin[starts[molecule + 1]]
     rest = aos * (last - begin[1:])  # elements of an atom's blocks with later atoms
     row, triangle = np.cumsum(rest) - rest - aos * (begin[1:] - first), aos * (aos + 1) // 2
     low, high, turned = np.minimum(*pairs), np.maximum(*pairs), pairs[0] > pairs[1]
-    within = np.bincount(
-        np.concatenate([molecule, molecule[pairs[0]]]), np.concatenate([aos**2, 2 * aos[pairs[0]] * aos[pairs[1]]]), len(sizes)
-    )
+    elements = np.bincount(molecule, aos**2, count) + np.bincount(molecule[pairs[0]], 2 * aos[low] * aos[high], count)
     labels = BlockLabels(
         basis=config.basis,
         parity=config.parity,
@@ -131,4 +127,4 @@ def labelled(batch: GraphBatch, config: ModelConfig, cut: Mapping[str, Blocks]) 
         as_stored=tuple(s.stop - s.start - int(np.count_nonzero(turned[s.start : s.stop])) for s in batch.pair_segments),
         **cut,
     )
-    return replace(batch, blocks=labels, matrix_elements=torch.from_numpy(within.astype(np.int64)) if "hamiltonian" in cut else None)
+    return replace(batch, blocks=labels, matrix_elements=torch.from_numpy(elements.astype(np.int64)) if "hamiltonian" in cut else None)
