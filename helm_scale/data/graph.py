@@ -22,14 +22,14 @@ def atom_pairs(keys: Sequence[str], sizes: Sequence[int], positions: np.ndarray)
         ValueError: a coordinate is not finite or two atoms coincide; names the molecule.
     """
     starts = np.cumsum([0, *sizes])
-    joined = [_upper(size) + start for size, start in zip(sizes, starts[:-1].tolist(), strict=True)]
-    index = np.concatenate([np.zeros((2, 0), dtype=np.int64), *joined], axis=1)
-    vector = positions[index[1]] - positions[index[0]]
-    distance = np.sqrt(np.einsum("tk,tk->t", vector, vector))
     if not np.isfinite(positions).all():
         atom = np.flatnonzero(~np.isfinite(positions).all(axis=1))[0]
         key = keys[int(np.searchsorted(starts, atom, side="right")) - 1]
         raise ValueError(f"molecule '{key}': positions hold NaN or infinity; remove or repair the molecule")
+    joined = [_upper(size) + start for size, start in zip(sizes, starts[:-1].tolist(), strict=True)]
+    index = np.concatenate([np.zeros((2, 0), dtype=np.int64), *joined], axis=1)
+    vector = positions[index[1]] - positions[index[0]]
+    distance = np.sqrt(np.einsum("tk,tk->t", vector, vector))
     if distance.min(initial=np.inf) < MINIMUM_DISTANCE:
         place = int(np.argmax(distance < MINIMUM_DISTANCE))
         number = int(np.searchsorted(starts, index[0, place], side="right")) - 1
