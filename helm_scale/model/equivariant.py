@@ -43,7 +43,7 @@ class DegreeNorm(nn.Module):
         degrees = int(degree_of_row.max()) + 1
         rows_of_degree = torch.bincount(degree_of_row, minlength=degrees)
         self.register_buffer("degree", degree_of_row, persistent=False)
-        self.register_buffer("balance", 1.0 / (degrees * rows_of_degree[degree_of_row]).to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("balance", 1.0 / (degrees * rows_of_degree[degree_of_row]).double(), persistent=False)
         self.weight = nn.Parameter(torch.ones(degrees, channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
