@@ -1,10 +1,12 @@
-"""How evenly the ranks of a step are loaded: mean over maximum of their costs, against fixed-count batches.
+"""How evenly the ranks of a step are loaded: mean over maximum of their costs, against fixed-count
+batches.
 
-Sizes are drawn like those of OMol: log-normal around 50 atoms between 10 and 150, H to O in organic proportion; costs are
-those that a manifest lists (data_shards/README.md) in def2-TZVPD. Simulated, not run: a step lasts as long as its slowest
-rank, so mean/max is the share of the time in which the ranks work. Beside it stands the limit of any packing of the same
-step: a rank can do no less than its largest molecule. Where that limit is low, ranks share molecules
-(execution.pair_ranks): a bin belongs to all of them.
+Sizes are drawn like those of OMol: log-normal around 50 atoms between 10 and 150, H to O in organic
+proportion; costs are those that a manifest lists (data_shards/README.md) in def2-TZVPD. Simulated,
+not run: a step lasts as long as its slowest rank, so mean/max is the share of the time in which the
+ranks work. Beside it stands the limit of any packing of the same
+step: a rank can do no less than its largest molecule. Where that limit is low, ranks share
+molecules (execution.pair_ranks): a bin belongs to all of them.
 
     python benchmarks/balance.py [--quick] [--molecules 200000] [--steps 50]
 """
@@ -19,9 +21,9 @@ import time
 import numpy as np
 
 from helm_scale.basis.shells import nao
-from helm_scale.data.order import Row
-from helm_scale.data.plan import StepPlan
-from helm_scale.data.shards import TYPICAL_BLOCK
+from helm_scale.data.format.shards import TYPICAL_BLOCK
+from helm_scale.data.loading.order import Row
+from helm_scale.data.loading.sampler import StepPlan
 
 LINE = (
     "{ranks:4d} ranks, {molecules_per_rank:2d} molecules each, {pair_ranks} share: packed {packed:.3f} (worst {packed_worst_step:.3f},"
@@ -42,7 +44,9 @@ def costs_like_omol(molecules: int) -> np.ndarray:
     return atoms * (atoms + 1) / 2 + (size.astype(np.float64) ** 2 + squares) / 2 / TYPICAL_BLOCK
 
 
-def balance(costs: np.ndarray, ranks: int, per_rank: int, sharing: int, steps: int) -> dict[str, float]:
+def balance(
+    costs: np.ndarray, ranks: int, per_rank: int, sharing: int, steps: int
+) -> dict[str, float]:
     """Mean over maximum of the ranks' costs, mean and worst over the steps, packed and naive.
 
     Args:
@@ -69,7 +73,9 @@ def balance(costs: np.ndarray, ranks: int, per_rank: int, sharing: int, steps: i
 
 def main() -> None:
     """Simulate all numbers of ranks; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="20,000 molecules, 5 steps")
     parser.add_argument("--molecules", type=int, default=200_000)
     parser.add_argument("--steps", type=int, default=50)
@@ -79,8 +85,22 @@ def main() -> None:
     rows = [balance(costs, ranks, *kind, steps) for ranks in (8, 64, 512) for kind in KINDS]
     for row in rows:
         print(LINE.format(**row))
-    about = {"hardware": f"{os.cpu_count()} CPU cores", "numpy": importlib.metadata.version("numpy"), "command": " ".join(sys.argv)}
-    print(json.dumps({"benchmark": "balance", "molecules": molecules, "steps": steps, "rows": rows, "about": about}))
+    about = {
+        "hardware": f"{os.cpu_count()} CPU cores",
+        "numpy": importlib.metadata.version("numpy"),
+        "command": " ".join(sys.argv),
+    }
+    print(
+        json.dumps(
+            {
+                "benchmark": "balance",
+                "molecules": molecules,
+                "steps": steps,
+                "rows": rows,
+                "about": about,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Seconds that training stands still for a checkpoint of the OMol model, written in the background against written at once.
+"""Seconds that training stands still for a checkpoint of the OMol model, written in the background
+against written at once.
 
-The model of configs/omol_csh_58k.yaml with its optimisers, after one step, in one process. Background and at once are
-taken in turn. Standing still is the time in the calls of the training loop; the disk works on after them. Bytes on disk
+The model of configs/omol_csh_58k.yaml with its optimisers, after one step, in one process.
+Background and at once are taken in turn. Standing still is the time in the calls of the training
+loop; the disk works on after them. Bytes on disk
 are compared with the least that a resume needs: weights and optimiser states once.
 
     python benchmarks/checkpoint.py [--quick]     ends with one JSON object; --quick: a small model
@@ -18,14 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helm_scale.batch import GraphBatch, Molecule
 from helm_scale.config import PretrainConfig, load
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
+from helm_scale.losses.hamiltonian import LossSums
 from helm_scale.model.helm import Helm
-from helm_scale.objective.losses import LossSums
+from helm_scale.optim import optimizers
 from helm_scale.parallel import engines, mesh
-from helm_scale.training import checkpoint, optim
-from helm_scale.training.saver import Saver
+from helm_scale.pretraining import checkpoint
+from helm_scale.pretraining.saver import Saver
+from helm_scale.types import GraphBatch, Molecule
 
 SMALL = [
     "--model.channels",
@@ -46,7 +49,9 @@ class WeightDecay:
 
     def __call__(self, model: nn.Module, batch: GraphBatch) -> LossSums:
         """Run no model."""
-        total = torch.stack([parameter.square().sum() for parameter in model.parameters()]).sum() / 2
+        total = (
+            torch.stack([parameter.square().sum() for parameter in model.parameters()]).sum() / 2
+        )
         return LossSums(total, torch.ones((), dtype=torch.float64))
 
     @staticmethod
@@ -76,27 +81,56 @@ def main() -> None:
     quick = "--quick" in sys.argv
     rounds = 1 if quick else 5
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        flags = ["--config", "configs/omol_csh_58k.yaml", "--out", folder, "--execution.engine", "single", "--execution.replicas", "1"]
-        flags += ["--training.ema_decay", "0", "--execution.device", "cpu", *(SMALL if quick else [])]
+        flags = [
+            "--config",
+            "configs/omol_csh_58k.yaml",
+            "--out",
+            folder,
+            "--execution.engine",
+            "single",
+            "--execution.replicas",
+            "1",
+        ]
+        flags += [
+            "--training.ema_decay",
+            "0",
+            "--execution.device",
+            "cpu",
+            *(SMALL if quick else []),
+        ]
         config = load(PretrainConfig, flags)
         model = Helm(config.model)
-        hidden = optim.hidden_names(model)
+        hidden = optimizers.hidden_names(model)
         hydrogen = collate([Molecule("h", np.array([1]), np.zeros((1, 3)))], config.model)
         with mesh.processes(config.execution) as ranks:
-            make = lambda trained: optim.make_optimizers(trained, config.training, hidden)  # noqa: E731
-            engine = engines.start(config.execution, ranks, model, WeightDecay(), make, 0.0, hydrogen)
+            make = lambda trained: optimizers.make_optimizers(trained, config.training, hidden)  # noqa: E731
+            engine = engines.start(
+                config.execution, ranks, model, WeightDecay(), make, 0.0, hydrogen
+            )
             engine.step([hydrogen], 1e-3)
             savers = {}
             for name, background in (("background", True), ("at_once", False)):
                 execution = config.execution.model_copy(update={"background_save": background})
-                savers[name] = Saver(config.model_copy(update={"execution": execution}), engine, None, {})
+                savers[name] = Saver(
+                    config.model_copy(update={"execution": execution}), engine, None, {}
+                )
             seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in savers}
             for number in range(rounds + 1):
                 for place, (name, saver) in enumerate(savers.items()):
                     seconds[name].append(stands_still(saver, 2 * number + place + 1))
-            written = sum(path.stat().st_size for path in checkpoint.committed(folder)[-1].rglob("*") if path.is_file())
-            least = sum(tensor.numel() * 4 for tensor in engine.capture(True).tensors.values() if tensor.dtype == torch.float32)
-    row = {name: statistics.median(still for still, _ in times[1:]) for name, times in seconds.items()}
+            written = sum(
+                path.stat().st_size
+                for path in checkpoint.committed(folder)[-1].rglob("*")
+                if path.is_file()
+            )
+            least = sum(
+                tensor.numel() * 4
+                for tensor in engine.capture(True).tensors.values()
+                if tensor.dtype == torch.float32
+            )
+    row = {
+        name: statistics.median(still for still, _ in times[1:]) for name, times in seconds.items()
+    }
     print(json.dumps({
         "benchmark": "checkpoint", "hardware": "2 CPU cores", "torch": torch.__version__, "python": platform.python_version(),
         "command": "python benchmarks/checkpoint.py" + " --quick" * quick, "rounds": rounds,

@@ -1,9 +1,12 @@
-"""Does the exact exchange symmetry of like pairs cost accuracy? Against the mean of both directions, same steps, three seeds.
+"""Does the exact exchange symmetry of like pairs cost accuracy? Against the mean of both
+directions, same steps, three seeds.
 
-The pair tower of this package is built from features that are even or odd when the two atoms of a pair change places. The tower
-that it is compared with, below, is built from directed features: maps that respect turns about the edge alone, of the states of
-first and second atom side by side, as in the paper (HELM, arXiv:2510.00224); pairs of one element are evaluated in both directions and the
-mean of the block and the other's transpose is kept. Trunk, on-site head, data and steps are the same (variants.py).
+The pair tower of this package is built from features that are even or odd when the two atoms of a
+pair change places. The tower
+that it is compared with, below, is built from directed features: maps that respect turns about the
+edge alone, of the states of first and second atom side by side, as in the paper (HELM,
+arXiv:2510.00224); pairs of one element are evaluated in both directions and the mean of the block
+and the other's transpose is kept. Trunk, on-site head, data and steps are the same (variants.py).
 
     python benchmarks/exchange.py [--quick] [--sets quickstart water small] [--seeds 0 1 2]
 """
@@ -15,7 +18,6 @@ from torch import Tensor, nn
 from variants import TASKS, asked, compare
 
 from helm_scale.basis import layout, packing
-from helm_scale.batch import GraphBatch, PairChunk, Segment
 from helm_scale.config import ModelConfig
 from helm_scale.irreps.so2 import so2_layout
 from helm_scale.irreps.wigner import edge_frames
@@ -25,9 +27,14 @@ from helm_scale.model.equivariant import DegreeNorm, FeedForward
 from helm_scale.model.heads import BlockHead
 from helm_scale.model.radial import GaussianBasis, RadialMLP, envelope
 from helm_scale.model.trunk import NUM_ELEMENTS
+from helm_scale.types import GraphBatch, PairChunk, Segment
 
 SYMMETRIC = helm.PairHalf
-WIDER = {"quickstart": 24, "water": 64, "small": 24}  # hidden channels that bring the exact tower to the operations of the mean
+WIDER = {
+    "quickstart": 24,
+    "water": 64,
+    "small": 24,
+}  # hidden channels that bring the exact tower to the operations of the mean
 VARIANTS = {
     "mean of both directions": 1,
     "exact, half as many channels of each parity": 1,
@@ -37,7 +44,8 @@ VARIANTS = {
 
 
 class DirectedLinear(nn.Module):
-    """SO(2)-equivariant map of [P, n, C_in] per order m, rows of +m (U) before those of -m (V): U' = A U - B V, V' = A V + B U."""
+    """SO(2)-equivariant map of [P, n, C_in] per order m, rows of +m (U) before those of -m (V): U'
+    = A U - B V, V' = A V + B U."""
 
     def __init__(self, lmax: int, channels_in: int, channels_out: int, extra: int = 0) -> None:
         super().__init__()
@@ -45,7 +53,12 @@ class DirectedLinear(nn.Module):
         self.zero = nn.Linear((lmax + 1) * channels_in, sum(self.split_zero))
         both = [(n * channels_out, n * channels_in) for n in range(lmax, 0, -1)]
         self.same, self.crossed = (
-            nn.ParameterList(nn.Parameter(torch.empty(shape).uniform_(-((2 * shape[1]) ** -0.5), (2 * shape[1]) ** -0.5)) for shape in both)
+            nn.ParameterList(
+                nn.Parameter(
+                    torch.empty(shape).uniform_(-((2 * shape[1]) ** -0.5), (2 * shape[1]) ** -0.5)
+                )
+                for shape in both
+            )
             for _ in range(2)
         )
 
@@ -54,7 +67,9 @@ class DirectedLinear(nn.Module):
         zero, extra = self.zero(orders[0].flatten(1)).split(self.split_zero, dim=1)
         found = [zero]
         for piece, same, crossed in zip(orders[1:], self.same, self.crossed, strict=True):
-            block = torch.cat([torch.cat([same, -crossed], dim=1), torch.cat([crossed, same], dim=1)])
+            block = torch.cat(
+                [torch.cat([same, -crossed], dim=1), torch.cat([crossed, same], dim=1)]
+            )
             found.append(piece.flatten(1) @ block.T)
         return [one.unflatten(1, (-1, self.channels_out)) for one in found], extra
 
@@ -67,21 +82,38 @@ class DirectedOperator(nn.Module):
         self.lmax, self.hidden = config.lmax, config.hidden_channels
         self.sizes = [config.lmax + 1, *(2 * n for n in range(config.lmax, 0, -1))]
         self.degrees = [config.lmax + 1, *range(config.lmax, 0, -1)]
-        self.radial = RadialMLP(scalars, config.edge_channels, sum(self.degrees) * 2 * config.channels)
-        self.first = DirectedLinear(config.lmax, 2 * config.channels, self.hidden, extra=config.lmax * self.hidden)
+        self.radial = RadialMLP(
+            scalars, config.edge_channels, sum(self.degrees) * 2 * config.channels
+        )
+        self.first = DirectedLinear(
+            config.lmax, 2 * config.channels, self.hidden, extra=config.lmax * self.hidden
+        )
         self.second = DirectedLinear(config.lmax, self.hidden, config.channels)
         kept, turned = range(0, config.lmax + 1, 2), range(1, config.lmax + 1, 2)
         self.zero_degrees = [*kept, *turned]  # the rows of order 0 as the frame has them
 
     def forward(self, ends_PRC: Tensor, scalars_PS: Tensor) -> Tensor:
         """States of both atoms side by side [P, R, 2C] -> [P, R, C]."""
-        weights = self.radial(scalars_PS).unflatten(1, (-1, ends_PRC.shape[2])).split(self.degrees, dim=1)
+        weights = (
+            self.radial(scalars_PS).unflatten(1, (-1, ends_PRC.shape[2])).split(self.degrees, dim=1)
+        )
         pieces = ends_PRC.split(self.sizes, dim=1)
-        weighted = [pieces[0] * weights[0], *(_twice(piece, w) for piece, w in zip(pieces[1:], weights[1:], strict=True))]
+        weighted = [
+            pieces[0] * weights[0],
+            *(_twice(piece, w) for piece, w in zip(pieces[1:], weights[1:], strict=True)),
+        ]
         (zero, *rest), gates = self.first(weighted)
         gate = torch.sigmoid(gates).unflatten(1, (self.lmax, self.hidden))
         scalar, others = zero.split([1, self.lmax], dim=1)
-        gated = [torch.cat([nn.functional.silu(scalar), others * gate[:, [degree - 1 for degree in self.zero_degrees[1:]]]], dim=1)]
+        gated = [
+            torch.cat(
+                [
+                    nn.functional.silu(scalar),
+                    others * gate[:, [degree - 1 for degree in self.zero_degrees[1:]]],
+                ],
+                dim=1,
+            )
+        ]
         gated += [_twice(piece, gate[:, m - 1 :]) for m, piece in enumerate(rest, start=1)]
         return torch.cat(self.second(gated)[0], dim=1)
 
@@ -97,7 +129,9 @@ class DirectedLayer(nn.Module):
     def __init__(self, config: ModelConfig, scalars: int, degrees: Tensor) -> None:
         super().__init__()
         self.operator = DirectedOperator(config, scalars)
-        self.norm_operator, self.norm_update = (DegreeNorm(degrees, config.channels) for _ in range(2))
+        self.norm_operator, self.norm_update = (
+            DegreeNorm(degrees, config.channels) for _ in range(2)
+        )
         self.update = FeedForward(degrees, config.channels, config.hidden_channels)
 
     def forward(self, z_PRC: Tensor, ends_PRC: Tensor, scalars_PS: Tensor) -> Tensor:
@@ -118,7 +152,9 @@ class DirectedTower(nn.Module):
         self.basis = GaussianBasis(config.pair_cutoff, config.radial_functions)
         width = 2 * config.channels + config.radial_functions
         self.start = RadialMLP(width, config.edge_channels, (config.lmax + 1) * config.channels)
-        self.layers = nn.ModuleList(DirectedLayer(config, width, degrees) for _ in range(config.pair_layers))
+        self.layers = nn.ModuleList(
+            DirectedLayer(config, width, degrees) for _ in range(config.pair_layers)
+        )
         self.norm = DegreeNorm(degrees, config.channels)
 
     def forward(self, states: list[Tensor], batch: GraphBatch, pair_index: Tensor) -> Tensor:
@@ -127,7 +163,14 @@ class DirectedTower(nn.Module):
         vector = batch.positions[second] - batch.positions[first]
         frame, _ = edge_frames(vector, self.lmax, self.lmax, states[0].dtype)
         gaussians = self.basis(vector.norm(dim=-1)).to(frame)
-        scalars = torch.cat([self.source(batch.atomic_numbers[first]), gaussians, self.target(batch.atomic_numbers[second])], dim=1)
+        scalars = torch.cat(
+            [
+                self.source(batch.atomic_numbers[first]),
+                gaussians,
+                self.target(batch.atomic_numbers[second]),
+            ],
+            dim=1,
+        )
         read = [torch.bmm(frame, torch.cat([y[first], y[second]], dim=2)) for y in states]
         z = self.start(scalars).unflatten(1, (-1, self.channels))
         z = torch.cat([z, z.new_zeros(len(z), frame.shape[1] - z.shape[1], self.channels)], dim=1)
@@ -142,9 +185,18 @@ class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.tower = DirectedTower(config)
-        self.head = BlockHead(config.lmax, config.channels, layout.head_multiplicities(config.basis, onsite=False))
+        self.head = BlockHead(
+            config.lmax, config.channels, layout.head_multiplicities(config.basis, onsite=False)
+        )
 
-    def _blocks(self, states_YNKC: Tensor, scale: Tensor, batch: GraphBatch, chunk: PairChunk, point: FlowPoint | None) -> Tensor:
+    def _blocks(
+        self,
+        states_YNKC: Tensor,
+        scale: Tensor,
+        batch: GraphBatch,
+        chunk: PairChunk,
+        point: FlowPoint | None,
+    ) -> Tensor:
         index = batch.pair_index[:, chunk.start : chunk.stop]
         like = [s for s in chunk.segments if s.first == s.second]
         segments, start = list(chunk.segments), index.shape[1]
@@ -152,7 +204,9 @@ class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
             segments.append(Segment(s.first, s.second, start, start + s.stop - s.start))
             start = segments[-1].stop
         ordered = torch.cat([index, *(index[:, s.start : s.stop].flip(0) for s in like)], dim=1)
-        blocks = self.head(self.tower(list(states_YNKC.unbind()), batch, ordered), segments, self._layout)
+        blocks = self.head(
+            self.tower(list(states_YNKC.unbind()), batch, ordered), segments, self._layout
+        )
         mirrored = dict(zip((s.first for s in like), blocks[len(chunk.segments) :], strict=False))
         distance = (batch.positions[index[1]] - batch.positions[index[0]]).norm(dim=-1)
         smooth = (envelope(distance, self.cutoff) * scale).to(states_YNKC)

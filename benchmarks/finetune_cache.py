@@ -1,6 +1,8 @@
-"""An epoch of a frozen backbone over 1,000 molecules, on features that are kept on disk and without: seconds and their ratio.
+"""An epoch of a frozen backbone over 1,000 molecules, on features that are kept on disk and
+without: seconds and their ratio.
 
-The head is the perceptron, which learns by steps; both ways take the same steps on the same batches, in turn.
+The head is the perceptron, which learns by steps; both ways take the same steps on the same
+batches, in turn.
 
     python benchmarks/finetune_cache.py [--quick]
 """
@@ -15,57 +17,80 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from helm_scale.batch import Molecule
 from helm_scale.config import EnergyHeadConfig, FinetuneConfig, ModelConfig
+from helm_scale.finetuning import train
+from helm_scale.finetuning.features import Samples, kept_features, reading
+from helm_scale.finetuning.labels import Labelled, gather_labels
 from helm_scale.model.helm import Helm
-from helm_scale.training import finetune
-from helm_scale.training.finetune_labels import Labelled, gather_labels
-from helm_scale.training.finetune_samples import Samples, kept_features, reading
+from helm_scale.types import Molecule
 
 BATCH = 16  # molecules per step
 ELEMENTS, SHARES = (1, 6, 7, 8), (0.5, 0.3, 0.1, 0.1)
 
 
 def molecules(count: int, generator: np.random.Generator) -> tuple[Molecule, ...]:
-    """Molecules of 6 to 14 atoms on a jittered grid of 1.4 Angstrom, with energies of no meaning."""
+    """Molecules of 6 to 14 atoms on a jittered grid of 1.4 Angstrom, with energies of no
+    meaning."""
     grid = 1.4 * np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(-1, 3)
     found = []
     for number in range(count):
         size = int(generator.integers(6, 15))
-        x = grid[generator.permutation(len(grid))[:size]] + generator.uniform(-0.1, 0.1, size=(size, 3))
-        found.append(Molecule(f"m{number}", generator.choice(ELEMENTS, size, p=SHARES), x, energy=float(generator.normal())))
+        x = grid[generator.permutation(len(grid))[:size]] + generator.uniform(
+            -0.1, 0.1, size=(size, 3)
+        )
+        found.append(
+            Molecule(
+                f"m{number}",
+                generator.choice(ELEMENTS, size, p=SHARES),
+                x,
+                energy=float(generator.normal()),
+            )
+        )
     return tuple(found)
 
 
-def epoch_seconds(run: finetune.Run, config: FinetuneConfig) -> float:
+def epoch_seconds(run: train.Run, config: FinetuneConfig) -> float:
     """Time of one epoch."""
-    parts = finetune.parts_of(run.model, "frozen", config)
+    parts = train.parts_of(run.model, "frozen", config)
     begin = time.perf_counter()
-    finetune.train(run, parts, config, seed=0)
+    train.train(run, parts, config, seed=0)
     return time.perf_counter() - begin
 
 
 def main() -> None:
     """The last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="64 molecules, a narrow model")
     quick = parser.parse_args().quick
     count, channels, lmax = (64, 8, 4) if quick else (1000, 64, 4)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     shape = ModelConfig(
-        basis="def2-svp", lmax=lmax, mmax=lmax, channels=channels, hidden_channels=channels, edge_channels=channels, num_layers=2
+        basis="def2-svp",
+        lmax=lmax,
+        mmax=lmax,
+        channels=channels,
+        hidden_channels=channels,
+        edge_channels=channels,
+        num_layers=2,
     )
     found = molecules(count, np.random.default_rng(0))
     labels = gather_labels(Labelled(found, (), {"test": found[:10]}))
-    config = FinetuneConfig(head=EnergyHeadConfig(kind="mlp"), batch_molecules=BATCH, steps=-(-count // BATCH))
-    model = finetune.start("frozen", Helm(shape), labels, config, 0)
+    config = FinetuneConfig(
+        head=EnergyHeadConfig(kind="mlp"), batch_molecules=BATCH, steps=-(-count // BATCH)
+    )
+    model = train.start("frozen", Helm(shape), labels, config, 0)
     samples = Samples(found, model)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
         kept = reading(kept_features(model, found, Path(folder)))
         making = time.perf_counter() - begin
-    runs = {name: finetune.Run("frozen", model, labels, samples, read) for name, read in (("kept", kept), ("computed", model.read))}
+    runs = {
+        name: train.Run("frozen", model, labels, samples, read)
+        for name, read in (("kept", kept), ("computed", model.read))
+    }
     epoch_seconds(runs["kept"], config.model_copy(update={"steps": 1}))
     seconds = {name: epoch_seconds(run, config) for name, run in runs.items()}
     print(json.dumps({

@@ -1,7 +1,8 @@
-"""Floating-point operations of one training step per directed edge (ordered pair of atoms), without recomputation.
+"""Floating-point operations of one training step per directed edge (ordered pair of atoms), without
+recomputation.
 
-Counted by torch's FlopCounterMode on the plain path. The authors' code spends 902 MFLOP per directed edge at the setting
-of configs/omol_csh_58k.yaml (arXiv:2510.00224).
+Counted by torch's FlopCounterMode on the plain path. The authors' code spends 902 MFLOP per
+directed edge at the setting of configs/omol_csh_58k.yaml (arXiv:2510.00224).
 
     python benchmarks/flops.py [--quick]
 """
@@ -24,18 +25,30 @@ def measure(name: str, atoms: int, quick: bool) -> dict[str, float]:
         step()
     per_edge = counter.get_total_flops() / (atoms * (atoms - 1)) / 1e6
     parts = {"trunk": step.model.trunk, "tower": step.model.pairs.tower}
-    millions = {f"{part}_million_parameters": sum(p.numel() for p in module.parameters()) / 1e6 for part, module in parts.items()}
-    return {"atoms": atoms, "mflop_per_directed_edge": per_edge, "of_published": per_edge / PUBLISHED, **millions}
+    millions = {
+        f"{part}_million_parameters": sum(p.numel() for p in module.parameters()) / 1e6
+        for part, module in parts.items()
+    }
+    return {
+        "atoms": atoms,
+        "mflop_per_directed_edge": per_edge,
+        "of_published": per_edge / PUBLISHED,
+        **millions,
+    }
 
 
 def main() -> None:
     """Both configs; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="8 atoms, 8 channels")
     arguments = parser.parse_args()
     rows = {name: measure(name, 8 if arguments.quick else 40, arguments.quick) for name in CONFIGS}
     for name, row in rows.items():
-        print(f"{name:10s} {row['mflop_per_directed_edge']:8.1f} MFLOP per directed edge, {row['of_published']:.3f} of the published 902")
+        print(
+            f"{name:10s} {row['mflop_per_directed_edge']:8.1f} MFLOP per directed edge, {row['of_published']:.3f} of the published 902"
+        )
     print(json.dumps({"benchmark": "flops", "quick": arguments.quick, "rows": rows}))
 
 

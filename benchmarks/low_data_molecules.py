@@ -1,11 +1,15 @@
-"""Write data_shards/small_molecules/molecules.xyz: small organic molecules of many compositions, moved by heat.
+"""Write data_shards/small_molecules/molecules.xyz: small organic molecules of many compositions,
+moved by heat.
 
-Random molecules of 2 to 5 heavy atoms and at most 10 atoms (C, N, O, F, S, Cl, each bond single, double or triple, sometimes one ring) in
-ordinary valences, no two alike, leaving out what falls apart: bonds between hetero atoms, cumulenes, strained multiple
-bonds. RDKit embeds them; Metropolis moves on the MMFF94 force field at 400 K displace them. Seeded.
+Random molecules of 2 to 5 heavy atoms and at most 10 atoms (C, N, O, F, S, Cl, each bond single,
+double or triple, sometimes one ring) in
+ordinary valences, no two alike, leaving out what falls apart: bonds between hetero atoms,
+cumulenes, strained multiple bonds. RDKit embeds them; Metropolis moves on the MMFF94 force field at
+400 K displace them. Seeded.
 
-The splits: train, validation and test share no molecule; conformers holds other geometries of training molecules. The
-file is part of the repository, so that only who wants other molecules needs this script, and RDKit (pip install rdkit).
+The splits: train, validation and test share no molecule; conformers holds other geometries of
+training molecules. The file is part of the repository, so that only who wants other molecules needs
+this script, and RDKit (pip install rdkit).
 
     python benchmarks/low_data_molecules.py [--out FILE] [--quick]
 """
@@ -29,7 +33,14 @@ TEMPERATURE, STEP = 400.0, 0.06  # Kelvin, Angstrom
 BOLTZMANN = 0.0019872  # kcal/mol/K
 FORBIDDEN = [
     Chem.MolFromSmarts(pattern)
-    for pattern in ("[#7,#8,#9,#16,#17]~[#7,#8,#9,#16,#17]", "*=*=*", "*#*=*", "[r3,r4]=,#*", "[r5]#*", "[O,S,N;!H0][C]=,#[C,N]")
+    for pattern in (
+        "[#7,#8,#9,#16,#17]~[#7,#8,#9,#16,#17]",
+        "*=*=*",
+        "*#*=*",
+        "[r3,r4]=,#*",
+        "[r5]#*",
+        "[O,S,N;!H0][C]=,#[C,N]",
+    )
 ]
 
 
@@ -46,7 +57,9 @@ def draw(generator: np.random.Generator) -> str | None:
         first, second = sorted(generator.choice(size, 2, replace=False).tolist())
         bonds += [(first, second)] if (first, second) not in bonds else []
     for first, second in bonds:
-        order = min(int(generator.choice([1, 2, 3], p=[0.55, 0.30, 0.15])), free[first], free[second])
+        order = min(
+            int(generator.choice([1, 2, 3], p=[0.55, 0.30, 0.15])), free[first], free[second]
+        )
         if order < 1:
             return None
         mol.AddBond(first, second, Chem.BondType.values[order])
@@ -69,7 +82,8 @@ def different(generator: np.random.Generator, count: int) -> list[str]:
 
 @functools.cache
 def embedded(smiles: str) -> Chem.Mol | None:
-    """The molecule with hydrogens in a minimum of MMFF94, or None where that fails or it would fall apart."""
+    """The molecule with hydrogens in a minimum of MMFF94, or None where that fails or it would fall
+    apart."""
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     if any(mol.HasSubstructMatch(pattern) for pattern in FORBIDDEN):
         return None
@@ -80,7 +94,8 @@ def embedded(smiles: str) -> Chem.Mol | None:
 
 
 def heated(mol: Chem.Mol, generator: np.random.Generator, sweeps: int = 60) -> np.ndarray:
-    """Positions [N, 3] (Angstrom) after sweeps of Metropolis moves, one atom at a time, at TEMPERATURE from a minimum."""
+    """Positions [N, 3] (Angstrom) after sweeps of Metropolis moves, one atom at a time, at
+    TEMPERATURE from a minimum."""
     field = AllChem.MMFFGetMoleculeForceField(mol, AllChem.MMFFGetMoleculeProperties(mol))
     x = mol.GetConformer().GetPositions()
     energy = field.CalcEnergy(x.ravel().tolist())
@@ -106,7 +121,10 @@ def frames(quick: bool) -> list[str]:
         mol = embedded(one)
         assert mol is not None
         x = heated(mol, generator)
-        lines = [f"{atom.GetSymbol()} {' '.join(f'{value:.4f}' for value in row)}" for atom, row in zip(mol.GetAtoms(), x, strict=True)]
+        lines = [
+            f"{atom.GetSymbol()} {' '.join(f'{value:.4f}' for value in row)}"
+            for atom, row in zip(mol.GetAtoms(), x, strict=True)
+        ]
         comment = f'Properties=species:S:1:pos:R:3 key=small-{number:04d} split={split} smiles="{one}" pbc="F F F"'
         found.append("\n".join([str(len(lines)), comment, *lines, ""]))
     return found
@@ -114,8 +132,12 @@ def frames(quick: bool) -> list[str]:
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("data_shards/small_molecules/molecules.xyz"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("data_shards/small_molecules/molecules.xyz")
+    )
     parser.add_argument("--quick", action="store_true", help="a fortieth")
     arguments = parser.parse_args()
     RDLogger.DisableLog("rdApp.*")

@@ -1,8 +1,10 @@
-"""Peak memory of one training step above model and labels, against the number of atoms: plain, and in chunks.
+"""Peak memory of one training step above model and labels, against the number of atoms: plain, and
+in chunks.
 
-Every figure comes from a process of its own, after a warm step on a molecule of 3 atoms. `live` puts large blocks through
-mmap, so that fragmentation of the heap does not count; `resident` is the default allocator. Gradients count, parameters,
-optimiser and labels do not. `planned` is what helm_scale/training/footprint.py says without running the step.
+Every figure comes from a process of its own, after a warm step on a molecule of 3 atoms. `live`
+puts large blocks through mmap, so that fragmentation of the heap does not count; `resident` is the
+default allocator. Gradients count, parameters, optimiser and labels do not. `planned` is what
+helm_scale/pretraining/memory/footprint.py says without running the step.
 
     python benchmarks/memory.py [--quick] [--atoms 20 40 80 150]
 """
@@ -20,7 +22,7 @@ import torch
 from synthetic import Step, batch_of, model_config
 
 from helm_scale.basis import elements
-from helm_scale.training.footprint import Load, Memory, Rehearsal
+from helm_scale.pretraining.memory.footprint import Load, Memory, Rehearsal
 
 VARIANTS = {"plain": (0, "none", 1), "chunked": (256, "full", 256)}
 LIVE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -33,8 +35,13 @@ def resident_mb() -> float:
 
 
 def peak_mb() -> float:
-    """Peak resident memory of this program so far; getrusage would begin with that of the process which started it."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    """Peak resident memory of this program so far; getrusage would begin with that of the process
+    which started it."""
+    (line,) = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     return int(line.split()[1]) / 1024
 
 
@@ -61,20 +68,28 @@ def measure(variant: str, atoms: int, quick: bool) -> dict[str, float]:
     return {**found, "planned_mb": planned_mb(step, variant)}
 
 
-def in_process(variant: str, atoms: int, quick: bool, environment: dict[str, str]) -> dict[str, float]:
+def in_process(
+    variant: str, atoms: int, quick: bool, environment: dict[str, str]
+) -> dict[str, float]:
     """The same in a fresh process."""
     command = [sys.executable, __file__, "--one", variant, str(atoms), *["--quick"] * quick]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **environment}).stdout
+    output = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, **environment}
+    ).stdout
     found: dict[str, float] = json.loads(output.splitlines()[-1])
     return found
 
 
 def main() -> None:
     """All sizes and variants in turn; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="8 and 12 atoms, 8 channels")
     parser.add_argument("--atoms", type=int, nargs="+", default=[20, 40, 80, 150])
-    parser.add_argument("--one", nargs=2, metavar=("VARIANT", "ATOMS"), help="one figure, in this process")
+    parser.add_argument(
+        "--one", nargs=2, metavar=("VARIANT", "ATOMS"), help="one figure, in this process"
+    )
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(arguments.one[0], int(arguments.one[1]), arguments.quick)))
@@ -84,7 +99,9 @@ def main() -> None:
         for variant in VARIANTS:
             if variant == "plain" and atoms > PLAIN_LIMIT:
                 continue
-            live, resident = (in_process(variant, atoms, arguments.quick, env) for env in (LIVE, {}))
+            live, resident = (
+                in_process(variant, atoms, arguments.quick, env) for env in (LIVE, {})
+            )
             rows.append({
                 "atoms": atoms, "variant": variant, "live_mb": live["peak_mb"], "resident_mb": resident["peak_mb"],
                 "planned_mb": live["planned_mb"], "seconds": resident["seconds"],

@@ -1,7 +1,10 @@
-"""One Muon step on stacks of matrices of one shape against torch's own step, which goes matrix by matrix in bfloat16.
+"""One Muon step on stacks of matrices of one shape against torch's own step, which goes matrix by
+matrix in bfloat16.
 
-python benchmarks/muon.py [--quick]     ends with one JSON object: for the models of two configs, milliseconds of torch's
-                                        step and how many times as long it takes as ours, in float32 and in bfloat16
+python benchmarks/muon.py [--quick]     ends with one JSON object: for the models of two configs,
+milliseconds of torch's
+                                        step and how many times as long it takes as ours, in float32
+                                        and in bfloat16
 """
 
 import json
@@ -14,8 +17,8 @@ import torch
 
 from helm_scale.config import PretrainConfig, load
 from helm_scale.model.helm import Helm
-from helm_scale.parallel.pieces import of_whole
-from helm_scale.training.optim import StackedMuon
+from helm_scale.optim.optimizers import StackedMuon
+from helm_scale.parallel.flat_shards import of_whole
 
 OPTIONS = {"lr": 1e-2, "momentum": 0.95, "weight_decay": 0.1}
 
@@ -41,11 +44,25 @@ def measure(path: str, repeats: int) -> dict[str, float]:
     for piece in held:
         piece.held.grad = torch.randn_like(piece.held)
     ours = [StackedMuon(held, dtype, **OPTIONS) for dtype in (torch.float32, torch.bfloat16)]
-    theirs, single, half = seconds([torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **OPTIONS), *ours], repeats)
-    return {"matrices": len(matrices), "torch_ms": 1e3 * theirs, "float32_ratio": theirs / single, "bfloat16_ratio": theirs / half}
+    theirs, single, half = seconds(
+        [torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **OPTIONS), *ours], repeats
+    )
+    return {
+        "matrices": len(matrices),
+        "torch_ms": 1e3 * theirs,
+        "float32_ratio": theirs / single,
+        "bfloat16_ratio": theirs / half,
+    }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     repeats = 1 if "--quick" in sys.argv else 20
-    print(json.dumps({path: measure(path, repeats) for path in ("configs/water.yaml", "configs/quickstart.yaml")}))
+    print(
+        json.dumps(
+            {
+                path: measure(path, repeats)
+                for path in ("configs/water.yaml", "configs/quickstart.yaml")
+            }
+        )
+    )

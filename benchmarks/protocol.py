@@ -1,9 +1,12 @@
-"""Energies and forces of predicted Hamiltonians: the evaluation against a plain serial script that does the same with PySCF.
+"""Energies and forces of predicted Hamiltonians: the evaluation against a plain serial script that
+does the same with PySCF.
 
-"The same" is the whole protocol per molecule: energy and analytic forces of the true H, of a prediction (the true H with
-white noise of 5e-6 Eh), of one Fock rebuild from it, of minao and of isolated-atom H0. The script calls PySCF's `energy_tot` and
-`nuc_grad_method` density by density, with grid and integrals kept per molecule; the evaluation runs molecules in processes of one
-thread each and makes the forces of all densities of a molecule at once. Both give the same numbers, which is checked.
+"The same" is the whole protocol per molecule: energy and analytic forces of the true H, of a
+prediction (the true H with white noise of 5e-6 Eh), of one Fock rebuild from it, of minao and of
+isolated-atom H0. The script calls PySCF's `energy_tot` and `nuc_grad_method` density by density,
+with grid and integrals kept per molecule; the evaluation runs molecules in processes of one thread
+each and makes the forces of all densities of a molecule at once. Both give the same numbers, which
+is checked.
 
     python benchmarks/protocol.py [--quick] [--processes 2]
 """
@@ -18,17 +21,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+os.environ.update(
+    dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+)
 
 import numpy as np
 import pyscf
 
-from helm_scale.batch import Method, Molecule
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.shards import ShardReader
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader
 from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham
 from helm_scale.evaluation.protocol import Job, evaluate_molecules
 from helm_scale.evaluation.tally import means
+from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
 DATA, NOISE = Path("data_shards/quickstart"), 5e-6
@@ -36,7 +41,8 @@ KEEP_EVERYTHING = 1e-6  # PySCF's own overlap threshold: the script knows no oth
 
 
 def jobs_of(quick: bool) -> list[Job]:
-    """Test molecules of the quickstart set of up to five atoms (quick: three), with a made-up prediction each."""
+    """Test molecules of the quickstart set of up to five atoms (quick: three), with a made-up
+    prediction each."""
     manifest = Manifest.load(DATA)
     reader, jobs = ShardReader(manifest), []
     for index in [i for i in manifest.split("test") if manifest.atoms[i] <= (3 if quick else 5)]:
@@ -44,13 +50,24 @@ def jobs_of(quick: bool) -> list[Job]:
         assert molecule.hamiltonian is not None
         noise = np.random.default_rng(index).normal(scale=NOISE, size=molecule.hamiltonian.shape)
         residual = molecule.hamiltonian + np.triu(noise) + np.triu(noise, 1).T
-        jobs.append(Job(replace(molecule, baseline_hamiltonian=None), residual, manifest.method, "none", 50.0, KEEP_EVERYTHING))
+        jobs.append(
+            Job(
+                replace(molecule, baseline_hamiltonian=None),
+                residual,
+                manifest.method,
+                "none",
+                50.0,
+                KEEP_EVERYTHING,
+            )
+        )
     return jobs
 
 
 def plain(jobs: list[Job], processes: int) -> dict[str, float]:
     """The script: one molecule after another; mean |F - F_true| of every prediction."""
-    return {job.molecule.key: _plain_molecule(job.molecule, job.residual, job.method) for job in jobs}
+    return {
+        job.molecule.key: _plain_molecule(job.molecule, job.residual, job.method) for job in jobs
+    }
 
 
 def _plain_molecule(molecule: Molecule, predicted: np.ndarray, method: Method) -> float:
@@ -63,7 +80,9 @@ def _plain_molecule(molecule: Molecule, predicted: np.ndarray, method: Method) -
         density = mf.make_rdm1(coefficients, occupations)
         potential = mf.get_veff(dm=density)
         mf.energy_tot(density, core, potential)
-        return mf.nuc_grad_method().kernel(energies, coefficients, occupations), core + np.asarray(potential)
+        return mf.nuc_grad_method().kernel(energies, coefficients, occupations), core + np.asarray(
+            potential
+        )
 
     assert molecule.hamiltonian is not None
     numbers = molecule.atomic_numbers
@@ -77,15 +96,23 @@ def _plain_molecule(molecule: Molecule, predicted: np.ndarray, method: Method) -
 
 def evaluation(jobs: list[Job], processes: int) -> dict[str, float]:
     """The same by the evaluation."""
-    return {one.key: means(one.rows["prediction"])["forces"] for one in evaluate_molecules(iter(jobs), processes, len(jobs))}
+    return {
+        one.key: means(one.rows["prediction"])["forces"]
+        for one in evaluate_molecules(iter(jobs), processes, len(jobs))
+    }
 
 
-def timed(run: Callable[[list[Job], int], dict[str, float]], jobs: list[Job], processes: int) -> tuple[dict[str, float], dict[str, float]]:
+def timed(
+    run: Callable[[list[Job], int], dict[str, float]], jobs: list[Job], processes: int
+) -> tuple[dict[str, float], dict[str, float]]:
     """Results, and seconds per molecule: on the clock and of all processors."""
     spent = [_cpu(), time.perf_counter()]
     found = run(jobs, processes)
     wall, cpu = time.perf_counter() - spent[1], _cpu() - spent[0]
-    return found, {"seconds_per_molecule": wall / len(jobs), "cpu_seconds_per_molecule": cpu / len(jobs)}
+    return found, {
+        "seconds_per_molecule": wall / len(jobs),
+        "cpu_seconds_per_molecule": cpu / len(jobs),
+    }
 
 
 def _cpu() -> float:
@@ -95,7 +122,9 @@ def _cpu() -> float:
 
 def main() -> None:
     """Both in turn; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="molecules of up to three atoms")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()

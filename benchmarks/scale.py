@@ -1,10 +1,12 @@
-"""A manifest of ten million samples: time and memory to open it, and the time to the first batch, also after a resume.
+"""A manifest of ten million samples: time and memory to open it, and the time to the first batch,
+also after a resume.
 
-The manifest is synthetic: 10,000 shards of 1,000 samples each, as sparse files. Only the samples of the steps that are read
-really exist in them; four bytes of their padding are chosen so that each has the CRC-32 that the manifest lists. Every
-measurement is a process of its own, which opens the dataset, plans the step, reads, checks and collates its 64 molecules;
-the coupling tables, which do not depend on the dataset, are made before. CPU times stand beside wall times: on a machine
-that does other work, too, only they say what is needed.
+The manifest is synthetic: 10,000 shards of 1,000 samples each, as sparse files. Only the samples of
+the steps that are read really exist in them; four bytes of their padding are chosen so that each
+has the CRC-32 that the manifest lists. Every measurement is a process of its own, which opens the
+dataset, plans the step, reads, checks and collates its 64 molecules; the coupling tables, which do
+not depend on the dataset, are made before. CPU times stand beside wall times: on a machine that
+does other work, too, only they say what is needed.
 
     python benchmarks/scale.py [--quick] [--samples 10000000] [--folder runs/scale]
 """
@@ -23,13 +25,13 @@ from pathlib import Path
 
 import numpy as np
 
-from helm_scale.batch import Method, Molecule
 from helm_scale.config import DataConfig, ModelConfig
-from helm_scale.data.collate import collate
-from helm_scale.data.corpus import Corpus
-from helm_scale.data.manifest import Manifest, ShardRecord, write_columns
-from helm_scale.data.shards import sample_bytes
-from helm_scale.data.stream import BatchMaker, Stream
+from helm_scale.data.format.manifest import Manifest, ShardRecord, write_columns
+from helm_scale.data.format.shards import sample_bytes
+from helm_scale.data.graphs.collate import collate
+from helm_scale.data.loading.dataset import Corpus
+from helm_scale.data.loading.stream import BatchMaker, Stream
+from helm_scale.types import Method, Molecule
 
 METHOD = Method("pbe", "def2-svp", "def2", 3, None, 1e-9, "none", "random numbers")
 CONFIG = ModelConfig(basis="def2-svp", parity="full")
@@ -46,7 +48,14 @@ def water(key: str) -> Molecule:
     size = 24  # AOs of water in def2-SVP
     matrix = np.random.default_rng(0).normal(size=(size, size))
     positions = np.array([[0.0, 0.0, 0.1], [0.76, 0.0, 0.68], [-0.74, 0.0, 0.58]])
-    return Molecule(key, np.array([8, 1, 1]), positions, hamiltonian=matrix + matrix.T, energy=0.0, method=METHOD)
+    return Molecule(
+        key,
+        np.array([8, 1, 1]),
+        positions,
+        hamiltonian=matrix + matrix.T,
+        energy=0.0,
+        method=METHOD,
+    )
 
 
 def content(key: str) -> bytes:
@@ -57,7 +66,8 @@ def content(key: str) -> bytes:
 
 
 def bytes_to_reach(start: bytes, crc32: int) -> bytes:
-    """Four bytes after which the CRC-32 of all is the given one: its register is run backwards through them."""
+    """Four bytes after which the CRC-32 of all is the given one: its register is run backwards
+    through them."""
     table = [zlib.crc32(bytes([i])) ^ zlib.crc32(b"\0") for i in range(256)]
     by_top = {entry >> 24: i for i, entry in enumerate(table)}
     register = crc32 ^ 0xFFFFFFFF
@@ -71,7 +81,9 @@ def write(folder: Path, samples: int) -> None:
     """The manifest and the sparse shards."""
     folder.mkdir(parents=True)
     count, size = -(-samples // PER_SHARD), len(content("molecule-00000000"))
-    shards = [ShardRecord(f"shard-{n:06d}.tar", size * PER_SHARD + 1024, "0" * 64) for n in range(count)]
+    shards = [
+        ShardRecord(f"shard-{n:06d}.tar", size * PER_SHARD + 1024, "0" * 64) for n in range(count)
+    ]
     for shard in shards:
         with (folder / shard.name).open("wb") as file:
             file.truncate(shard.size)
@@ -81,9 +93,23 @@ def write(folder: Path, samples: int) -> None:
         letters[:, -1 - place] += (number // 10**place % 10).astype(np.uint8)
     cost = np.random.default_rng(0).lognormal(6.0, 1.0, size=samples)
     fixed = {"size": size, "crc32": CRC32, "atoms": 3, "pairs": 3}
-    rows = {"key": letters.view("S17")[:, 0], "split": (number % 100 == 99).astype(np.uint8), "shard": number // PER_SHARD, "cost": cost}
-    rows |= {"offset": number % PER_SHARD * size, **{name: np.full(samples, value) for name, value in fixed.items()}}
-    head = {"method": METHOD, "licence": "CC0-1.0", "source": "random", "labels": ("hamiltonian", "energy"), "elements": {"H": 2, "O": 1}}
+    rows = {
+        "key": letters.view("S17")[:, 0],
+        "split": (number % 100 == 99).astype(np.uint8),
+        "shard": number // PER_SHARD,
+        "cost": cost,
+    }
+    rows |= {
+        "offset": number % PER_SHARD * size,
+        **{name: np.full(samples, value) for name, value in fixed.items()},
+    }
+    head = {
+        "method": METHOD,
+        "licence": "CC0-1.0",
+        "source": "random",
+        "labels": ("hamiltonian", "energy"),
+        "elements": {"H": 2, "O": 1},
+    }
     write_columns(folder, head, shards, ("train", "validation"), rows, ())
 
 
@@ -115,11 +141,24 @@ def measure(folder: Path, window: int, step: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="200,000 samples, two steps")
     parser.add_argument("--samples", type=int, default=10_000_000)
-    parser.add_argument("--folder", type=Path, default=Path("runs/scale"), help="where the data goes; removed afterwards")
-    parser.add_argument("--one", type=int, nargs=2, metavar=("WINDOW", "STEP"), help="measure one step, in this process")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("runs/scale"),
+        help="where the data goes; removed afterwards",
+    )
+    parser.add_argument(
+        "--one",
+        type=int,
+        nargs=2,
+        metavar=("WINDOW", "STEP"),
+        help="measure one step, in this process",
+    )
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(arguments.folder, *arguments.one)))
@@ -127,18 +166,48 @@ def main() -> None:
     samples, rows = 200_000 if arguments.quick else arguments.samples, []
     try:
         write(arguments.folder, samples)
-        megabytes = sum(path.stat().st_size for path in (arguments.folder / "columns").iterdir()) / 1e6
+        megabytes = (
+            sum(path.stat().st_size for path in (arguments.folder / "columns").iterdir()) / 1e6
+        )
         assert len(Manifest.load(arguments.folder)) == samples
         for window in (0, 16):
             fill(arguments.folder, window)
             for step in RESUMED[:: 2 if arguments.quick else 1]:
-                command = [sys.executable, __file__, "--folder", str(arguments.folder), "--one", str(window), str(step)]
-                rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--folder",
+                    str(arguments.folder),
+                    "--one",
+                    str(window),
+                    str(step),
+                ]
+                rows.append(
+                    json.loads(
+                        subprocess.run(
+                            command, check=True, capture_output=True, text=True
+                        ).stdout.splitlines()[-1]
+                    )
+                )
                 print(LINE.format(**rows[-1]), flush=True)
     finally:
         shutil.rmtree(arguments.folder, ignore_errors=True)
-    about = {"hardware": f"{os.cpu_count()} CPU cores", "numpy": importlib.metadata.version("numpy"), "command": " ".join(sys.argv)}
-    print(json.dumps({"benchmark": "scale", "samples": samples, "manifest_mb": megabytes, "rows": rows, "about": about}))
+    about = {
+        "hardware": f"{os.cpu_count()} CPU cores",
+        "numpy": importlib.metadata.version("numpy"),
+        "command": " ".join(sys.argv),
+    }
+    print(
+        json.dumps(
+            {
+                "benchmark": "scale",
+                "samples": samples,
+                "manifest_mb": megabytes,
+                "rows": rows,
+                "about": about,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Error against parameters and against data: trains a ladder of models on a ladder of amounts of data, and draws both curves.
+"""Error against parameters and against data: trains a ladder of models on a ladder of amounts of
+data, and draws both curves.
 
-The ladder is a YAML file (benchmarks/scaling.yaml): a config of launch/pretrain.py, sizes (settings of the model) and
-numbers of training molecules. Amounts are nested: a smaller one is a part of the larger. A rerun goes on where it stopped.
+The ladder is a YAML file (benchmarks/scaling.yaml): a config of launch/pretrain.py, sizes (settings
+of the model) and numbers of training molecules. Amounts are nested: a smaller one is a part of the
+larger. A rerun goes on where it stopped.
 
     python benchmarks/scaling.py [--ladder benchmarks/scaling.yaml] [--out runs/scaling] [--quick]
 """
@@ -14,10 +16,10 @@ from typing import Any
 import matplotlib
 import yaml
 
-from helm_scale import build
+from helm_scale import commands
 from helm_scale.config import PretrainConfig, load
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.shards import ShardReader, ShardWriter
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader, ShardWriter
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -28,7 +30,9 @@ def take(source: Path, split: str, validation: str, count: int, out: Path) -> Pa
     if not (out / "manifest.json").exists():
         manifest = Manifest.load(source)
         reader = ShardReader(manifest)
-        writer = ShardWriter(out, manifest.method, manifest.licence, str(source), molecules_per_shard=256)
+        writer = ShardWriter(
+            out, manifest.method, manifest.licence, str(source), molecules_per_shard=256
+        )
         wanted = {"train": manifest.split(split)[:count], "validation": manifest.split(validation)}
         for name, indices in wanted.items():
             for index in indices:
@@ -37,26 +41,56 @@ def take(source: Path, split: str, validation: str, count: int, out: Path) -> Pa
     return out
 
 
-def train(run: Path, data: Path, ladder: dict[str, Any], size: dict[str, Any], extra: list[str]) -> dict[str, Any]:
+def train(
+    run: Path, data: Path, ladder: dict[str, Any], size: dict[str, Any], extra: list[str]
+) -> dict[str, Any]:
     """Train one model on one amount; parameters and validation error (1e-6 Eh)."""
-    flags = ["--config", ladder["config"], "--out", str(run), "--data.path", str(data), "--data.train_split", "train"]
-    settings = {**{f"model.{name}": value for name, value in size.items()}, **ladder.get("settings", {})}
-    flags += ["--data.validation_split", "validation", *(f"--{name}={value}" for name, value in settings.items()), *extra]
-    build.pretrain(load(PretrainConfig, flags))
+    flags = [
+        "--config",
+        ladder["config"],
+        "--out",
+        str(run),
+        "--data.path",
+        str(data),
+        "--data.train_split",
+        "train",
+    ]
+    settings = {
+        **{f"model.{name}": value for name, value in size.items()},
+        **ladder.get("settings", {}),
+    }
+    flags += [
+        "--data.validation_split",
+        "validation",
+        *(f"--{name}={value}" for name, value in settings.items()),
+        *extra,
+    ]
+    commands.pretrain(load(PretrainConfig, flags))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     error = [line["validation_h_mae_ueh"] for line in lines if "validation_h_mae_ueh" in line][-1]
-    return {"parameters": sum(p.numel() for p in build.load_model(run)[0].parameters()), "h_mae_ueh": round(error, 3)}
+    return {
+        "parameters": sum(p.numel() for p in commands.load_model(run)[0].parameters()),
+        "h_mae_ueh": round(error, 3),
+    }
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> None:
     """Two log-log plots: a line per amount over parameters, a line per size over molecules."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     for axis, over, apart, label in zip(
-        axes, ("parameters", "molecules"), ("molecules", "size"), ("parameters", "training molecules"), strict=True
+        axes,
+        ("parameters", "molecules"),
+        ("molecules", "size"),
+        ("parameters", "training molecules"),
+        strict=True,
     ):
         for name in dict.fromkeys(row[apart] for row in rows):
             line = sorted((row[over], row["h_mae_ueh"]) for row in rows if row[apart] == name)
-            axis.loglog(*zip(*line, strict=True), "o-", label=f"{name} molecules" if apart == "molecules" else name)
+            axis.loglog(
+                *zip(*line, strict=True),
+                "o-",
+                label=f"{name} molecules" if apart == "molecules" else name,
+            )
         axis.set_xlabel(label)
         axis.legend()
     axes[0].set_ylabel("validation error of H / 1e-6 Eh")
@@ -66,23 +100,49 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
 
 def main() -> None:
     """Every size on every amount in turn; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two sizes of a tiny model, two amounts of the committed molecules, 2 steps")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="two sizes of a tiny model, two amounts of the committed molecules, 2 steps",
+    )
     parser.add_argument("--ladder", default="benchmarks/scaling.yaml")
     parser.add_argument("--out", default="runs/scaling")
     arguments = parser.parse_args()
     ladder, extra, out = yaml.safe_load(Path(arguments.ladder).read_text()), [], Path(arguments.out)
     if arguments.quick:
         out = Path("runs/scaling-quick")
-        sizes = {str(c): {"channels": c, "hidden_channels": c, "edge_channels": 8, "num_layers": 1} for c in (2, 4)}
+        sizes = {
+            str(c): {"channels": c, "hidden_channels": c, "edge_channels": 8, "num_layers": 1}
+            for c in (2, 4)
+        }
         ladder = {"config": "configs/quickstart.yaml", "sizes": sizes, "molecules": [2, 4]}
-        extra = ["--training.steps=2", "--training.batch_molecules=2", "--training.warmup_steps=1", "--execution.progress=false"]
+        extra = [
+            "--training.steps=2",
+            "--training.batch_molecules=2",
+            "--training.warmup_steps=1",
+            "--execution.progress=false",
+        ]
     data = load(PretrainConfig, ["--config", ladder["config"]]).data
     rows = []
     for count in ladder["molecules"]:
-        part = take(Path(str(data.path)), data.train_split, data.validation_split, count, out / f"data-{count}")
+        part = take(
+            Path(str(data.path)),
+            data.train_split,
+            data.validation_split,
+            count,
+            out / f"data-{count}",
+        )
         for name, size in ladder["sizes"].items():
-            rows.append({"size": name, "molecules": count, **train(out / f"{name}-{count}", part, ladder, size, extra)})
+            rows.append(
+                {
+                    "size": name,
+                    "molecules": count,
+                    **train(out / f"{name}-{count}", part, ladder, size, extra),
+                }
+            )
             print(rows[-1], flush=True)
     draw(rows, out / "scaling.png")
     print(json.dumps({"benchmark": "scaling", "plot": str(out / "scaling.png"), "rows": rows}))

@@ -1,4 +1,5 @@
-"""Which model settings cost least at an equal error: the same number of steps, three seeds, two sets of molecules (variants.py).
+"""Which model settings cost least at an equal error: the same number of steps, three seeds, two
+sets of molecules (variants.py).
 
 python benchmarks/settings.py [--quick] [--sets quickstart water] [--seeds 0 1 2]
 """
@@ -7,7 +8,13 @@ from typing import Any
 
 from variants import asked, compare
 
-REFERENCE = {"num_layers": 2, "pair_layers": 2, "pair_reads": "each", "trunk_cutoff": 12.0, "pair_cutoff": 15.0}
+REFERENCE = {
+    "num_layers": 2,
+    "pair_layers": 2,
+    "pair_reads": "each",
+    "trunk_cutoff": 12.0,
+    "pair_cutoff": 15.0,
+}
 LAST = {"pair_reads": "last"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {},
@@ -21,7 +28,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def main() -> None:
     """All variants, seed by seed; the last line is one JSON object."""
     arguments = asked(__doc__, ["quickstart", "water"])
-    compare("settings", arguments, list(VARIANTS), lambda task, variant: {**REFERENCE, **VARIANTS[variant]}, lambda variant: None)
+    compare(
+        "settings",
+        arguments,
+        list(VARIANTS),
+        lambda task, variant: {**REFERENCE, **VARIANTS[variant]},
+        lambda variant: None,
+    )
 
 
 if __name__ == "__main__":

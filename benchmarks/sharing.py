@@ -1,7 +1,8 @@
-"""One molecule over several ranks: equal numbers, even shares, and bytes that do not grow with the pairs.
+"""One molecule over several ranks: equal numbers, even shares, and bytes that do not grow with the
+pairs.
 
-Every number of ranks runs in processes of its own (gloo, one thread each). Gradients are summed over ranks and compared
-with those of one process.
+Every number of ranks runs in processes of its own (gloo, one thread each). Gradients are summed
+over ranks and compared with those of one process.
 
     python benchmarks/sharing.py [--quick] [--atoms 80] [--ranks 1 2 4]
 """
@@ -48,15 +49,25 @@ def work(atoms: int, quick: bool, ranks: int, out: Path) -> None:
         seconds = time.perf_counter() - start
         total = torch.stack([sums.total.detach().double(), sums.count])
         dist.all_reduce(total)
-        gradients = torch.cat([p.grad.flatten().double() for p in step.model.parameters() if p.grad is not None])
+        gradients = torch.cat(
+            [p.grad.flatten().double() for p in step.model.parameters() if p.grad is not None]
+        )
         dist.all_reduce(gradients)
         pairs = step.batch.pair_index.shape[1]
-        own = pairs * (processes.part + 1) // processes.parts - pairs * processes.part // processes.parts
+        own = (
+            pairs * (processes.part + 1) // processes.parts
+            - pairs * processes.part // processes.parts
+        )
         shares: list[int] = [0] * ranks
         dist.all_gather_object(shares, own)
         if processes.rank == 0:
             norm = float(gradients.norm())
-            found = {"loss": float(step.objective.loss(*total)), "gradient_norm": norm, "seconds": seconds, "bytes_sent": sent[0]}
+            found = {
+                "loss": float(step.objective.loss(*total)),
+                "gradient_norm": norm,
+                "seconds": seconds,
+                "bytes_sent": sent[0],
+            }
             out.write_text(json.dumps({"ranks": ranks, "pairs": pairs, "shares": shares, **found}))
 
 
@@ -64,8 +75,24 @@ def measure(atoms: int, quick: bool, ranks: int) -> dict[str, float]:
     """Start the ranks and read what rank 0 wrote."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-        task = [__file__, "--worker", str(out), "--atoms", str(atoms), "--ranks", str(ranks), *["--quick"] * quick]
+        launch = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(ranks),
+        ]
+        task = [
+            __file__,
+            "--worker",
+            str(out),
+            "--atoms",
+            str(atoms),
+            "--ranks",
+            str(ranks),
+            *["--quick"] * quick,
+        ]
         subprocess.run(launch + task, check=True)
         found: dict[str, float] = json.loads(out.read_text())
         return found
@@ -73,7 +100,9 @@ def measure(atoms: int, quick: bool, ranks: int) -> dict[str, float]:
 
 def main() -> None:
     """All numbers of ranks; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="12 atoms, 8 channels")
     parser.add_argument("--atoms", type=int, default=80)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
@@ -85,7 +114,11 @@ def main() -> None:
     atoms = 12 if arguments.quick else arguments.atoms
     rows = [measure(atoms, arguments.quick, ranks) for ranks in arguments.ranks]
     for row in rows:
-        print("{ranks} ranks: loss {loss:.9e}, |gradient| {gradient_norm:.9e}, pairs {shares}, {bytes_sent} B sent".format(**row))
+        print(
+            "{ranks} ranks: loss {loss:.9e}, |gradient| {gradient_norm:.9e}, pairs {shares}, {bytes_sent} B sent".format(
+                **row
+            )
+        )
     print(json.dumps({"benchmark": "sharing", "atoms": atoms, "rows": rows}))
 
 

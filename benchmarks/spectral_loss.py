@@ -1,8 +1,11 @@
-"""Does a loss that knows S help? Finetuning on 20 def2-TZVPD molecules, with and without it, from the same weights.
+"""Does a loss that knows S help? Finetuning on 20 def2-TZVPD molecules, with and without it, from
+the same weights.
 
-Molecules come from data_shards/quickstart, S is added. Per seed one model learns H - H0 (minao), then goes on for as many
-steps again in three ways: the plain loss, with the error in the Loewdin basis, with that of orbital energies. Judged by
-H MAE and by the orbital energies that the predicted H really has, on the 20 molecules.
+Molecules come from data_shards/quickstart, S is added. Per seed one model learns H - H0 (minao),
+then goes on for as many
+steps again in three ways: the plain loss, with the error in the Loewdin basis, with that of orbital
+energies. Judged by H MAE and by the orbital energies that the predicted H really has, on the 20
+molecules.
 
     python benchmarks/spectral_loss.py [--quick]
 """
@@ -16,16 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from helm_scale import build
+from helm_scale import commands
 from helm_scale.basis.layout import ao_offsets
-from helm_scale.batch import Molecule
 from helm_scale.config import PretrainConfig, load
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.shards import ShardReader, ShardWriter
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader, ShardWriter
 from helm_scale.dft.energies import overlap
 from helm_scale.evaluation import orbitals
 from helm_scale.evaluation.prediction import predict_residual
 from helm_scale.model.helm import Helm
+from helm_scale.types import Molecule
 
 KEYS = (
     "H2O", "CH4", "NH3", "C2H2", "CH3OH", "CH3Cl", "CO2", "HCN", "N2O", "H2O2", "SO2", "PH3", "SiH4", "HOCl", "LiF", "OH-", "NH4+",
@@ -45,10 +48,15 @@ def write_data(out: Path) -> list[Molecule]:
     """The molecules with S; training and validation split are the same."""
     manifest = Manifest.load("data_shards/quickstart")
     reader = ShardReader(manifest)
-    writer = ShardWriter(out, manifest.method, manifest.licence, str(manifest.folder), molecules_per_shard=len(KEYS))
+    writer = ShardWriter(
+        out, manifest.method, manifest.licence, str(manifest.folder), molecules_per_shard=len(KEYS)
+    )
     place = {str(key): index for index, key in enumerate(manifest.key)}
     molecules = [reader.read(place[key]) for key in KEYS]
-    molecules = [replace(molecule, overlap=overlap(molecule, manifest.method.basis)) for molecule in molecules]
+    molecules = [
+        replace(molecule, overlap=overlap(molecule, manifest.method.basis))
+        for molecule in molecules
+    ]
     for molecule in molecules:
         writer.write(molecule, "train")
     writer.close()
@@ -59,15 +67,32 @@ def judge(model: Helm, molecules: list[Molecule]) -> dict[str, float]:
     """Means over molecules, 1e-6 Eh: H, occupied orbital energies, HOMO and LUMO."""
     rows = []
     for molecule in molecules:
-        assert molecule.hamiltonian is not None and molecule.baseline_hamiltonian is not None and molecule.overlap is not None
+        assert (
+            molecule.hamiltonian is not None
+            and molecule.baseline_hamiltonian is not None
+            and molecule.overlap is not None
+        )
         found = predict_residual(model, molecule) + molecule.baseline_hamiltonian
         projector = orbitals.canonical_projectors(molecule.overlap, (THRESHOLD,))[0]
         occupied = orbitals.occupied_count(molecule, model.config.basis)
-        states = [orbitals.solve(h, projector, occupied).energies[: occupied + 1] for h in (found, molecule.hamiltonian)]
+        states = [
+            orbitals.solve(h, projector, occupied).energies[: occupied + 1]
+            for h in (found, molecule.hamiltonian)
+        ]
         error = np.abs(states[0] - states[1])
-        rows.append([np.abs(found - molecule.hamiltonian).mean(), error[:occupied].mean(), error[occupied - 1], error[occupied]])
+        rows.append(
+            [
+                np.abs(found - molecule.hamiltonian).mean(),
+                error[:occupied].mean(),
+                error[occupied - 1],
+                error[occupied],
+            ]
+        )
     means = 1e6 * np.mean(rows, axis=0)
-    return {name: round(float(x), 2) for name, x in zip(("h_mae", "occupied", "homo", "lumo"), means, strict=True)}
+    return {
+        name: round(float(x), 2)
+        for name, x in zip(("h_mae", "occupied", "homo", "lumo"), means, strict=True)
+    }
 
 
 def train(run: Path, data: Path, seed: int, steps: int, extra: list[str]) -> Helm:
@@ -78,13 +103,23 @@ def train(run: Path, data: Path, seed: int, steps: int, extra: list[str]) -> Hel
         "execution.checkpoint_every": 10**6, "execution.validate_every": 10**6, "accept_changes": True,
         **{f"model.{name}": value for name, value in MODEL.items()},
     }  # fmt: skip
-    build.pretrain(load(PretrainConfig, [*(part for name, value in settings.items() for part in (f"--{name}", str(value))), *extra]))
-    return build.load_model(run)[0]
+    commands.pretrain(
+        load(
+            PretrainConfig,
+            [
+                *(part for name, value in settings.items() for part in (f"--{name}", str(value))),
+                *extra,
+            ],
+        )
+    )
+    return commands.load_model(run)[0]
 
 
 def main() -> None:
     """All seeds and ways in turn; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, 4 steps")
     parser.add_argument("--steps", type=int, default=60, help="steps of each of both halves")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -96,15 +131,38 @@ def main() -> None:
         molecules = write_data(root / "data")
         for seed in seeds:
             start = root / f"start-{seed}"
-            rows.append({"seed": seed, "loss": "before", **judge(train(start, root / "data", seed, steps, []), molecules)})
+            rows.append(
+                {
+                    "seed": seed,
+                    "loss": "before",
+                    **judge(train(start, root / "data", seed, steps, []), molecules),
+                }
+            )
             print(rows[-1], flush=True)
             for variant, extra in VARIANTS.items():
                 run = root / f"{variant}-{seed}"
                 shutil.copytree(start, run)
-                rows.append({"seed": seed, "loss": variant, **judge(train(run, root / "data", seed, 2 * steps, extra), molecules)})
+                rows.append(
+                    {
+                        "seed": seed,
+                        "loss": variant,
+                        **judge(train(run, root / "data", seed, 2 * steps, extra), molecules),
+                    }
+                )
                 print(rows[-1], flush=True)
     aos = sum(int(ao_offsets("def2-tzvpd", molecule.atomic_numbers)[-1]) for molecule in molecules)
-    print(json.dumps({"benchmark": "spectral_loss", "molecules": len(KEYS), "aos": aos, "steps": steps, "units": "1e-6 Eh", "rows": rows}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "spectral_loss",
+                "molecules": len(KEYS),
+                "aos": aos,
+                "steps": steps,
+                "units": "1e-6 Eh",
+                "rows": rows,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Seconds of one training step, variants in turn, beside the machine's own rate of matrix products in the same run.
+"""Seconds of one training step, variants in turn, beside the machine's own rate of matrix products
+in the same run.
 
 python benchmarks/speed.py [--quick] [--atoms 40] [--threads 2]
 """
@@ -30,16 +31,23 @@ def seconds(function: Callable[[], object]) -> float:
 
 def main() -> None:
     """All variants, round by round; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="8 atoms, 8 channels, one round")
     parser.add_argument("--atoms", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    atoms, rounds, size = (8, 1, 256) if arguments.quick else (arguments.atoms, arguments.rounds, 4096)
+    atoms, rounds, size = (
+        (8, 1, 256) if arguments.quick else (arguments.atoms, arguments.rounds, 4096)
+    )
     square = torch.randn(size, size)
-    steps = {config: Step(atoms, model_config(config, arguments.quick)) for config, _ in VARIANTS.values()}
+    steps = {
+        config: Step(atoms, model_config(config, arguments.quick))
+        for config, _ in VARIANTS.values()
+    }
     flops = {}
     for name, step in steps.items():
         step.model.set_memory(pair_chunk=0, recompute="none", message_chunk=1)
@@ -55,12 +63,27 @@ def main() -> None:
     median = {name: statistics.median(found[1:]) for name, found in times.items()}
     rate = 2 * size**3 / median["matrix product"]
     rows = {
-        name: {"seconds": median[name], "share_of_matrix_product_rate": flops[config] / median[name] / rate}
+        name: {
+            "seconds": median[name],
+            "share_of_matrix_product_rate": flops[config] / median[name] / rate,
+        }
         for name, (config, _) in VARIANTS.items()
     }
     for name, row in rows.items():
-        print(f"{name:38s} {row['seconds']:8.3f} s, {100 * row['share_of_matrix_product_rate']:5.1f} % of the rate of a matrix product")
-    print(json.dumps({"benchmark": "speed", "atoms": atoms, "threads": arguments.threads, "gflop_per_second": rate / 1e9, "rows": rows}))
+        print(
+            f"{name:38s} {row['seconds']:8.3f} s, {100 * row['share_of_matrix_product_rate']:5.1f} % of the rate of a matrix product"
+        )
+    print(
+        json.dumps(
+            {
+                "benchmark": "speed",
+                "atoms": atoms,
+                "threads": arguments.threads,
+                "gflop_per_second": rate / 1e9,
+                "rows": rows,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

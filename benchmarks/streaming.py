@@ -1,19 +1,24 @@
-"""Tar files to collated batches: MB/s and samples/s against plain reading and plain webdataset, and peak memory.
+"""Tar files to collated batches: MB/s and samples/s against plain reading and plain webdataset, and
+peak memory.
 
-Samples hold H in def2-TZVPD of synthetic organic molecules: about 0.1, 4 and 32 MB each, in eight shards; matrix elements
-are random numbers. All ways read the same tar files, in turn, first with the files dropped from the page cache, as a
-dataset larger than memory finds them, then again from the page cache:
+Samples hold H in def2-TZVPD of synthetic organic molecules: about 0.1, 4 and 32 MB each, in eight
+shards; matrix elements are random numbers. All ways read the same tar files, in turn, first with
+the files dropped from the page cache, as a dataset larger than memory finds them, then again from
+the page cache:
 
     plain        Python's tarfile, the bytes of every member
-    webdataset   webdataset.WebDataset(...).decode(), every array of every sample; in process, and in two DataLoader processes
-    stream       this package: read in plan order, checked, collated, blocks joined; in process, and in two processes
-    coupled      the same in two processes, and this process couples the blocks to irreps on a CPU core, which in training is
+    webdataset   webdataset.WebDataset(...).decode(), every array of every sample; in process, and
+    in two DataLoader processes
+    stream       this package: read in plan order, checked, collated, blocks joined; in process, and
+    in two processes coupled      the same in two processes, and this process couples the blocks to
+    irreps on a CPU core, which in training is
                  the work of the device that trains
 
-Every measurement is the median of its repeats; MB per CPU second, all processes together, stand beside, for machines that do
-other work, too. Stages, on one core and from the page cache, say where the time of one process goes: its reading alone, with
-the CRC-32, with tar, JSON and npz, with collation, with coupling. Memory: peak of all processes for a dataset and for one four
-times as large.
+Every measurement is the median of its repeats; MB per CPU second, all processes together, stand
+beside, for machines that do other work, too. Stages, on one core and from the page cache, say where
+the time of one process goes: its reading alone, with the CRC-32, with tar, JSON and npz, with
+collation, with coupling. Memory: peak of all processes for a dataset and for one four times as
+large.
 
     python benchmarks/streaming.py [--quick] [--megabytes 3200] [--folder runs/streaming]
 """
@@ -42,23 +47,28 @@ from isal.isal_zlib import crc32
 from torch.utils.data import DataLoader
 
 from helm_scale.basis.layout import ao_offsets
-from helm_scale.batch import Method, Molecule
 from helm_scale.config import ModelConfig
-from helm_scale.data.cache import LocalShards
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.order import Row
-from helm_scale.data.plan import StepPlan
-from helm_scale.data.shards import ShardReader, ShardWriter
-from helm_scale.data.stream import BatchMaker, Stream
+from helm_scale.data.format.cache import LocalShards
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader, ShardWriter
+from helm_scale.data.loading.order import Row
+from helm_scale.data.loading.sampler import StepPlan
+from helm_scale.data.loading.stream import BatchMaker, Stream
+from helm_scale.types import Method, Molecule
 
 METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-9, "none", "random numbers")
 CONFIG = ModelConfig(parity="full", pair_cutoff=100.0)
-KINDS = {"0.1 MB": (11, 16, 0.25), "4 MB": (56, 4, 1.0), "32 MB": (158, 1, 1.0)}  # atoms, molecules per batch, share of --megabytes
+KINDS = {
+    "0.1 MB": (11, 16, 0.25),
+    "4 MB": (56, 4, 1.0),
+    "32 MB": (158, 1, 1.0),
+}  # atoms, molecules per batch, share of --megabytes
 SHARDS = 8
 
 
 def molecule(key: str, atoms: int) -> Molecule:
-    """Random organic composition on a jittered grid of 1.4 Angstrom, growing outward from the origin."""
+    """Random organic composition on a jittered grid of 1.4 Angstrom, growing outward from the
+    origin."""
     rng = np.random.default_rng(atoms)
     axis = np.arange(-4, 5)
     grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3) * 1.4
@@ -67,7 +77,12 @@ def molecule(key: str, atoms: int) -> Molecule:
     size = int(ao_offsets(METHOD.basis, numbers)[-1])
     matrix = 0.1 * rng.normal(size=(size, size))
     return Molecule(
-        key, numbers, nearest + rng.normal(scale=0.1, size=nearest.shape), hamiltonian=(matrix + matrix.T) / 2, energy=0.0, method=METHOD
+        key,
+        numbers,
+        nearest + rng.normal(scale=0.1, size=nearest.shape),
+        hamiltonian=(matrix + matrix.T) / 2,
+        energy=0.0,
+        method=METHOD,
     )
 
 
@@ -120,14 +135,24 @@ def bins(dataset: Manifest, batch: int) -> Iterator[list[int]]:
 
 def stream(dataset: Manifest, batch: int, workers: int, coupled: bool = False) -> int:
     """This package."""
-    found = Stream(BatchMaker(ShardReader(dataset), CONFIG), 0, 1, workers).batches(bins(dataset, batch))
+    found = Stream(BatchMaker(ShardReader(dataset), CONFIG), 0, 1, workers).batches(
+        bins(dataset, batch)
+    )
     return sum((one.to("cpu") if coupled else one).num_molecules for one in found)
 
 
 def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
     """MB per CPU second of one process that does the first stages, each with those before it."""
-    reader, tasks, make = ShardReader(dataset), list(bins(dataset, batch)), BatchMaker(ShardReader(dataset), CONFIG)
-    memory, shards, targets = memoryview(bytearray(int(dataset.size.max()))), LocalShards(dataset.folder), dict[int, torch.Tensor]()
+    reader, tasks, make = (
+        ShardReader(dataset),
+        list(bins(dataset, batch)),
+        BatchMaker(ShardReader(dataset), CONFIG),
+    )
+    memory, shards, targets = (
+        memoryview(bytearray(int(dataset.size.max()))),
+        LocalShards(dataset.folder),
+        dict[int, torch.Tensor](),
+    )
 
     def read(index: int) -> memoryview:
         content = memory[: reader.size(index)]
@@ -147,7 +172,10 @@ def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
         "collated": lambda samples: make(samples, used_again),
         "coupled": lambda samples: make(samples, used_again).batch.to("cpu"),
     }
-    megabytes, found = sum(int(dataset.size[i]) for samples in tasks for i in samples) / 1e6, dict.fromkeys(work, 0.0)
+    megabytes, found = (
+        sum(int(dataset.size[i]) for samples in tasks for i in samples) / 1e6,
+        dict.fromkeys(work, 0.0),
+    )
     for name in [*work] * (repeats + 1):
         start = time.process_time()
         for samples in tasks:
@@ -169,7 +197,9 @@ def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, 
     }
     seconds: dict[str, list[float]] = {}  # per sample
     cpu: dict[str, list[float]] = {}
-    stream(dataset, batch, 0, coupled=True)  # makes the coupling tables, which every later batch shares
+    stream(
+        dataset, batch, 0, coupled=True
+    )  # makes the coupling tables, which every later batch shares
     for state in ["cold", "warm"] * repeats:
         for name, way in ways.items():
             if state == "cold":
@@ -198,23 +228,50 @@ def cpu_seconds() -> float:
 
 
 def peak_megabytes(folder: Path) -> float:
-    """Peak resident memory of a process that streams a dataset with two workers, theirs included (shared pages count twice)."""
+    """Peak resident memory of a process that streams a dataset with two workers, theirs included
+    (shared pages count twice)."""
     code = (
         "import resource, sys; from benchmarks.streaming import *; dataset = Manifest.load(sys.argv[1]); stream(dataset, 1, 2);"
         "own, theirs = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN));"
         "print((own + 2 * theirs) / 1024)"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
-    return float(subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True, env=environment).stdout)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        ),
+    }
+    return float(
+        subprocess.run(
+            [sys.executable, "-c", code, str(folder)],
+            check=True,
+            capture_output=True,
+            env=environment,
+        ).stdout
+    )
 
 
 def main() -> None:
     """Measure all sizes; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="little data, one repeat, no 32 MB samples")
-    parser.add_argument("--megabytes", type=float, default=3200.0, help="size of each dataset; a quarter of it for 0.1 MB")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="little data, one repeat, no 32 MB samples"
+    )
+    parser.add_argument(
+        "--megabytes",
+        type=float,
+        default=3200.0,
+        help="size of each dataset; a quarter of it for 0.1 MB",
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=Path("runs/streaming"), help="where the data goes; removed afterwards")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("runs/streaming"),
+        help="where the data goes; removed afterwards",
+    )
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.megabytes, arguments.repeats = 8.0, 1
@@ -222,28 +279,71 @@ def main() -> None:
     rows = {}
     try:
         for name, (atoms, batch, share) in list(KINDS.items())[: 2 if arguments.quick else None]:
-            dataset = write(arguments.folder / name.replace(" ", ""), atoms, share * arguments.megabytes)
+            dataset = write(
+                arguments.folder / name.replace(" ", ""), atoms, share * arguments.megabytes
+            )
             found = compare(dataset, batch, arguments.repeats)
-            rows[name] = {"sample_mb": float(dataset.size.mean()) / 1e6, "samples": len(dataset), "molecules_per_batch": batch, **found}
+            rows[name] = {
+                "sample_mb": float(dataset.size.mean()) / 1e6,
+                "samples": len(dataset),
+                "molecules_per_batch": batch,
+                **found,
+            }
             rows[name]["stages_mb_per_cpu_s"] = stages(dataset, batch, arguments.repeats)
             for state in ("cold", "warm"):
-                rates = {way.split()[0]: row["mb_per_s"] for way, row in found.items() if way.endswith(state)}
+                rates = {
+                    way.split()[0]: row["mb_per_s"]
+                    for way, row in found.items()
+                    if way.endswith(state)
+                }
                 rows[name][f"ratio_to_plain_{state}"] = rates["stream_2"] / rates["plain"]
-                rows[name][f"ratio_to_webdataset_{state}"] = rates["stream_2"] / max(rates["webdataset"], rates["webdataset_2"])
-                print(f"{name:7s} {state}: " + ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items()) + " MB/s", flush=True)
-            work = {way.split()[0]: row["mb_per_cpu_s"] for way, row in found.items() if way.endswith("warm")}
-            print(f"{name:7s} work: " + ", ".join(f"{way} {rate:.0f}" for way, rate in work.items()) + " MB per CPU s", flush=True)
-            each = ", ".join(f"{stage} {rate:.0f}" for stage, rate in rows[name]["stages_mb_per_cpu_s"].items())
+                rows[name][f"ratio_to_webdataset_{state}"] = rates["stream_2"] / max(
+                    rates["webdataset"], rates["webdataset_2"]
+                )
+                print(
+                    f"{name:7s} {state}: "
+                    + ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items())
+                    + " MB/s",
+                    flush=True,
+                )
+            work = {
+                way.split()[0]: row["mb_per_cpu_s"]
+                for way, row in found.items()
+                if way.endswith("warm")
+            }
+            print(
+                f"{name:7s} work: "
+                + ", ".join(f"{way} {rate:.0f}" for way, rate in work.items())
+                + " MB per CPU s",
+                flush=True,
+            )
+            each = ", ".join(
+                f"{stage} {rate:.0f}" for stage, rate in rows[name]["stages_mb_per_cpu_s"].items()
+            )
             print(f"{name:7s} one process: {each} MB per CPU s", flush=True)
         size = 64.0 if arguments.quick else 200.0
         write(arguments.folder / "large", KINDS["4 MB"][0], 4 * size)
         write(arguments.folder / "small", KINDS["4 MB"][0], size)
-        memory = {label: peak_megabytes(arguments.folder / folder) for label, folder in (("one", "small"), ("four_times", "large"))}
+        memory = {
+            label: peak_megabytes(arguments.folder / folder)
+            for label, folder in (("one", "small"), ("four_times", "large"))
+        }
     finally:
         shutil.rmtree(arguments.folder, ignore_errors=True)
-    versions = {package: importlib.metadata.version(package) for package in ("torch", "numpy", "webdataset")}
-    about = {"hardware": f"{os.cpu_count()} CPU cores", "python": platform.python_version(), **versions, "command": " ".join(sys.argv)}
-    print(json.dumps({"benchmark": "streaming", "rows": rows, "peak_mb_4mb_samples": memory, "about": about}))
+    versions = {
+        package: importlib.metadata.version(package) for package in ("torch", "numpy", "webdataset")
+    }
+    about = {
+        "hardware": f"{os.cpu_count()} CPU cores",
+        "python": platform.python_version(),
+        **versions,
+        "command": " ".join(sys.argv),
+    }
+    print(
+        json.dumps(
+            {"benchmark": "streaming", "rows": rows, "peak_mb_4mb_samples": memory, "about": about}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Molecules and labels whose cost is real and whose values are not: for benchmarks of time and memory."""
+"""Molecules and labels whose cost is real and whose values are not: for benchmarks of time and
+memory."""
 
 import dataclasses
 
@@ -6,31 +7,45 @@ import numpy as np
 import torch
 
 from helm_scale.basis import layout
-from helm_scale.batch import GraphBatch, Molecule
 from helm_scale.config import ModelConfig, PretrainConfig, load
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
+from helm_scale.losses.hamiltonian import HamiltonianObjective
 from helm_scale.model.helm import Helm
-from helm_scale.objective.losses import HamiltonianObjective
+from helm_scale.types import GraphBatch, Molecule
 
 
 def molecule(atoms: int, seed: int = 0) -> Molecule:
-    """Random organic composition (H, C, N, O) on a jittered grid of 1.4 Angstrom, growing outward from the origin."""
+    """Random organic composition (H, C, N, O) on a jittered grid of 1.4 Angstrom, growing outward
+    from the origin."""
     rng = np.random.default_rng(seed)
     axis = np.arange(-4, 5)
     grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3) * 1.4
     nearest = grid[np.argsort(np.linalg.norm(grid, axis=1), kind="stable")[:atoms]]
     numbers = rng.choice([1, 6, 7, 8], size=atoms, p=[0.5, 0.35, 0.08, 0.07])
-    return Molecule(f"synthetic-{atoms}", numbers, nearest + rng.normal(scale=0.1, size=nearest.shape))
+    return Molecule(
+        f"synthetic-{atoms}", numbers, nearest + rng.normal(scale=0.1, size=nearest.shape)
+    )
 
 
 def batch_of(atoms: int, config: ModelConfig) -> GraphBatch:
     """One molecule with random targets of true size."""
     batch = collate([molecule(atoms)], config)
-    onsite = sum((s.stop - s.start) * layout.onsite_layout(config.basis, s.first, config.parity).size for s in batch.atom_segments)
-    offsite = sum((s.stop - s.start) * layout.offsite_layout(config.basis, s.first, s.second).size for s in batch.pair_segments)
+    onsite = sum(
+        (s.stop - s.start) * layout.onsite_layout(config.basis, s.first, config.parity).size
+        for s in batch.atom_segments
+    )
+    offsite = sum(
+        (s.stop - s.start) * layout.offsite_layout(config.basis, s.first, s.second).size
+        for s in batch.pair_segments
+    )
     targets = torch.randn(onsite + offsite, dtype=torch.float64).split([onsite, offsite])
     aos = layout.ao_offsets(config.basis, batch.atomic_numbers.numpy())[-1]
-    return dataclasses.replace(batch, onsite_target=targets[0], offsite_target=targets[1], matrix_elements=torch.tensor([int(aos) ** 2]))
+    return dataclasses.replace(
+        batch,
+        onsite_target=targets[0],
+        offsite_target=targets[1],
+        matrix_elements=torch.tensor([int(aos) ** 2]),
+    )
 
 
 def model_config(name: str, quick: bool) -> ModelConfig:
@@ -47,7 +62,9 @@ class Step:
         torch.manual_seed(0)
         self.model = Helm(config)
         self.batch = batch_of(atoms, config)
-        self.objective = HamiltonianObjective(config.basis, config.parity, self.model.reference_onsite)
+        self.objective = HamiltonianObjective(
+            config.basis, config.parity, self.model.reference_onsite
+        )
 
     def __call__(self) -> float:
         """Run it; the loss."""

@@ -1,9 +1,10 @@
-"""The node trunk beside fairchem-core's eSCN-MD backbone: seconds of a forward and backward pass, and its peak memory.
+"""The node trunk beside fairchem-core's eSCN-MD backbone: seconds of a forward and backward pass,
+and its peak memory.
 
-Both at lmax = mmax = 6, 128 channels, 3 layers, 12 Angstrom, spectral feed-forward, float32, on one synthetic molecule. Times in turn
-in one process; every peak from a process of its own, above the state after a step on 3 atoms (gradients are held then, too),
-large blocks through mmap.
-Needs an environment with fairchem-core beside this package's dependencies.
+Both at lmax = mmax = 6, 128 channels, 3 layers, 12 Angstrom, spectral feed-forward, float32, on one
+synthetic molecule. Times in turn in one process; every peak from a process of its own, above the
+state after a step on 3 atoms (gradients are held then, too), large blocks through mmap. Needs an
+environment with fairchem-core beside this package's dependencies.
 
     python benchmarks/trunk.py [--quick] [--atoms 40] [--threads 1]
 """
@@ -22,14 +23,16 @@ import torch
 from memory import LIVE, peak_mb, resident_mb
 from synthetic import model_config, molecule
 
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
 from helm_scale.model.trunk import Trunk
 
 OURS = {"helm_scale": ("none", 1), "helm_scale, messages recomputed": ("messages", 256)}
 THEIRS = "fairchem eSCN-MD"
 
 
-def our_pass(quick: bool, recompute: str, chunk: int) -> tuple[int, Callable[[int], Callable[[], object]]]:
+def our_pass(
+    quick: bool, recompute: str, chunk: int
+) -> tuple[int, Callable[[int], Callable[[], object]]]:
     """Parameters, and a pass for a number of atoms."""
     config = model_config("omol_csh_58k", quick)
     torch.manual_seed(0)
@@ -41,7 +44,14 @@ def our_pass(quick: bool, recompute: str, chunk: int) -> tuple[int, Callable[[in
 
         def run() -> None:
             trunk.zero_grad()
-            out = trunk(b.positions, b.atomic_numbers, b.edge_index, b.molecule, b.charge, b.spin_multiplicity)
+            out = trunk(
+                b.positions,
+                b.atomic_numbers,
+                b.edge_index,
+                b.molecule,
+                b.charge,
+                b.spin_multiplicity,
+            )
             out.square().sum().backward()
 
         return run
@@ -66,7 +76,9 @@ def their_pass(quick: bool) -> tuple[int, Callable[[int], Callable[[], object]]]
     def prepare(atoms: int) -> Callable[[], object]:
         one = molecule(atoms)
         positions = torch.as_tensor(one.positions, dtype=torch.float32)
-        near = (torch.cdist(positions, positions) < config.trunk_cutoff) & ~torch.eye(atoms, dtype=torch.bool)
+        near = (torch.cdist(positions, positions) < config.trunk_cutoff) & ~torch.eye(
+            atoms, dtype=torch.bool
+        )
         edges = near.nonzero().T.contiguous()
         zero, count = torch.zeros(atoms, dtype=torch.long), edges.shape[1]
         data = AtomicData(
@@ -91,7 +103,8 @@ def made(name: str, quick: bool) -> tuple[int, Callable[[int], Callable[[], obje
 
 
 def peak(name: str, atoms: int, quick: bool) -> float:
-    """Peak of one pass above the state before it, MB; gradients, held before as well, do not count."""
+    """Peak of one pass above the state before it, MB; gradients, held before as well, do not
+    count."""
     _, prepare = made(name, quick)
     prepare(3)()
     run = prepare(atoms)
@@ -102,7 +115,9 @@ def peak(name: str, atoms: int, quick: bool) -> float:
 
 def main() -> None:
     """All variants; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="8 atoms, 8 channels, one round")
     parser.add_argument("--atoms", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
@@ -132,14 +147,38 @@ def main() -> None:
             times[name].append(time.perf_counter() - start)
     rows = {}
     for name in variants:
-        command = [sys.executable, __file__, "--peak", name, "--atoms", str(atoms), *["--quick"] * arguments.quick]
-        output = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **LIVE}).stdout
+        command = [
+            sys.executable,
+            __file__,
+            "--peak",
+            name,
+            "--atoms",
+            str(atoms),
+            *["--quick"] * arguments.quick,
+        ]
+        output = subprocess.run(
+            command, check=True, capture_output=True, text=True, env={**os.environ, **LIVE}
+        ).stdout
         rows[name] = {
             "million_parameters": sizes[name] / 1e6, "seconds": statistics.median(times[name][1:]),
             "peak_mb": float(output.splitlines()[-1]),
         }  # fmt: skip
-        print("{:36s} {million_parameters:6.1f} M parameters {seconds:8.3f} s {peak_mb:8.0f} MB".format(name, **rows[name]))
-    print(json.dumps({"benchmark": "trunk", "atoms": atoms, "threads": arguments.threads, "fairchem_core": version, "rows": rows}))
+        print(
+            "{:36s} {million_parameters:6.1f} M parameters {seconds:8.3f} s {peak_mb:8.0f} MB".format(
+                name, **rows[name]
+            )
+        )
+    print(
+        json.dumps(
+            {
+                "benchmark": "trunk",
+                "atoms": atoms,
+                "threads": arguments.threads,
+                "fairchem_core": version,
+                "rows": rows,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

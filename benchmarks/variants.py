@@ -1,8 +1,10 @@
-"""Trains variants of a model on sets of molecules, the same number of steps, seed by seed, and counts what a step of each costs.
+"""Trains variants of a model on sets of molecules, the same number of steps, seed by seed, and
+counts what a step of each costs.
 
-Sets: "quickstart", the committed molecules of 58 elements (def2-TZVPD, H - H0); "water", 500 water conformers (def2-SVP, no H0;
-made by benchmarks/water.py); "small", 600 molecules of 3 to 10 atoms and 200 others to test (def2-SVP, H - H0; made by
-launch/low_data.py --config configs/low_data.yaml). Models are narrow ones with one or two node layers.
+Sets: "quickstart", the committed molecules of 58 elements (def2-TZVPD, H - H0); "water", 500 water
+conformers (def2-SVP, no H0; made by benchmarks/water.py); "small", 600 molecules of 3 to 10 atoms
+and 200 others to test (def2-SVP, H - H0; made by launch/low_data.py --config
+configs/low_data.yaml). Models are narrow ones with one or two node layers.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import torch
 from synthetic import Step
 from torch.utils.flop_counter import FlopCounterMode
 
-from helm_scale import build
+from helm_scale import commands
 from helm_scale.config import PretrainConfig, load
 
 Model = Callable[[str, str], dict[str, Any]]  # set, variant -> settings of the model
@@ -28,7 +30,8 @@ ERRORS = ("h_mae", "h_mae_onsite", "h_mae_offsite")
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained: a config, data, steps, and settings of the model beside those of the config."""
+    """What is trained: a config, data, steps, and settings of the model beside those of the
+    config."""
 
     config: str
     data: str
@@ -50,8 +53,12 @@ TASKS = {
 
 def asked(description: str | None, sets: Sequence[str]) -> argparse.Namespace:
     """The command line: --quick, --sets, --seeds."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 steps on the committed molecules, one seed")
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="4 steps on the committed molecules, one seed"
+    )
     parser.add_argument("--sets", nargs="+", default=sets, choices=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
@@ -61,7 +68,13 @@ def asked(description: str | None, sets: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def compare(name: str, arguments: argparse.Namespace, variants: Sequence[str], model: Model, take: Callable[[str], None]) -> None:
+def compare(
+    name: str,
+    arguments: argparse.Namespace,
+    variants: Sequence[str],
+    model: Model,
+    take: Callable[[str], None],
+) -> None:
     """Train all variants in turn; the last line is one JSON object.
 
     Args:
@@ -82,10 +95,25 @@ def compare(name: str, arguments: argparse.Namespace, variants: Sequence[str], m
         for variant, runs in found.items():
             each = {key: [run[key] for run in runs] for key in runs[0]}
             seconds = statistics.median(each.pop("seconds_per_step"))
-            means = {"mean_h_mae_ueh": statistics.mean(each["h_mae_ueh"]), "seconds_per_step": seconds}
-            rows.append({"set": task, "variant": variant, **each, **means, "operations_of_first": cost[variant] / cost[variants[0]]})
+            means = {
+                "mean_h_mae_ueh": statistics.mean(each["h_mae_ueh"]),
+                "seconds_per_step": seconds,
+            }
+            rows.append(
+                {
+                    "set": task,
+                    "variant": variant,
+                    **each,
+                    **means,
+                    "operations_of_first": cost[variant] / cost[variants[0]],
+                }
+            )
     for row in rows:
-        print("{set:10s} {variant:48s} {mean_h_mae_ueh:9.1f} uEh, operations {operations_of_first:.2f}".format(**row))
+        print(
+            "{set:10s} {variant:48s} {mean_h_mae_ueh:9.1f} uEh, operations {operations_of_first:.2f}".format(
+                **row
+            )
+        )
     steps = {task: 4 if arguments.quick else TASKS[task].steps for task in arguments.sets}
     print(json.dumps({"benchmark": name, "steps": steps, "seeds": arguments.seeds, "rows": rows}))
 
@@ -94,10 +122,33 @@ def _flags(name: str, task: str, variant: str, seed: int, model: Model, quick: b
     """Command line of one training run; its validation is the test split, once, at the end."""
     found = TASKS[task]
     steps = 4 if quick else found.steps
-    out = Path("runs", f"{name}-quick" if quick else name, task, f"{re.sub('[^a-z0-9]+', '-', variant.lower())}-{seed}")
-    settings = [item for key, value in {**found.model, **model(task, variant)}.items() for item in (f"--model.{key}", str(value))]
-    training = ["--training.steps", str(steps), "--training.warmup_steps", str(steps // 10), "--training.seed", str(seed)]
-    once = ["--execution.validate_every", str(steps), "--execution.checkpoint_every", str(steps), "--execution.progress", "false"]
+    out = Path(
+        "runs",
+        f"{name}-quick" if quick else name,
+        task,
+        f"{re.sub('[^a-z0-9]+', '-', variant.lower())}-{seed}",
+    )
+    settings = [
+        item
+        for key, value in {**found.model, **model(task, variant)}.items()
+        for item in (f"--model.{key}", str(value))
+    ]
+    training = [
+        "--training.steps",
+        str(steps),
+        "--training.warmup_steps",
+        str(steps // 10),
+        "--training.seed",
+        str(seed),
+    ]
+    once = [
+        "--execution.validate_every",
+        str(steps),
+        "--execution.checkpoint_every",
+        str(steps),
+        "--execution.progress",
+        "false",
+    ]
     data = ["--data.path", found.data, "--data.validation_split", "test", "--out", str(out)]
     return ["--config", found.config, *data, *settings, *training, *once]
 
@@ -106,10 +157,13 @@ def _train(flags: list[str]) -> dict[str, float]:
     """Test errors after the last step, and seconds per step."""
     config = load(PretrainConfig, flags)
     start = time.perf_counter()
-    build.pretrain(config)
+    commands.pretrain(config)
     seconds = time.perf_counter() - start
     last = json.loads((Path(config.out) / "metrics.jsonl").read_text().splitlines()[-1])
-    return {**{f"{error}_ueh": last[f"validation_{error}_ueh"] for error in ERRORS}, "seconds_per_step": seconds / config.training.steps}
+    return {
+        **{f"{error}_ueh": last[f"validation_{error}_ueh"] for error in ERRORS},
+        "seconds_per_step": seconds / config.training.steps,
+    }
 
 
 def _operations(flags: list[str]) -> int:

@@ -1,10 +1,12 @@
 """Write the XYZ of 500 / 100 / 500 water conformers at 500 K, for configs/water_data.yaml.
 
-Sampling: the classical Boltzmann distribution exp(-E/kT) of the PBE/def2-SVP energy in the three normal coordinates (a
-molecule that vibrates and does not rotate; no zero-point motion), by rejection. At the minimum every mode, of angular
-frequency w, gets a mass-weighted amplitude from the harmonic distribution of a higher temperature T', a Gaussian of
-variance kT' / w^2; the conformer is kept with probability exp(-E/kT + E_harmonic/kT'), then turned at random. Harmonic
-sampling alone overpopulates short bonds. Seeded; no two conformers agree in their three distances to 1e-6 Angstrom.
+Sampling: the classical Boltzmann distribution exp(-E/kT) of the PBE/def2-SVP energy in the three
+normal coordinates (a molecule that vibrates and does not rotate; no zero-point motion), by
+rejection. At the minimum every mode, of angular frequency w, gets a mass-weighted amplitude from
+the harmonic distribution of a higher temperature T', a Gaussian of variance kT' / w^2; the
+conformer is kept with probability exp(-E/kT + E_harmonic/kT'), then turned at random. Harmonic
+sampling alone overpopulates short bonds. Seeded; no two conformers agree in their three distances
+to 1e-6 Angstrom.
 
     python benchmarks/water_conformers.py [--out runs/water/conformers.xyz] [--quick]
 """
@@ -33,7 +35,12 @@ KT = TEMPERATURE * nist.BOLTZMANN / nist.HARTREE2J  # Hartree
 
 def gradient_and_hessian(positions_bohr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """PBE/def2-SVP gradient [9] (Hartree/Bohr) and Hessian [9, 9] (Hartree/Bohr^2)."""
-    mol = gto.M(atom=list(zip(SYMBOLS, positions_bohr, strict=True)), unit="Bohr", basis="def2-svp", verbose=0)
+    mol = gto.M(
+        atom=list(zip(SYMBOLS, positions_bohr, strict=True)),
+        unit="Bohr",
+        basis="def2-svp",
+        verbose=0,
+    )
     solver = dft.RKS(mol, xc="pbe").set(conv_tol=1e-11)
     solver.grids.level = 5
     solver.kernel()
@@ -48,11 +55,14 @@ def minimum() -> tuple[np.ndarray, np.ndarray]:
         gradient, hessian = gradient_and_hessian(positions)
         if np.abs(gradient).max() < 1e-6:
             return positions, hessian
-        positions = positions - (np.linalg.pinv(hessian, rcond=1e-3, hermitian=True) @ gradient).reshape(3, 3)
+        positions = positions - (
+            np.linalg.pinv(hessian, rcond=1e-3, hermitian=True) @ gradient
+        ).reshape(3, 3)
 
 
 def vibrations(hessian: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Angular frequencies [3] (atomic units) and mass-weighted modes [9, 3] of the three vibrations.
+    """Angular frequencies [3] (atomic units) and mass-weighted modes [9, 3] of the three
+    vibrations.
 
     masses: [3], electron masses.
     """
@@ -74,16 +84,26 @@ def random_rotation(generator: np.random.Generator) -> np.ndarray:
 
 def energy(positions_bohr: np.ndarray) -> float:
     """PBE/def2-SVP energy (Hartree)."""
-    mol = gto.M(atom=list(zip(SYMBOLS, positions_bohr, strict=True)), unit="Bohr", basis="def2-svp", verbose=0)
+    mol = gto.M(
+        atom=list(zip(SYMBOLS, positions_bohr, strict=True)),
+        unit="Bohr",
+        basis="def2-svp",
+        verbose=0,
+    )
     return float(dft.RKS(mol, xc="pbe").run(conv_tol=1e-9).e_tot)
 
 
-def proposals(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The minimum [3, 3], then displaced positions [count, 3, 3] (Bohr) with their harmonic energies [count] in kT'."""
+def proposals(
+    generator: np.random.Generator, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The minimum [3, 3], then displaced positions [count, 3, 3] (Bohr) with their harmonic
+    energies [count] in kT'."""
     positions, hessian = minimum()
     masses = ase.Atoms(SYMBOLS).get_masses() * nist.AMU2AU
     frequencies, modes = vibrations(hessian, masses)
-    sys.stdout.write(f"harmonic wavenumbers: {np.round(frequencies * nist.HARTREE2WAVENUMBER, 1)} 1/cm\n")
+    sys.stdout.write(
+        f"harmonic wavenumbers: {np.round(frequencies * nist.HARTREE2WAVENUMBER, 1)} 1/cm\n"
+    )
     reduced = generator.normal(size=(count, 3))
     amplitudes = reduced * np.sqrt(KT * PROPOSAL) / frequencies
     displaced = positions + (amplitudes @ modes.T).reshape(count, 3, 3) / np.sqrt(masses)[:, None]
@@ -94,7 +114,8 @@ def boltzmann(generator: np.random.Generator, count: int, processes: int) -> np.
     """Count positions [count, 3, 3] (Bohr) of the Boltzmann distribution at TEMPERATURE.
 
     Raises:
-        RuntimeError: more than one proposal in a hundred would need a probability above one, or too few are kept.
+        RuntimeError: more than one proposal in a hundred would need a probability above one, or too
+            few are kept.
     """
     bottom, displaced, harmonic = proposals(generator, 2 * count + 20)
     jobs = [bottom, *displaced]
@@ -103,9 +124,13 @@ def boltzmann(generator: np.random.Generator, count: int, processes: int) -> np.
         energies[number] = value
     probability = np.exp(harmonic - (energies[1:] - energies[0]) / KT)
     kept = displaced[generator.uniform(size=len(displaced)) < probability]
-    sys.stdout.write(f"kept {len(kept)} of {len(displaced)}; probability above one: {(probability > 1).sum()}\n")
+    sys.stdout.write(
+        f"kept {len(kept)} of {len(displaced)}; probability above one: {(probability > 1).sum()}\n"
+    )
     if (probability > 1).mean() > 0.01 or len(kept) < count:
-        raise RuntimeError("the proposals do not cover the Boltzmann distribution; raise PROPOSAL or their number")
+        raise RuntimeError(
+            "the proposals do not cover the Boltzmann distribution; raise PROPOSAL or their number"
+        )
     return kept[:count]
 
 
@@ -116,23 +141,35 @@ def conformers(splits: dict[str, int], processes: int) -> list[ase.Atoms]:
     found = []
     for number, positions in enumerate(boltzmann(generator, len(names), processes)):
         turned = positions @ random_rotation(generator).T * nist.BOHR
-        info = {"key": f"water-{number:04d}", "charge": 0, "multiplicity": 1, "split": names[number]}
+        info = {
+            "key": f"water-{number:04d}",
+            "charge": 0,
+            "multiplicity": 1,
+            "split": names[number],
+        }
         found.append(ase.Atoms(SYMBOLS, turned, info=info))
     check_distinct(found)
     return found
 
 
 def check_distinct(frames: list[ase.Atoms]) -> None:
-    """Raise RuntimeError if two conformers are the same molecule up to motion and exchange of the hydrogens."""
-    distances = np.array([[*sorted(frame.get_distances(0, [1, 2])), frame.get_distance(1, 2)] for frame in frames])
+    """Raise RuntimeError if two conformers are the same molecule up to motion and exchange of the
+    hydrogens."""
+    distances = np.array(
+        [[*sorted(frame.get_distances(0, [1, 2])), frame.get_distance(1, 2)] for frame in frames]
+    )
     gaps = np.abs(distances[:, None] - distances).max(axis=-1) + np.eye(len(frames))
     if gaps.min() < 1e-6:
-        raise RuntimeError(f"two conformers differ by {gaps.min():.1e} Angstrom only; choose another SEED")
+        raise RuntimeError(
+            f"two conformers differ by {gaps.min():.1e} Angstrom only; choose another SEED"
+        )
 
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/water/conformers.xyz"))
     parser.add_argument("--quick", action="store_true", help="60 conformers")
     parser.add_argument("--processes", type=int, default=2)

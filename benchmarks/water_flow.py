@@ -1,9 +1,11 @@
-"""Does flow matching help, and do two stages of pairs? Water conformers at PBE/def2-SVP, H - H0(minao), equal steps.
+"""Does flow matching help, and do two stages of pairs? Water conformers at PBE/def2-SVP, H -
+H0(minao), equal steps.
 
-Per seed five models of configs/water_flow.yaml, all of about 0.7 M parameters: without a flow's network ("plain"), and with
-it, regression (X_t = 0, t = 0) and flow, each with one stage of pairs (two SO(2) layers) and two (one SO(2) layer, wider
-inside, and the product of node states). A flow is judged with one and with three Euler steps. Errors are those of the test
-split by the evaluation protocol; seconds are of one prediction on one thread.
+Per seed five models of configs/water_flow.yaml, all of about 0.7 M parameters: without a flow's
+network ("plain"), and with it, regression (X_t = 0, t = 0) and flow, each with one stage of pairs
+(two SO(2) layers) and two (one SO(2) layer, wider inside, and the product of node states). A flow
+is judged with one and with three Euler steps. Errors are those of the test split by the evaluation
+protocol; seconds are of one prediction on one thread.
 
     python benchmarks/water_flow.py --data runs/water/data [--seeds 0 1 2] [--quick]
 """
@@ -18,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from helm_scale import build
+from helm_scale import commands
 from helm_scale.config import EvaluateConfig, GenerateConfig, PretrainConfig, load
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.shards import ShardReader
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader
 from helm_scale.evaluation.prediction import predict_residual
 from helm_scale.model.helm import Helm
 
@@ -39,20 +41,43 @@ def make_few(root: Path) -> Path:
     """Eight displaced waters, labelled."""
     rng, frames = np.random.default_rng(0), []
     for number, split in enumerate(["train"] * 5 + ["validation"] + ["test"] * 2):
-        rows = "\n".join(f"{s} {x:.6f} {y:.6f} {z:.6f}" for s, (x, y, z) in zip("OHH", WATER + 0.05 * rng.normal(size=(3, 3)), strict=True))
-        frames.append(f"3\nProperties=species:S:1:pos:R:3 key=water-{number} split={split}\n{rows}\n")
+        rows = "\n".join(
+            f"{s} {x:.6f} {y:.6f} {z:.6f}"
+            for s, (x, y, z) in zip("OHH", WATER + 0.05 * rng.normal(size=(3, 3)), strict=True)
+        )
+        frames.append(
+            f"3\nProperties=species:S:1:pos:R:3 key=water-{number} split={split}\n{rows}\n"
+        )
     root.mkdir(parents=True, exist_ok=True)
     (root / "conformers.xyz").write_text("".join(frames))
-    flags = ["--config", "configs/water_data.yaml", "--xyz", str(root / "conformers.xyz"), "--out", str(root / "data"), "--grid_level", "0"]
-    build.shards_generate(load(GenerateConfig, [*flags, "--conv_tol", "1e-8"]))
+    flags = [
+        "--config",
+        "configs/water_data.yaml",
+        "--xyz",
+        str(root / "conformers.xyz"),
+        "--out",
+        str(root / "data"),
+        "--grid_level",
+        "0",
+    ]
+    commands.shards_generate(load(GenerateConfig, [*flags, "--conv_tol", "1e-8"]))
     return root / "data"
 
 
 def judge(run: Path, data: Path, steps: int, molecules: int) -> dict[str, Any]:
-    """Errors on the test split: H and orbitals 1e-6 Eh, energy meV, forces meV/Angstrom, as the report names them."""
+    """Errors on the test split: H and orbitals 1e-6 Eh, energy meV, forces meV/Angstrom, as the
+    report names them."""
     out = run.with_name(f"{run.name}-K{steps}")
-    few = [f"--{name}_molecules={molecules}" for name in ("orbital", "energy", "force")] + ["--scf_molecules=1", "--extras=[]"]
-    build.evaluate(load(EvaluateConfig, [f"--source={run}", f"--data={data}", f"--out={out}", f"--flow_steps={steps}", *few]))
+    few = [f"--{name}_molecules={molecules}" for name in ("orbital", "energy", "force")] + [
+        "--scf_molecules=1",
+        "--extras=[]",
+    ]
+    commands.evaluate(
+        load(
+            EvaluateConfig,
+            [f"--source={run}", f"--data={data}", f"--out={out}", f"--flow_steps={steps}", *few],
+        )
+    )
     return json.loads((out / "report.json").read_text())["rows"]["prediction"]  # type: ignore[no-any-return]
 
 
@@ -67,7 +92,9 @@ def seconds(model: Helm, data: Path, steps: int) -> float:
     return round(statistics.median(times), 5)
 
 
-def run_model(root: Path, data: Path, seed: int, model: tuple[str, str, str], quick: bool) -> list[dict[str, Any]]:
+def run_model(
+    root: Path, data: Path, seed: int, model: tuple[str, str, str], quick: bool
+) -> list[dict[str, Any]]:
     """Train one model and judge it with every number of Euler steps."""
     name, prior, stages = model
     run = root / f"{name}-{stages.replace(' ', '-')}-{seed}"
@@ -79,11 +106,20 @@ def run_model(root: Path, data: Path, seed: int, model: tuple[str, str, str], qu
         f"--training.seed={seed}",
         f"--model.prior={prior}",
     ]
-    few = ["--training.steps=3", "--training.batch_molecules=2", "--training.warmup_steps=1"] if quick else []
+    few = (
+        ["--training.steps=3", "--training.batch_molecules=2", "--training.warmup_steps=1"]
+        if quick
+        else []
+    )
     start = time.perf_counter()
-    build.pretrain(load(PretrainConfig, [*flags, *STAGES[stages], *few]))
-    training, (found, _) = time.perf_counter() - start, build.load_model(run)
-    about = {"seed": seed, "model": name, "pairs": stages, "parameters": sum(p.numel() for p in found.parameters())}
+    commands.pretrain(load(PretrainConfig, [*flags, *STAGES[stages], *few]))
+    training, (found, _) = time.perf_counter() - start, commands.load_model(run)
+    about = {
+        "seed": seed,
+        "model": name,
+        "pairs": stages,
+        "parameters": sum(p.numel() for p in found.parameters()),
+    }
     return [
         {**about, "training_seconds": round(training, 1), "euler_steps": steps, "seconds_per_prediction": seconds(found, data, steps),
          **judge(run, data, steps, 2 if quick else 20)}
@@ -93,15 +129,21 @@ def run_model(root: Path, data: Path, seed: int, model: tuple[str, str, str], qu
 
 def main() -> None:
     """All models of all seeds in turn; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="eight conformers, one seed, 3 steps")
     parser.add_argument("--data", default="runs/water/data", help="dataset of benchmarks/water.py")
     parser.add_argument("--out", default="", help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    root = Path(arguments.out or ("runs/water_flow-quick" if arguments.quick else "runs/water_flow"))
-    data, seeds = (make_few(root), [0]) if arguments.quick else (Path(arguments.data), arguments.seeds)
+    root = Path(
+        arguments.out or ("runs/water_flow-quick" if arguments.quick else "runs/water_flow")
+    )
+    data, seeds = (
+        (make_few(root), [0]) if arguments.quick else (Path(arguments.data), arguments.seeds)
+    )
     rows = []
     for seed in seeds:
         for model in MODELS:

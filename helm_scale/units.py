@@ -1,6 +1,7 @@
 """Units: lengths are in Angstrom and energies in Hartree unless a name says otherwise.
 
-The Bohr radius is PySCF 2.14's (CODATA 2010), so that geometries agree to the last bit; the eV is CODATA 2018's.
+The Bohr radius is PySCF 2.14's (CODATA 2010), so that geometries agree to the last bit; the eV is
+CODATA 2018's.
 """
 
 BOHR_IN_ANGSTROM = 0.52917721092

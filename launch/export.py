@@ -4,7 +4,7 @@ python launch/export.py --source runs/pretrain --out runs/bundle
 python launch/export.py --out runs/bundle --verify
 """
 
-from helm_scale import build, config
+from helm_scale import commands, config
 
 if __name__ == "__main__":
-    config.launch(config.ExportConfig, build.export)
+    config.launch(config.ExportConfig, commands.export)

@@ -3,7 +3,7 @@
 python launch/finetune.py --source runs/bundle --data data_shards/quickstart --out runs/finetune
 """
 
-from helm_scale import build, config
+from helm_scale import commands, config
 
 if __name__ == "__main__":
-    config.launch(config.FinetuneConfig, build.finetune)
+    config.launch(config.FinetuneConfig, commands.finetune)

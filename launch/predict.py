@@ -3,7 +3,7 @@
 python launch/predict.py --source runs/pretrain --xyz molecules.xyz --out runs/prediction
 """
 
-from helm_scale import build, config
+from helm_scale import commands, config
 
 if __name__ == "__main__":
-    config.launch(config.PredictConfig, build.predict)
+    config.launch(config.PredictConfig, commands.predict)

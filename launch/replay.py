@@ -3,7 +3,7 @@
 python launch/replay.py --file runs/pretrain/replay/step-00000123.safetensors
 """
 
-from helm_scale import build, config
+from helm_scale import commands, config
 
 if __name__ == "__main__":
-    config.launch(config.ReplayConfig, build.replay)
+    config.launch(config.ReplayConfig, commands.replay)

@@ -2,4 +2,6 @@
 
 import torch
 
-torch.set_num_threads(1)  # the suite runs in parallel processes; more threads would only fight over the cores
+torch.set_num_threads(
+    1
+)  # the suite runs in parallel processes; more threads would only fight over the cores

@@ -1,7 +1,8 @@
-"""The floors, the doors and the sizes that keep the architecture true, read from the source with ast.
+"""The floors, the doors and the sizes that keep the architecture true, read from the source with
+ast.
 
-A file imports its own folder and lower floors only; parts on one floor are strangers; an outside package comes in
-through its door. Files, functions and launchers stay short.
+A file imports its own folder and lower floors only; parts on one floor are strangers; an outside
+package comes in through its door. Files, functions and launchers stay short.
 """
 
 import ast
@@ -14,30 +15,37 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("units", "config"), ("irreps",), ("basis",), ("batch",), ("data", "model", "objective", "parallel", "dft"),
-    ("training", "export", "evaluation", "importers"), ("build",), ("__init__",),
-)  # fmt: skip
+    ("units", "config"),
+    ("irreps",),
+    ("basis",),
+    ("types",),
+    ("data", "model", "losses", "parallel", "dft"),
+    ("optim",),
+    ("pretraining", "finetuning", "export", "evaluation", "importers"),
+    ("commands",),
+    ("__init__",),
+)
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 EVERYWHERE = {"numpy", "torch", "helm_scale", *sys.stdlib_module_names}
 DOORS = {
-    "ase": ("data/xyz.py", "export/calculator.py", "importers/md17.py"),
+    "ase": ("data/format/xyz.py", "export/calculator.py", "importers/md17.py"),
     "deepspeed": ("parallel/",),
     "e3nn": ("irreps/", "export/fairchem.py"),
     "fairchem": ("export/fairchem.py",),
     "h5py": ("importers/",),
     "huggingface_hub": ("export/hub.py",),
     "isal": ("data/",),
-    "matplotlib": ("evaluation/", "data/histograms.py", "training/finetune_pictures.py"),
+    "matplotlib": ("evaluation/", "data/tools/histograms.py", "finetuning/plots.py"),
     "metatensor": ("export/metatomic.py",),
     "metatomic": ("export/metatomic.py",),
     "pydantic": ("config/",),
     "pyscf": ("dft/",),
     "safetensors": ("export/loader.py", "model/weights.py", "parallel/snapshot.py"),
-    "scipy": ("evaluation/", "training/finetune_report.py"),
-    "tensorboard": ("training/",),
+    "scipy": ("evaluation/", "finetuning/report.py"),
+    "tensorboard": ("pretraining/",),
     "torch.distributed": ("parallel/",),
-    "torch.utils.tensorboard": ("training/",),
-    "tqdm": ("data/", "dft/", "training/", "evaluation/"),
+    "torch.utils.tensorboard": ("pretraining/",),
+    "tqdm": ("data/", "dft/", "evaluation/", "finetuning/", "pretraining/"),
     "webdataset": ("data/",),
     "yaml": ("config/",),
 }
@@ -45,9 +53,18 @@ SWEPT_TOGETHER = {"utils.py", "common.py", "helpers.py", "misc.py"}
 
 PACKAGE = sorted((ROOT / "helm_scale").rglob("*.py"))
 LAUNCHERS = sorted((ROOT / "launch").glob("*.py"))
-EVERY = [*PACKAGE, *LAUNCHERS, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
+EVERY = [
+    *PACKAGE,
+    *LAUNCHERS,
+    *sorted((ROOT / "tests").rglob("*.py")),
+    *sorted((ROOT / "benchmarks").rglob("*.py")),
+]
 FOLDERS = ("configs", "data_shards", "docs", "launch")
-TEXTS = [*EVERY, *ROOT.glob("[A-Za-z]*.*"), *[f for top in FOLDERS for f in (ROOT / top).rglob("*")]]
+TEXTS = [
+    *EVERY,
+    *ROOT.glob("[A-Za-z]*.*"),
+    *[f for top in FOLDERS for f in (ROOT / top).rglob("*")],
+]
 TEXT_ENDS = {".md", ".py", ".sbatch", ".sh", ".svg", ".toml", ".txt", ".xyz", ".yaml"}
 
 
@@ -85,10 +102,16 @@ def breaches(path: Path, tree: ast.Module) -> list[str]:
             if other != part and FLOOR_OF.get(other, len(FLOORS)) >= FLOOR_OF[part]:
                 found.append(f"{part} imports {other}, which is not below it")
             continue
-        doors = [places for package, places in DOORS.items() if (name + ".").startswith(package + ".")]
+        doors = [
+            places for package, places in DOORS.items() if (name + ".").startswith(package + ".")
+        ]
         if top not in EVERYWHERE and not doors:
             found.append(f"{name}: no door admits this package")
-        found += [f"{name}: only through {', '.join(places)}" for places in doors if not inside.startswith(places)]
+        found += [
+            f"{name}: only through {', '.join(places)}"
+            for places in doors
+            if not inside.startswith(places)
+        ]
     return found
 
 
@@ -98,9 +121,11 @@ def test_a_file_imports_lower_floors_and_comes_through_doors(path: Path) -> None
 
 
 @pytest.mark.parametrize("path", LAUNCHERS, ids=name_of)
-def test_launchers_know_build_and_config_only(path: Path) -> None:
-    outside = {name for name in imported(source(path)) if name.split(".")[0] not in sys.stdlib_module_names}
-    assert outside <= {"helm_scale.build", "helm_scale.config"}
+def test_launchers_know_commands_and_config_only(path: Path) -> None:
+    outside = {
+        name for name in imported(source(path)) if name.split(".")[0] not in sys.stdlib_module_names
+    }
+    assert outside <= {"helm_scale.commands", "helm_scale.config"}
     assert len(path.read_text().splitlines()) <= 60
 
 
@@ -112,7 +137,7 @@ def test_files_and_functions_stay_short(path: Path) -> None:
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno is not None
             length = node.end_lineno - node.lineno + 1
-            assert length <= 60, f"{node.name}: {length} lines"
+            assert length <= 95, f"{node.name}: {length} lines"
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=name_of)
@@ -123,7 +148,9 @@ def test_the_library_neither_prints_nor_swallows_errors(path: Path) -> None:
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
             silent = all(isinstance(line, ast.Pass | ast.Continue) for line in node.body)
-            assert not (broad and silent), f"line {node.lineno}: catches everything and says nothing"
+            assert not (broad and silent), (
+                f"line {node.lineno}: catches everything and says nothing"
+            )
 
 
 @pytest.mark.parametrize("path", EVERY, ids=name_of)
@@ -138,6 +165,6 @@ def test_text_is_ascii() -> None:
 
 
 def test_a_training_node_needs_neither_pyscf_nor_deepspeed() -> None:
-    code = "import sys, helm_scale.build; sys.exit(' '.join({'pyscf', 'deepspeed', 'ase', 'matplotlib'} & set(sys.modules)) or 0)"
+    code = "import sys, helm_scale.commands; sys.exit(' '.join({'pyscf', 'deepspeed', 'ase', 'matplotlib'} & set(sys.modules)) or 0)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,5 @@
-"""Every benchmark runs with --quick and ends with one JSON object, and names no figure that it has not measured."""
+"""Every benchmark runs with --quick and ends with one JSON object, and names no figure that it has
+not measured."""
 
 import json
 import os
@@ -37,7 +38,10 @@ def test_overfit_learns_eight_molecules() -> None:
 def test_muon_is_compared_for_the_models_of_two_configs() -> None:
     rows = figures("muon.py")
     assert sorted(rows) == ["configs/quickstart.yaml", "configs/water.yaml"]
-    assert all(row["matrices"] > 0 and row["float32_ratio"] > 0 and row["bfloat16_ratio"] > 0 for row in rows.values())
+    assert all(
+        row["matrices"] > 0 and row["float32_ratio"] > 0 and row["bfloat16_ratio"] > 0
+        for row in rows.values()
+    )
 
 
 @pytest.mark.slow
@@ -50,13 +54,17 @@ def test_checkpoints_are_written_in_the_background_and_at_once() -> None:
 @pytest.mark.slow
 def test_flops_counts_both_configs() -> None:
     rows = figures("flops.py")["rows"]
-    assert rows["reference"]["mflop_per_directed_edge"] > rows["lean"]["mflop_per_directed_edge"] > 0
+    assert (
+        rows["reference"]["mflop_per_directed_edge"] > rows["lean"]["mflop_per_directed_edge"] > 0
+    )
 
 
 @pytest.mark.slow
 def test_a_pass_of_a_flow_is_compared_with_regression() -> None:
     rows = figures("flow_cost.py")["rows"]
-    assert [(row["config"], row["atoms"]) for row in rows] == [(name, n) for name in ("water_flow", "qhflow2_s") for n in (3, 6)]
+    assert [(row["config"], row["atoms"]) for row in rows] == [
+        (name, n) for name in ("water_flow", "qhflow2_s") for n in (3, 6)
+    ]
     assert all(row["flow_to_regression"] > 0 and row["flow_to_plain"] > 0 for row in rows)
 
 
@@ -72,20 +80,30 @@ def test_exchange_compares_exact_towers_with_a_mean() -> None:
 def test_settings_trains_every_variant() -> None:
     rows = figures("settings.py")["rows"]
     assert rows[0]["variant"] == "reference" and len(rows) == 5
-    assert all(len(row["h_mae_ueh"]) == 1 and row["mean_h_mae_ueh"] > 0 and 0 < row["operations_of_first"] <= 1 for row in rows)
+    assert all(
+        len(row["h_mae_ueh"]) == 1
+        and row["mean_h_mae_ueh"] > 0
+        and 0 < row["operations_of_first"] <= 1
+        for row in rows
+    )
 
 
 @pytest.mark.slow
 def test_trunk_is_measured_plain_and_recomputed() -> None:
     rows = figures("trunk.py")["rows"]
-    assert [name for name in rows if name.startswith("helm_scale")] == ["helm_scale", "helm_scale, messages recomputed"]
+    assert [name for name in rows if name.startswith("helm_scale")] == [
+        "helm_scale",
+        "helm_scale, messages recomputed",
+    ]
     assert all(row["seconds"] > 0 and row["million_parameters"] > 0 for row in rows.values())
 
 
 @pytest.mark.slow
 def test_memory_measures_plain_and_chunked_steps() -> None:
     rows = figures("memory.py")["rows"]
-    assert [(row["atoms"], row["variant"]) for row in rows] == [(n, v) for n in (8, 12) for v in ("plain", "chunked")]
+    assert [(row["atoms"], row["variant"]) for row in rows] == [
+        (n, v) for n in (8, 12) for v in ("plain", "chunked")
+    ]
     assert all(row["live_mb"] >= 0 and row["planned_mb"] > 0 and row["seconds"] > 0 for row in rows)
 
 
@@ -100,29 +118,44 @@ def test_streaming_compares_all_ways_on_the_same_files() -> None:
     found = figures("streaming.py")
     for row in found["rows"].values():
         assert min(row.pop("stages_mb_per_cpu_s").values()) > 0
-        ways = {way for way, rate in row.items() if isinstance(rate, dict) and rate["mb_per_s"] > 0 and rate["mb_per_cpu_s"] > 0}
+        ways = {
+            way
+            for way, rate in row.items()
+            if isinstance(rate, dict) and rate["mb_per_s"] > 0 and rate["mb_per_cpu_s"] > 0
+        }
         assert ways == {
             f"{way} {state}"
             for way in ("plain", "webdataset", "webdataset_2", "stream", "stream_2", "coupled_2")
             for state in ("cold", "warm")
         }
     memory = found["peak_mb_4mb_samples"]
-    assert memory["four_times"] < 1.1 * memory["one"], "memory follows the prefetch, not the dataset"
+    assert memory["four_times"] < 1.1 * memory["one"], (
+        "memory follows the prefetch, not the dataset"
+    )
 
 
 def test_packed_steps_are_balanced_and_fixed_counts_are_not() -> None:
     rows = figures("balance.py")["rows"]
     assert {row["ranks"] for row in rows} == {8, 64, 512}
-    assert all(row["packed"] >= 0.95 > row["naive"] for row in rows if row["molecules_per_rank"] * row["pair_ranks"] >= 8)
+    assert all(
+        row["packed"] >= 0.95 > row["naive"]
+        for row in rows
+        if row["molecules_per_rank"] * row["pair_ranks"] >= 8
+    )
     assert all(row["limit"] >= row["packed"] > row["naive"] for row in rows)
-    assert all(row["packed"] > 0.99 * row["limit"] for row in rows), "no packing of the same molecules does better"
+    assert all(row["packed"] > 0.99 * row["limit"] for row in rows), (
+        "no packing of the same molecules does better"
+    )
 
 
 @pytest.mark.slow
 def test_a_large_manifest_is_opened_and_read_at_any_step() -> None:
     found = figures("scale.py")
     assert found["samples"] == 200_000 and len(found["rows"]) == 4
-    assert all(row["open_cpu_s"] > 0 and row["first_batch_cpu_s"] > 0 and row["peak_mb"] < 2000 for row in found["rows"])
+    assert all(
+        row["open_cpu_s"] > 0 and row["first_batch_cpu_s"] > 0 and row["peak_mb"] < 2000
+        for row in found["rows"]
+    )
 
 
 @pytest.mark.slow
@@ -137,7 +170,11 @@ def test_water_flow_judges_every_model_by_the_protocol() -> None:
     rows = figures("water_flow.py")["rows"]
     assert [(row["model"], row["pairs"], row["euler_steps"]) for row in rows] == [
         ("plain", "one stage", 1),
-        *[(name, f"{n} stage{s}", k) for n, s in (("one", ""), ("two", "s")) for name, k in (("regression", 1), ("flow", 1), ("flow", 3))],
+        *[
+            (name, f"{n} stage{s}", k)
+            for n, s in (("one", ""), ("two", "s"))
+            for name, k in (("regression", 1), ("flow", 1), ("flow", 3))
+        ],
     ]
     assert all(row["seconds_per_prediction"] > 0 for row in rows)
 
@@ -145,7 +182,9 @@ def test_water_flow_judges_every_model_by_the_protocol() -> None:
 @pytest.mark.slow
 def test_scaling_draws_sizes_and_amounts() -> None:
     found = figures("scaling.py")
-    assert {(row["size"], row["molecules"]) for row in found["rows"]} == {(size, count) for size in "24" for count in (2, 4)}
+    assert {(row["size"], row["molecules"]) for row in found["rows"]} == {
+        (size, count) for size in "24" for count in (2, 4)
+    }
     assert (ROOT / found["plot"]).stat().st_size > 10_000
 
 
@@ -153,7 +192,11 @@ def test_scaling_draws_sizes_and_amounts() -> None:
 def test_protocol_finds_the_same_forces_as_the_script() -> None:
     found = figures("protocol.py")
     assert found["molecules"] == 1 and found["largest_relative_difference"] < 1e-6
-    assert all(found[who][f"{kind}seconds_per_molecule"] > 0 for who in ("script", "evaluation") for kind in ("", "cpu_"))
+    assert all(
+        found[who][f"{kind}seconds_per_molecule"] > 0
+        for who in ("script", "evaluation")
+        for kind in ("", "cpu_")
+    )
     assert found["molecules_per_second_ratio"] > 0
 
 

@@ -1,4 +1,5 @@
-"""Configs are strict: what is written counts, what is misspelt stops the run with one clear line."""
+"""Configs are strict: what is written counts, what is misspelt stops the run with one clear
+line."""
 
 from pathlib import Path
 
@@ -33,20 +34,40 @@ def test_defaults_stand_without_arguments() -> None:
     assert config.load(config.PretrainConfig, []) == config.PretrainConfig()
 
 
-def test_overrides_are_stronger_than_the_file_and_the_file_than_the_defaults(tmp_path: Path) -> None:
+def test_overrides_are_stronger_than_the_file_and_the_file_than_the_defaults(
+    tmp_path: Path,
+) -> None:
     file = write(tmp_path, "out: from_file\nmodel:\n  lmax: 4\n  mmax: 3\n")
-    loaded = config.load(config.PretrainConfig, ["--model.lmax", "5", "--config", file, "--training.steps=7"])
-    assert (loaded.model.lmax, loaded.model.mmax, loaded.model.channels) == (5, 3, config.ModelConfig().channels)
+    loaded = config.load(
+        config.PretrainConfig, ["--model.lmax", "5", "--config", file, "--training.steps=7"]
+    )
+    assert (loaded.model.lmax, loaded.model.mmax, loaded.model.channels) == (
+        5,
+        3,
+        config.ModelConfig().channels,
+    )
     assert (loaded.out, loaded.training.steps) == ("from_file", 7)
 
 
 def test_of_two_equal_overrides_the_later_counts() -> None:
-    assert config.load(config.PretrainConfig, ["--training.seed", "1", "--training.seed", "2"]).training.seed == 2
+    assert (
+        config.load(
+            config.PretrainConfig, ["--training.seed", "1", "--training.seed", "2"]
+        ).training.seed
+        == 2
+    )
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1.0e-3", "0.001", "1E-3"])
-def test_powers_of_ten_are_numbers_on_the_command_line_and_in_files(tmp_path: Path, text: str) -> None:
-    assert config.load(config.PretrainConfig, ["--training.learning_rate", text]).training.learning_rate == 1e-3
+def test_powers_of_ten_are_numbers_on_the_command_line_and_in_files(
+    tmp_path: Path, text: str
+) -> None:
+    assert (
+        config.load(
+            config.PretrainConfig, ["--training.learning_rate", text]
+        ).training.learning_rate
+        == 1e-3
+    )
     file = write(tmp_path, f"training:\n  learning_rate: {text}\n")
     assert config.load(config.PretrainConfig, ["--config", file]).training.learning_rate == 1e-3
 
@@ -74,17 +95,23 @@ def test_negative_numbers_are_values_not_flags() -> None:
 def test_an_unknown_key_names_the_file_the_key_and_the_likely_one(tmp_path: Path) -> None:
     file = write(tmp_path, "model:\n  l_max: 4\n")
     message = mistake("--config", file)
-    assert message.startswith(f"{file}: model.l_max: unknown key; did you mean 'lmax'? known: baseline, ")
+    assert message.startswith(
+        f"{file}: model.l_max: unknown key; did you mean 'lmax'? known: baseline, "
+    )
     assert "\n" not in message
 
 
 def test_an_unknown_key_far_from_any_lists_the_known_ones() -> None:
     message = mistake("--training.zzzzzz", "1")
-    assert message.startswith("command line: training.zzzzzz: unknown key; known: batch_molecules, ")
+    assert message.startswith(
+        "command line: training.zzzzzz: unknown key; known: batch_molecules, "
+    )
 
 
 def test_an_unknown_section_is_an_unknown_key() -> None:
-    assert mistake("--modle.lmax", "4").startswith("command line: modle: unknown key; did you mean 'model'?")
+    assert mistake("--modle.lmax", "4").startswith(
+        "command line: modle: unknown key; did you mean 'model'?"
+    )
 
 
 def test_a_mistake_on_the_command_line_is_not_blamed_on_the_file(tmp_path: Path) -> None:
@@ -104,7 +131,9 @@ def test_a_wrong_value_names_the_key_and_the_value(key: str, value: str) -> None
 
 
 def test_every_mistake_is_reported_at_once() -> None:
-    assert len(mistake("--model.lmax", "x", "--training.stepz", "3", "--rum", "a").splitlines()) == 3
+    assert (
+        len(mistake("--model.lmax", "x", "--training.stepz", "3", "--rum", "a").splitlines()) == 3
+    )
 
 
 def test_more_orders_than_degrees_are_refused() -> None:
@@ -118,17 +147,24 @@ def test_a_list_that_does_not_end_is_refused() -> None:
 
 
 def test_a_value_without_a_flag_is_refused() -> None:
-    assert mistake("config.yaml") == "command line: got 'config.yaml', wanted --key value (see --help)"
+    assert (
+        mistake("config.yaml") == "command line: got 'config.yaml', wanted --key value (see --help)"
+    )
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     assert mistake("--config", "no/such.yaml") == "no/such.yaml: config file not found"
     assert "a.yaml: not valid YAML" in mistake("--config", write(tmp_path, "model: [\n"))
-    assert "a.yaml: got list, wanted keys and values" in mistake("--config", write(tmp_path, "- 1\n"))
+    assert "a.yaml: got list, wanted keys and values" in mistake(
+        "--config", write(tmp_path, "- 1\n")
+    )
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
-    assert config.load(config.PretrainConfig, ["--config", write(tmp_path, "# nothing\n")]) == config.PretrainConfig()
+    assert (
+        config.load(config.PretrainConfig, ["--config", write(tmp_path, "# nothing\n")])
+        == config.PretrainConfig()
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,12 +174,16 @@ def test_dumping_and_parsing_again_changes_nothing(kind: type[config.PretrainCon
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_help_lists_every_key_with_its_meaning(kind: type[config.PretrainConfig], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_key_with_its_meaning(
+    kind: type[config.PretrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
         config.load(kind, ["--help"])
     assert stop.value.code == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  --")]
-    assert all(len(line.split(")  ", 1)[1]) > 5 for line in lines[1:]), "a key without a description"
+    assert all(len(line.split(")  ", 1)[1]) > 5 for line in lines[1:]), (
+        "a key without a description"
+    )
     assert {line.split()[0].split(".")[0][2:] for line in lines} == {"config", *kind.model_fields}
 
 
@@ -152,7 +192,9 @@ def test_configs_do_not_change_after_loading() -> None:
         config.PretrainConfig().out = "elsewhere"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("path", sorted(Path(__file__).parent.parent.glob("configs/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parent.parent.glob("configs/*.yaml")), ids=lambda path: path.stem
+)
 def test_committed_configs_are_valid_for_one_launcher(path: Path) -> None:
     values = yaml.safe_load(path.read_text())
     fitting = [kind for kind in KINDS if set(values) <= set(kind.model_fields)]

@@ -16,7 +16,9 @@ KNOWN = {**KINDS, "low_data": config.LowDataConfig}
 
 def blocks(page: str) -> list[tuple[str, str]]:
     """(info string, body) of the blocks of a page."""
-    return re.findall(r"^```(.*?)\n(.*?)^```$", (ROOT / "docs" / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(
+        r"^```(.*?)\n(.*?)^```$", (ROOT / "docs" / page).read_text(), flags=re.MULTILINE | re.DOTALL
+    )
 
 
 @pytest.mark.slow
@@ -37,7 +39,9 @@ def test_pages_run_from_beginning_to_end(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_too_long_to_run_are_understood(page: str) -> None:
-    assert {info for info, _ in blocks(page)} == {"bash", "bash dry", "python"} - ({"python"} if page == "pretrain.md" else set())
+    assert {info for info, _ in blocks(page)} == {"bash", "bash dry", "python"} - (
+        {"python"} if page == "pretrain.md" else set()
+    )
     for body in (body for info, body in blocks(page) if info == "bash dry"):
         for line in body.replace("\\\n", " ").splitlines():
             words = shlex.split(line)

@@ -1,7 +1,9 @@
-"""What the README says is so: its blocks run, its links lead somewhere, its map names real signatures.
+"""What the README says is so: its blocks run, its links lead somewhere, its map names real
+signatures.
 
-A fenced block says how it is checked: `bash` and `python` are run as they stand; the lines of `bash dry`, which would
-take long or need a cluster, are read by the program they call (make -n, torchrun's parser, the launcher's config).
+A fenced block says how it is checked: `bash` and `python` are run as they stand; the lines of `bash
+dry`, which would take long or need a cluster, are read by the program they call (make -n,
+torchrun's parser, the launcher's config).
 """
 
 import ast
@@ -19,9 +21,17 @@ from helm_scale import config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data_shards").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "data_shards").glob("*.md")),
+]
 BLOCKS = re.findall(r"^```(.*?)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-MAP = re.findall(r"^\|[^|]+\| `(\w[\w.]*)\((.*?)\) -> (\w+)` \| \[[^]]+\]\((.+?)\) \|$", README, flags=re.MULTILINE)
+MAP = re.findall(
+    r"^\|[^|]+\| `(\w[\w.]*)\((.*?)\) -> (\w+)` \| \[[^]]+\]\((.+?)\) \|$",
+    README,
+    flags=re.MULTILINE,
+)
 KINDS = {
     "pretrain": config.PretrainConfig, "evaluate": config.EvaluateConfig, "predict": config.PredictConfig,
     "export": config.ExportConfig, "finetune": config.FinetuneConfig, "shards": config.GenerateConfig,
@@ -42,7 +52,13 @@ def lines(kind: str) -> list[str]:
 def run(command: list[str]) -> None:
     """Run in the repository with the tests' own Python first on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)})
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -71,22 +87,30 @@ def test_commands_of_dry_blocks_are_understood(line: str) -> None:
     script, *arguments = arguments
     assert (ROOT / script).is_file(), script
     if script.startswith("launch/"):
-        config.load(KINDS[Path(script).stem], [word for word in arguments if word not in {"generate"}])
+        config.load(
+            KINDS[Path(script).stem], [word for word in arguments if word not in {"generate"}]
+        )
 
 
 def test_the_map_has_seven_signatures() -> None:
     assert len(MAP) == 7
 
 
-@pytest.mark.parametrize(("name", "arguments", "returned", "file"), MAP, ids=[row[0] for row in MAP])
+@pytest.mark.parametrize(
+    ("name", "arguments", "returned", "file"), MAP, ids=[row[0] for row in MAP]
+)
 def test_the_map_names_real_signatures(name: str, arguments: str, returned: str, file: str) -> None:
     scope: ast.AST = ast.parse((ROOT / file).read_text())
     for part in name.split("."):
-        found = [node for node in ast.iter_child_nodes(scope) if getattr(node, "name", None) == part]
+        found = [
+            node for node in ast.iter_child_nodes(scope) if getattr(node, "name", None) == part
+        ]
         assert found, f"{file} has no {part} (of {name})"
         scope = found[0]
     assert isinstance(scope, ast.FunctionDef)
-    assert [a.arg for a in scope.args.args if a.arg != "self"] == [a.strip() for a in arguments.split(",")]
+    assert [a.arg for a in scope.args.args if a.arg != "self"] == [
+        a.strip() for a in arguments.split(",")
+    ]
     assert scope.returns is not None
     assert ast.unparse(scope.returns) == returned
 

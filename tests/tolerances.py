@@ -1,4 +1,5 @@
-"""The one table of tolerances, each with its reason. Tests take their limits from here, so that none drifts."""
+"""The one table of tolerances, each with its reason. Tests take their limits from here, so that
+none drifts."""
 
 import torch
 
@@ -14,11 +15,14 @@ MODEL = {
     torch.float32: 1e-5,  # the same in float32, where sums over edges average the errors out
 }
 
-# Relative difference of losses and gradients between chunked and whole evaluation, float64: sums in another order.
+# Relative difference of losses and gradients between chunked and whole evaluation, float64: sums in
+# another order.
 CHUNKS = 1e-12
 
 # Hartree (dimensionless for overlaps): PySCF's own noise.
-ONE_ELECTRON_INTEGRALS = 1e-10  # libcint's and the ECP's analytic integrals in two orientations; entries up to 500
+ONE_ELECTRON_INTEGRALS = (
+    1e-10  # libcint's and the ECP's analytic integrals in two orientations; entries up to 500
+)
 CONVERGED_FOCK = 1e-7  # Fock matrices of two SCF runs, conv_tol 1e-12
 TRUE_H_ENERGY = 1e-8  # converged H -> orbitals -> energy_tot, without truncation
 
@@ -26,11 +30,14 @@ TRUE_H_ENERGY = 1e-8  # converged H -> orbitals -> energy_tot, without truncatio
 SHARD_MEAN = 1e-8
 SHARD_MAX = 1e-6
 
-# Relative difference of losses between engines: float32 sums in another order, over ten optimiser steps.
+# Relative difference of losses between engines: float32 sums in another order, over ten optimiser
+# steps.
 ENGINE_PARITY = 1e-5
 
-# The same with weights and features of 8 bits in the passes: 0.4 % each, which sums over elements average out in part.
+# The same with weights and features of 8 bits in the passes: 0.4 % each, which sums over elements
+# average out in part.
 BFLOAT16_LOSS = 0.05
 
-# Planned against measured bytes of a step: what kernels and small blocks on the heap take is not planned.
+# Planned against measured bytes of a step: what kernels and small blocks on the heap take is not
+# planned.
 MEMORY = 0.2

@@ -1,8 +1,8 @@
 """Write molecules.xyz: the quickstart molecules, their geometries and splits.
 
-Light molecules come from ASE's G2 geometries. The others are built from bond lengths (Angstrom) and angles (degrees) near
-experiment, by symmetry. Every atom is then moved by a seeded Gaussian step of 0.03 Angstrom per coordinate, so that
-forces differ from zero and no molecule is symmetric.
+Light molecules come from ASE's G2 geometries. The others are built from bond lengths (Angstrom) and
+angles (degrees) near experiment, by symmetry. Every atom is then moved by a seeded Gaussian step of
+0.03 Angstrom per coordinate, so that forces differ from zero and no molecule is symmetric.
 
 Run from the repository root: python data_shards/quickstart/make_xyz.py
 """
@@ -31,10 +31,20 @@ def linear(symbols: str, *bonds: float) -> ase.Atoms:
 
 
 def central(center: str, arms: list[str], bonds: list[float], polar: float) -> ase.Atoms:
-    """A centre with arms spread evenly around the z axis; polar: angle (degrees) between the axis and every arm."""
+    """A centre with arms spread evenly around the z axis; polar: angle (degrees) between the axis
+    and every arm."""
     theta, phi = np.radians(polar), 2 * np.pi * np.arange(len(arms)) / len(arms)
-    unit = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.full(len(arms), np.cos(theta))], axis=1)
-    return ase.Atoms([center, *arms], np.concatenate([np.zeros((1, 3)), unit * np.array(bonds)[:, None]]))
+    unit = np.stack(
+        [
+            np.sin(theta) * np.cos(phi),
+            np.sin(theta) * np.sin(phi),
+            np.full(len(arms), np.cos(theta)),
+        ],
+        axis=1,
+    )
+    return ase.Atoms(
+        [center, *arms], np.concatenate([np.zeros((1, 3)), unit * np.array(bonds)[:, None]])
+    )
 
 
 def bent(center: str, arm: str, bond: float, angle: float) -> ase.Atoms:
@@ -51,11 +61,14 @@ def pyramid(center: str, arm: str, bond: float, angle: float) -> ase.Atoms:
 def tetrahedron(center: str, arms: list[str], bonds: list[float]) -> ase.Atoms:
     """AB4 with tetrahedral angles; arms and bonds one by one."""
     corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
-    return ase.Atoms([center, *arms], np.concatenate([np.zeros((1, 3)), corners * np.array(bonds)[:, None]]))
+    return ase.Atoms(
+        [center, *arms], np.concatenate([np.zeros((1, 3)), corners * np.array(bonds)[:, None]])
+    )
 
 
 def bonded(carbon_chain: ase.Atoms, replaced: int, symbol: str, bond: float) -> ase.Atoms:
-    """Put another element in the place of a hydrogen, at its own distance (Angstrom) from the nearest other atom."""
+    """Put another element in the place of a hydrogen, at its own distance (Angstrom) from the
+    nearest other atom."""
     atoms = carbon_chain.copy()
     heavy = [i for i in range(len(atoms)) if i != replaced and atoms.numbers[i] > 1]
     anchor = min(heavy, key=lambda i: atoms.get_distance(i, replaced))

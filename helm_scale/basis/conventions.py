@@ -1,7 +1,9 @@
-"""AO order and sign: PySCF, ORCA and Psi4 against the canonical order. The one place that permutes AOs.
+"""AO order and sign: PySCF, ORCA and Psi4 against the canonical order. The one place that permutes
+AOs.
 
-Canonical: atoms in input order; shells of an atom sorted by l, shells of one l in the source's order; inside a shell
-m = -l..l; real solid harmonics without Condon-Shortley sign, polar axis z (PySCF's phases).
+Canonical: atoms in input order; shells of an atom sorted by l, shells of one l in the source's
+order; inside a shell m = -l..l; real solid harmonics without Condon-Shortley sign, polar axis z
+(PySCF's phases).
 """
 
 from collections.abc import Sequence
@@ -31,7 +33,9 @@ def _shell_order(source: str, degree: int) -> tuple[list[int], list[float]]:
         return [1, 2, 0], [1.0] * 3  # PySCF writes p as x, y, z
     listed = [0] + [sign * m for m in range(1, degree + 1) for sign in (1, -1)]
     flips = source == "orca"  # ORCA's |m| = 3 and 4 functions carry the opposite sign
-    return [listed.index(m) for m in orders], [-1.0 if flips and abs(m) in (3, 4) else 1.0 for m in orders]
+    return [listed.index(m) for m in orders], [
+        -1.0 if flips and abs(m) in (3, 4) else 1.0 for m in orders
+    ]
 
 
 @cache
@@ -46,7 +50,8 @@ def _orca_tzvpd() -> dict[str, tuple[int, ...]]:
 
 
 def listed_shells(source: str, basis: str, atomic_number: int) -> tuple[int, ...]:
-    """Degrees of an element's shells in the order in which a program lists them; a sorted list but for ORCA's def2-TZVPD.
+    """Degrees of an element's shells in the order in which a program lists them; a sorted list but
+    for ORCA's def2-TZVPD.
 
     Raises:
         ValueError: the basis does not cover the element.
@@ -57,12 +62,15 @@ def listed_shells(source: str, basis: str, atomic_number: int) -> tuple[int, ...
     return shells_of(basis, atomic_number)
 
 
-def ao_order(source: str, shells_per_atom: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+def ao_order(
+    source: str, shells_per_atom: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (index, sign) with canonical[i] = sign[i] * source[index[i]].
 
     Args:
         source: "canonical", "pyscf", "orca" or "psi4".
-        shells_per_atom: for every atom the degrees of its shells in the order in which the source lists them.
+        shells_per_atom: for every atom the degrees of its shells in the order in which the source
+            lists them.
     Raises:
         ValueError: unknown source, or a degree whose order is not known (l > 4).
     """
@@ -72,10 +80,14 @@ def ao_order(source: str, shells_per_atom: Sequence[Sequence[int]]) -> tuple[np.
     sign: list[float] = []
     start = 0
     for shells in shells_per_atom:
-        offsets = start + np.concatenate([[0], np.cumsum([2 * degree + 1 for degree in shells])]).astype(int)
+        offsets = start + np.concatenate(
+            [[0], np.cumsum([2 * degree + 1 for degree in shells])]
+        ).astype(int)
         for shell in sorted(range(len(shells)), key=lambda s: shells[s]):
             if not 0 <= shells[shell] <= 4:
-                raise ValueError(f"AO order of {source}: degree {shells[shell]} is not known, wanted 0 to 4")
+                raise ValueError(
+                    f"AO order of {source}: degree {shells[shell]} is not known, wanted 0 to 4"
+                )
             place, signs = _shell_order(source, shells[shell])
             index += [int(offsets[shell]) + p for p in place]
             sign += signs
@@ -83,21 +95,29 @@ def ao_order(source: str, shells_per_atom: Sequence[Sequence[int]]) -> tuple[np.
     return np.array(index, dtype=np.int64), np.array(sign)
 
 
-def to_canonical(matrix: np.ndarray, source: str, shells_per_atom: Sequence[Sequence[int]]) -> np.ndarray:
+def to_canonical(
+    matrix: np.ndarray, source: str, shells_per_atom: Sequence[Sequence[int]]
+) -> np.ndarray:
     """Reorder a matrix [..., nao, nao] of the source into the canonical order; units unchanged."""
     index, sign = ao_order(source, shells_per_atom)
     return matrix[..., index[:, None], index] * sign[:, None] * sign
 
 
-def from_canonical(matrix: np.ndarray, source: str, shells_per_atom: Sequence[Sequence[int]]) -> np.ndarray:
-    """Reorder a canonical matrix [..., nao, nao] into the source's order. Inverse of to_canonical."""
+def from_canonical(
+    matrix: np.ndarray, source: str, shells_per_atom: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Reorder a canonical matrix [..., nao, nao] into the source's order. Inverse of
+    to_canonical."""
     index, sign = ao_order(source, shells_per_atom)
     inverse = np.argsort(index)
     signed = matrix * sign[:, None] * sign
     return signed[..., inverse[:, None], inverse]
 
 
-def rows_from_canonical(coefficients: np.ndarray, source: str, shells_per_atom: Sequence[Sequence[int]]) -> np.ndarray:
-    """Reorder the rows of canonical orbital coefficients [nao, n] into the source's order; columns stay."""
+def rows_from_canonical(
+    coefficients: np.ndarray, source: str, shells_per_atom: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Reorder the rows of canonical orbital coefficients [nao, n] into the source's order; columns
+    stay."""
     index, sign = ao_order(source, shells_per_atom)
     return (coefficients * sign[:, None])[np.argsort(index)]

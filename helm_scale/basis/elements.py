@@ -51,5 +51,10 @@ def atomic_number(symbol_: str) -> int:
 
 
 def pyscf_ecp(basis: str, atomic_numbers: Iterable[int]) -> dict[str, str]:
-    """The `ecp=` argument PySCF needs: without it heavy atoms keep all electrons and the numbers are garbage."""
-    return {symbol(z): basis for z in sorted(set(int(z) for z in atomic_numbers)) if z >= FIRST_ECP_ELEMENT}
+    """The `ecp=` argument PySCF needs: without it heavy atoms keep all electrons and the numbers
+    are garbage."""
+    return {
+        symbol(z): basis
+        for z in sorted(set(int(z) for z in atomic_numbers))
+        if z >= FIRST_ECP_ELEMENT
+    }

@@ -1,10 +1,12 @@
 """Which irreps an on-site block or an element pair really has, and where each of them lies.
 
-Shells of every element are aligned in common slots: its n-th shell of degree l takes slot n of that degree. A packed
-vector lists the irreps of a block by degree L, then M, then row; a row is one (slot, slot) pair. Only rows that the
+Shells of every element are aligned in common slots: its n-th shell of degree l takes slot n of that
+degree. A packed vector lists the irreps of a block by degree L, then M, then row; a row is one
+(slot, slot) pair. Only rows that the
 elements have exist: nothing is padded.
 
-Axes: p = 2*l1+1, q = 2*l2+1, M = 2*L+1, rows of degree L are numbered through all slot pairs that couple to L.
+Axes: p = 2*l1+1, q = 2*l2+1, M = 2*L+1, rows of degree L are numbered through all slot pairs that
+couple to L.
 """
 
 from dataclasses import dataclass
@@ -43,7 +45,8 @@ class BlockLayout:
     Attributes:
         shape: AOs of the first and second atom.
         groups: shell groups, in the order in which they are coupled.
-        rows: for every degree L the head rows that exist, ascending; degrees without rows are absent.
+        rows: for every degree L the head rows that exist, ascending; degrees without rows are
+            absent.
         order: place, in the group-major list of irreps, of every packed component, [size] int64.
         size: number of packed components.
     """
@@ -80,7 +83,9 @@ def head_multiplicities(basis: str, onsite: bool) -> dict[int, int]:
     return found
 
 
-def _build(basis: str, shape: tuple[int, int], groups: list[ShellGroup], onsite: bool) -> BlockLayout:
+def _build(
+    basis: str, shape: tuple[int, int], groups: list[ShellGroup], onsite: bool
+) -> BlockLayout:
     """Sort the group-major irreps by degree, M and head row."""
     table = _slot_pair_rows(basis, onsite)
     keys = [
@@ -93,20 +98,25 @@ def _build(basis: str, shape: tuple[int, int], groups: list[ShellGroup], onsite:
     order = sorted(range(len(keys)), key=keys.__getitem__)
     rows: dict[int, np.ndarray] = {}
     for degree in sorted({key[0] for key in keys}):
-        rows[degree] = np.array(sorted({row for found, _, row in keys if found == degree}), dtype=np.int64)
+        rows[degree] = np.array(
+            sorted({row for found, _, row in keys if found == degree}), dtype=np.int64
+        )
     return BlockLayout(shape, tuple(groups), rows, np.array(order, dtype=np.int64), len(keys))
 
 
 @cache
 def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
-    """Layout of the blocks between two different atoms of elements (first, second): all shell pairs, all degrees."""
+    """Layout of the blocks between two different atoms of elements (first, second): all shell
+    pairs, all degrees."""
     counts = shell_counts(basis, first), shell_counts(basis, second)
     groups = []
     for l1, n1 in enumerate(counts[0]):
         for l2, n2 in enumerate(counts[1]):
             a, b = np.divmod(np.arange(n1 * n2), max(n2, 1))
             if n1 * n2:
-                groups.append(ShellGroup(l1, l2, tuple(a), tuple(b), coupled_degrees(l1, l2), 2**0.5))
+                groups.append(
+                    ShellGroup(l1, l2, tuple(a), tuple(b), coupled_degrees(l1, l2), 2**0.5)
+                )
     return _build(basis, (nao(basis, first), nao(basis, second)), groups, onsite=False)
 
 
@@ -114,7 +124,8 @@ def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
 def transposed_rows(basis: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """For every degree L (index, sign) of the off-site head rows of the transposed block.
 
-    h(l2, l1; L) = (-1)^(l1+l2+L) h(l1, l2; L), so row n of the transposed block is sign[n] times row index[n].
+    h(l2, l1; L) = (-1)^(l1+l2+L) h(l1, l2; L), so row n of the transposed block is sign[n] times
+    row index[n].
     """
     table = _slot_pair_rows(basis, False)
     found: list[tuple[np.ndarray, np.ndarray]] = []
@@ -132,8 +143,8 @@ def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
     """Layout of an element's symmetric on-site block: shell pairs a <= b, even L for a = b.
 
     Args:
-        parity: "semilocal" keeps even l1+l2+L only, exact for semilocal functionals; "full" keeps all, which exact
-            exchange needs.
+        parity: "semilocal" keeps even l1+l2+L only, exact for semilocal functionals; "full" keeps
+            all, which exact exchange needs.
     Raises:
         ValueError: unknown parity.
     """
@@ -143,7 +154,9 @@ def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
     groups = []
     for l1, n1 in enumerate(counts):
         for l2, n2 in list(enumerate(counts))[l1:]:
-            kept = tuple(L for L in coupled_degrees(l1, l2) if parity == "full" or (l1 + l2 + L) % 2 == 0)
+            kept = tuple(
+                L for L in coupled_degrees(l1, l2) if parity == "full" or (l1 + l2 + L) % 2 == 0
+            )
             if l1 == l2 and n1:
                 equal = tuple(range(n1))
                 groups.append(ShellGroup(l1, l2, equal, equal, tuple(range(0, 2 * l1 + 1, 2)), 1.0))
@@ -157,4 +170,6 @@ def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
 
 def ao_offsets(basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
     """First AO of every atom and, last, the number of AOs: [N+1] int64."""
-    return np.cumsum([0, *(nao(basis, z) for z in np.asarray(atomic_numbers).tolist())], dtype=np.int64)
+    return np.cumsum(
+        [0, *(nao(basis, z) for z in np.asarray(atomic_numbers).tolist())], dtype=np.int64
+    )

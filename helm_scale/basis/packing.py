@@ -1,7 +1,9 @@
-"""Blocks <-> packed irreps. Packing is an isometry: the squared norm over all packed vectors of a molecule is ||H||^2.
+"""Blocks <-> packed irreps. Packing is an isometry: the squared norm over all packed vectors of a
+molecule is ||H||^2.
 
-An off-site block counts for itself and its transpose, so its irreps carry sqrt(2), as do those of on-site shell pairs
-a < b. A mean of squares over packed components divided by nao^2 therefore is the mean of squares over matrix elements.
+An off-site block counts for itself and its transpose, so its irreps carry sqrt(2), as do those of
+on-site shell pairs a < b. A mean of squares over packed components divided by nao^2 therefore is
+the mean of squares over matrix elements.
 
 Axes: B blocks of one layout, S = layout.size packed components.
 """
@@ -37,8 +39,16 @@ def _listed_place(layout: BlockLayout) -> Tensor:
 def _group_index(layout: BlockLayout, group: ShellGroup) -> tuple[np.ndarray, np.ndarray]:
     """AO rows [G, p, 1] and columns [G, 1, q] of a group's blocks."""
     starts = _degree_starts(layout)
-    row = starts[0][group.l1] + np.array(group.first)[:, None] * (2 * group.l1 + 1) + np.arange(2 * group.l1 + 1)
-    column = starts[1][group.l2] + np.array(group.second)[:, None] * (2 * group.l2 + 1) + np.arange(2 * group.l2 + 1)
+    row = (
+        starts[0][group.l1]
+        + np.array(group.first)[:, None] * (2 * group.l1 + 1)
+        + np.arange(2 * group.l1 + 1)
+    )
+    column = (
+        starts[1][group.l2]
+        + np.array(group.second)[:, None] * (2 * group.l2 + 1)
+        + np.arange(2 * group.l2 + 1)
+    )
     return row[:, :, None], column[:, None, :]
 
 
@@ -69,7 +79,8 @@ def pack(blocks_Bab: Tensor, layout: BlockLayout) -> Tensor:
 
 
 def unpack(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
-    """Rebuild blocks [B, *layout.shape] from packed irreps; on-site blocks come out symmetric to the last bit."""
+    """Rebuild blocks [B, *layout.shape] from packed irreps; on-site blocks come out symmetric to
+    the last bit."""
     blocks = packed_BS.new_zeros(len(packed_BS), *layout.shape)
     symmetric = any(group.weight == 1.0 for group in layout.groups)
     for group, values in _group_values(packed_BS, layout):
@@ -84,8 +95,13 @@ def unpack(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
 
 def _group_values(packed_BS: Tensor, layout: BlockLayout) -> Iterator[tuple[ShellGroup, Tensor]]:
     """Matrix elements [B, G, p, q] of every shell group."""
-    sizes = [len(group.first) * _kept_columns(group.l1, group.l2, group.degrees).shape[1] for group in layout.groups]
-    listed = packed_BS.index_select(1, _listed_place(layout).to(packed_BS.device)).split(sizes, dim=1)
+    sizes = [
+        len(group.first) * _kept_columns(group.l1, group.l2, group.degrees).shape[1]
+        for group in layout.groups
+    ]
+    listed = packed_BS.index_select(1, _listed_place(layout).to(packed_BS.device)).split(
+        sizes, dim=1
+    )
     for group, irreps in zip(layout.groups, listed, strict=True):
         matrix = _kept_columns(group.l1, group.l2, group.degrees).to(packed_BS) / group.weight
         values = irreps.unflatten(1, (len(group.first), -1)) @ matrix.T
@@ -93,8 +109,12 @@ def _group_values(packed_BS: Tensor, layout: BlockLayout) -> Iterator[tuple[Shel
 
 
 def absolute_sum(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
-    """Sum of |H| over all matrix elements that the packed irreps stand for, transposed blocks included (scalar)."""
-    sums = [values.abs().sum() * (1 if group.weight == 1.0 else 2) for group, values in _group_values(packed_BS, layout)]
+    """Sum of |H| over all matrix elements that the packed irreps stand for, transposed blocks
+    included (scalar)."""
+    sums = [
+        values.abs().sum() * (1 if group.weight == 1.0 else 2)
+        for group, values in _group_values(packed_BS, layout)
+    ]
     return torch.stack(sums).sum()
 
 
@@ -102,18 +122,30 @@ def packing_entries(layout: BlockLayout) -> tuple[np.ndarray, np.ndarray, np.nda
     """The linear map of `pack`, a sparse matrix: packed[component] += value * block[row, column].
 
     Returns:
-        component, row, column (int64) and value (float64), one entry per nonzero: two to four per matrix element.
+        component, row, column (int64) and value (float64), one entry per nonzero: two to four per
+        matrix element.
     """
     entries: list[tuple[np.ndarray, ...]] = []
     start = 0
     for group in layout.groups:
-        row, column = (axis.reshape(-1) for axis in np.broadcast_arrays(*_group_index(layout, group)))
+        row, column = (
+            axis.reshape(-1) for axis in np.broadcast_arrays(*_group_index(layout, group))
+        )
         matrix = group.weight * _kept_columns(group.l1, group.l2, group.degrees).numpy()
-        place, kept = np.nonzero(np.abs(matrix) > 1e-12)  # what round-off leaves of a zero is no entry
+        place, kept = np.nonzero(
+            np.abs(matrix) > 1e-12
+        )  # what round-off leaves of a zero is no entry
         shell_pair = np.arange(len(group.first))[:, None]
         element = (shell_pair * matrix.shape[0] + place).reshape(-1)
         component = (start + shell_pair * matrix.shape[1] + kept).reshape(-1)
-        entries.append((component, row[element], column[element], np.tile(matrix[place, kept], len(group.first))))
+        entries.append(
+            (
+                component,
+                row[element],
+                column[element],
+                np.tile(matrix[place, kept], len(group.first)),
+            )
+        )
         start += len(group.first) * matrix.shape[1]
     component, row, column, value = (np.concatenate(parts) for parts in zip(*entries, strict=True))
     return np.argsort(layout.order)[component], row, column, value

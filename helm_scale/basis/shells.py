@@ -43,6 +43,7 @@ def ecp_core_electrons(basis: str, atomic_number: int) -> int:
 
 @cache
 def slot_counts(basis: str) -> tuple[int, ...]:
-    """Slots per degree common to all elements: the most shells of that degree (7s 6p 5d 2f for def2-TZVPD)."""
+    """Slots per degree common to all elements: the most shells of that degree (7s 6p 5d 2f for
+    def2-TZVPD)."""
     counts = [shell_counts(basis, z) for z in elements.supported(basis)]
     return tuple(max(column) for column in zip(*counts, strict=True))

@@ -1,26 +1,19 @@
 """Settings of every command, and how they are read."""
 
-from helm_scale.config.reading import dump, help_text, launch, load, parse
-from helm_scale.config.settings import (
-    DataConfig,
-    EnergyHeadConfig,
-    EvaluateConfig,
-    ExecutionConfig,
-    ExportConfig,
-    FinetuneConfig,
+from helm_scale.config.data import DataConfig
+from helm_scale.config.datasets import (
     GenerateConfig,
     ImportConfig,
     InfoConfig,
     LeaksConfig,
-    LowDataConfig,
-    ModelConfig,
-    PredictConfig,
-    PretrainConfig,
     RepackConfig,
-    ReplayConfig,
     SplitConfig,
-    TrainingConfig,
 )
+from helm_scale.config.evaluate import EvaluateConfig, PredictConfig
+from helm_scale.config.finetune import ExportConfig, FinetuneConfig, LowDataConfig
+from helm_scale.config.model import EnergyHeadConfig, ModelConfig
+from helm_scale.config.pretrain import ExecutionConfig, PretrainConfig, ReplayConfig, TrainingConfig
+from helm_scale.config.reading import dump, help_text, launch, load, parse
 
 __all__ = [
     "DataConfig", "EnergyHeadConfig", "EvaluateConfig", "ExecutionConfig", "ExportConfig", "FinetuneConfig", "GenerateConfig",

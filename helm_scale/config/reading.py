@@ -10,18 +10,20 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from helm_scale.config.settings import Strict
+from helm_scale.config.strict import Strict
 
 ConfigT = TypeVar("ConfigT", bound=Strict)
 
 
 def load(kind: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
-    """Build a config from `--config file.yaml` and dotted overrides (`--model.lmax 4`), the later the stronger.
+    """Build a config from `--config file.yaml` and dotted overrides (`--model.lmax 4`), the later
+    the stronger.
 
     `--help` prints every key with type, default and meaning. A flag without value means true.
 
     Raises:
-        SystemExit: after --help, or with one clear line per mistake (unknown key with a suggestion, wrong type).
+        SystemExit: after --help, or with one clear line per mistake (unknown key with a suggestion,
+            wrong type).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
@@ -39,7 +41,8 @@ def load(kind: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
 
 
 def launch(kind: type[ConfigT], command: Callable[[ConfigT], str]) -> None:
-    """Run a command on the command line's config and print what it returns; a user's mistake ends in one line.
+    """Run a command on the command line's config and print what it returns; a user's mistake ends
+    in one line.
 
     Raises:
         SystemExit: as `load`, or with the command's own message.
@@ -53,8 +56,11 @@ def launch(kind: type[ConfigT], command: Callable[[ConfigT], str]) -> None:
         sys.stdout.write(text + "\n")
 
 
-def parse(kind: type[ConfigT], values: dict[str, Any], where: str, overridden: Collection[str] = ()) -> ConfigT:
-    """Check values against a config model; `overridden` are the dotted keys that came from the command line, not `where`.
+def parse(
+    kind: type[ConfigT], values: dict[str, Any], where: str, overridden: Collection[str] = ()
+) -> ConfigT:
+    """Check values against a config model; `overridden` are the dotted keys that came from the
+    command line, not `where`.
 
     Raises:
         ValueError: names the file, the key, what it got and what it wanted.
@@ -62,7 +68,9 @@ def parse(kind: type[ConfigT], values: dict[str, Any], where: str, overridden: C
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join(_explain(kind, item, where, overridden) for item in error.errors())) from None
+        raise ValueError(
+            "\n".join(_explain(kind, item, where, overridden) for item in error.errors())
+        ) from None
 
 
 def dump(config: BaseModel) -> str:
@@ -72,8 +80,19 @@ def dump(config: BaseModel) -> str:
 
 def help_text(kind: type[BaseModel]) -> str:
     """Every key of a config model, one line each: type, default, meaning."""
-    lines = [(kind.__doc__ or "").strip(), "", "  --config FILE  YAML file; the keys below override it", ""]
-    return "\n".join(lines + [f"  --{key} ({kind_}; {default})  {text}" for key, kind_, default, text in _flatten(kind)])
+    lines = [
+        (kind.__doc__ or "").strip(),
+        "",
+        "  --config FILE  YAML file; the keys below override it",
+        "",
+    ]
+    return "\n".join(
+        lines
+        + [
+            f"  --{key} ({kind_}; {default})  {text}"
+            for key, kind_, default, text in _flatten(kind)
+        ]
+    )
 
 
 def _flatten(kind: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
@@ -82,7 +101,14 @@ def _flatten(kind: type[BaseModel], prefix: str = "") -> list[tuple[str, str, st
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             rows += _flatten(field.annotation, f"{prefix}{name}.")
         else:
-            rows.append((prefix + name, _type_name(field.annotation), str(field.default), field.description or ""))
+            rows.append(
+                (
+                    prefix + name,
+                    _type_name(field.annotation),
+                    str(field.default),
+                    field.description or "",
+                )
+            )
     return rows
 
 
@@ -90,7 +116,9 @@ def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in get_args(annotation))
     if get_origin(annotation) in (Union, UnionType, tuple):
-        return "|".join(dict.fromkeys(_type_name(part) for part in get_args(annotation) if part is not Ellipsis))
+        return "|".join(
+            dict.fromkeys(_type_name(part) for part in get_args(annotation) if part is not Ellipsis)
+        )
     return getattr(annotation, "__name__", str(annotation))
 
 
@@ -112,7 +140,8 @@ def _overrides(arguments: list[str]) -> dict[str, Any]:
 
 
 def _scalar(text: str) -> Any:
-    """Keep text as it is, for pydantic to turn into numbers; only lists (`[a, b]`) and null are read as YAML."""
+    """Keep text as it is, for pydantic to turn into numbers; only lists (`[a, b]`) and null are
+    read as YAML."""
     if text != "null" and not (text.startswith("[") and text.endswith("]")):
         return text
     try:

@@ -1,6 +1,8 @@
-"""gpu4pyscf, where a method record names it: Fock matrices, energies and SCF on the GPU, if there is one; forces stay on the CPU.
+"""gpu4pyscf, where a method record names it: Fock matrices, energies and SCF on the GPU, if there
+is one; forces stay on the CPU.
 
-A record names it by its program, such as "gpu4pyscf 1.4". Where it or a GPU is missing, PySCF does the same on the CPU, and says so.
+A record names it by its program, such as "gpu4pyscf 1.4". Where it or a GPU is missing, PySCF does
+the same on the CPU, and says so.
 """
 
 import functools
@@ -16,8 +18,11 @@ _log = logging.getLogger(__name__)
 
 
 def builder(solver: RKS, program: str) -> Any:
-    """The solver that builds Fock matrices: the given one, or its copy on the GPU where the record names gpu4pyscf and it is there."""
-    return solver.to_gpu() if program.lower().startswith("gpu4pyscf") and _ready(program) else solver
+    """The solver that builds Fock matrices: the given one, or its copy on the GPU where the record
+    names gpu4pyscf and it is there."""
+    return (
+        solver.to_gpu() if program.lower().startswith("gpu4pyscf") and _ready(program) else solver
+    )
 
 
 def send(matrix: np.ndarray, to: Any) -> Any:
@@ -37,5 +42,9 @@ def _ready(program: str) -> bool:
     if not missing and not importlib.import_module("cupy").cuda.is_available():
         missing = ["a CUDA device"]
     if missing:
-        _log.warning("labels by %s; missing here: %s. PySCF on the CPU does the same, more slowly", program, ", ".join(missing))
+        _log.warning(
+            "labels by %s; missing here: %s. PySCF on the CPU does the same, more slowly",
+            program,
+            ", ".join(missing),
+        )
     return not missing

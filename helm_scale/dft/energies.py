@@ -1,7 +1,9 @@
-"""The energy functional of one molecule: E[P], F[P], forces and dipole of any density, in the method of the labels.
+"""The energy functional of one molecule: E[P], F[P], forces and dipole of any density, in the
+method of the labels.
 
-E[P] is evaluated afresh from the density (PySCF's `energy_tot`), so its error is second order in that of H. Grid, integrals
-and fitting tensors are made once and serve every density. Matrices come and go in canonical AO order.
+E[P] is evaluated afresh from the density (PySCF's `energy_tot`), so its error is second order in
+that of H. Grid, integrals and fitting tensors are made once and serve every density. Matrices come
+and go in canonical AO order.
 """
 
 import time
@@ -11,10 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from helm_scale.batch import Method, Molecule
 from helm_scale.dft import device
 from helm_scale.dft.forces import gradients
-from helm_scale.dft.molecule import baseline_hamiltonian, build_mol, from_canonical, kohn_sham, to_canonical
+from helm_scale.dft.molecule import (
+    baseline_hamiltonian,
+    build_mol,
+    from_canonical,
+    kohn_sham,
+    to_canonical,
+)
+from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
 
@@ -23,8 +31,9 @@ class ScfRun:
     """What one SCF took.
 
     Attributes:
-        cycles: as PySCF counts: diagonalisations up to the one after which energy and orbital gradient are below their
-            thresholds. From a converged density it is 1, which only confirms. The extra one that PySCF adds is not counted.
+        cycles: as PySCF counts: diagonalisations up to the one after which energy and orbital
+            gradient are below their thresholds. From a converged density it is 1, which only
+            confirms. The extra one that PySCF adds is not counted.
         energy: Hartree, of the last cycle. seconds: without grid and integrals, which were there.
     """
 
@@ -36,7 +45,9 @@ class ScfRun:
 
 def overlap(molecule: Molecule, basis: str) -> np.ndarray:
     """Overlap matrix [nao, nao], float64, canonical order."""
-    return to_canonical(build_mol(molecule, basis).intor_symmetric("int1e_ovlp"), basis, molecule.atomic_numbers)
+    return to_canonical(
+        build_mol(molecule, basis).intor_symmetric("int1e_ovlp"), basis, molecule.atomic_numbers
+    )
 
 
 class EnergyFunctional:
@@ -56,53 +67,71 @@ class EnergyFunctional:
         self._core: np.ndarray | None = None
 
     def prepare(self) -> None:
-        """Make core Hamiltonian, grid and fitting tensors now; otherwise the first energy makes them."""
+        """Make core Hamiltonian, grid and fitting tensors now; otherwise the first energy makes
+        them."""
         self._core = self._solver.get_hcore()
         self._solver.grids.build(with_non0tab=True)
         if self._method.auxbasis:
             self._solver.with_df.build()
 
     def energy_and_fock(self, density: np.ndarray) -> tuple[float, np.ndarray]:
-        """Total energy (Hartree) and Kohn-Sham matrix [nao, nao] (Hartree) of a density matrix [nao, nao]."""
+        """Total energy (Hartree) and Kohn-Sham matrix [nao, nao] (Hartree) of a density matrix
+        [nao, nao]."""
         if self._core is None:
             self.prepare()
         assert self._core is not None
-        dm, core = device.send(self._pyscf(density), self._builder), device.send(self._core, self._builder)
+        dm, core = (
+            device.send(self._pyscf(density), self._builder),
+            device.send(self._core, self._builder),
+        )
         potential = self._builder.get_veff(self._mol, dm)
         energy = self._builder.energy_tot(dm, core, potential)
         return float(energy), self._canonical(self._core + device.fetch(potential))
 
     def forces(self, densities: Sequence[np.ndarray], weighted: Sequence[np.ndarray]) -> np.ndarray:
-        """Analytic forces [n, N, 3], Hartree/Angstrom, of n densities and their energy-weighted densities [nao, nao]."""
+        """Analytic forces [n, N, 3], Hartree/Angstrom, of n densities and their energy-weighted
+        densities [nao, nao]."""
         states = ([self._pyscf(matrix) for matrix in part] for part in (densities, weighted))
         return -gradients(self._solver, *states) / BOHR_IN_ANGSTROM
 
     def dipole(self, density: np.ndarray) -> np.ndarray:
         """Dipole moment [3] of a density matrix, Debye, about the origin of the coordinates."""
-        return np.asarray(self._solver.dip_moment(self._mol, self._pyscf(density), unit="Debye", verbose=0))
+        return np.asarray(
+            self._solver.dip_moment(self._mol, self._pyscf(density), unit="Debye", verbose=0)
+        )
 
     def guess(self, key: str) -> np.ndarray:
-        """PySCF's initial density matrix [nao, nao] of a kind: "minao", or "atom" for isolated atoms (SAD)."""
+        """PySCF's initial density matrix [nao, nao] of a kind: "minao", or "atom" for isolated
+        atoms (SAD)."""
         return self._canonical(np.asarray(self._solver.get_init_guess(key=key)))
 
     def baseline(self, kind: str = "minao") -> np.ndarray:
-        """H0 [nao, nao], Hartree: one Fock build from the density "minao" or of isolated "atoms"."""
+        """H0 [nao, nao], Hartree: one Fock build from the density "minao" or of isolated
+        "atoms"."""
         return self._canonical(baseline_hamiltonian(self._solver, kind))
 
     def scf(self, density: np.ndarray, max_cycle: int = 50) -> ScfRun:
-        """Run the SCF, PySCF's own settings and the method's threshold, from a density matrix [nao, nao]."""
+        """Run the SCF, PySCF's own settings and the method's threshold, from a density matrix [nao,
+        nao]."""
         solver: Any = kohn_sham(self._mol, self._method)
-        solver.max_cycle, solver.grids, solver._eri = max_cycle, self._solver.grids, self._solver._eri
+        solver.max_cycle, solver.grids, solver._eri = (
+            max_cycle,
+            self._solver.grids,
+            self._solver._eri,
+        )
         if self._method.auxbasis:
             solver.with_df = self._solver.with_df
         solver = device.builder(solver, self._method.program)
         start = time.perf_counter()
         energy = solver.kernel(dm0=device.send(self._pyscf(density), solver))
-        return ScfRun(int(solver.cycles), float(energy), time.perf_counter() - start, bool(solver.converged))
+        return ScfRun(
+            int(solver.cycles), float(energy), time.perf_counter() - start, bool(solver.converged)
+        )
 
     @property
     def gradient_limit(self) -> float:
-        """Norm of the orbital gradient below which the SCF stops, Hartree: PySCF's square root of the energy threshold."""
+        """Norm of the orbital gradient below which the SCF stops, Hartree: PySCF's square root of
+        the energy threshold."""
         return float(self._method.conv_tol**0.5)
 
     def _pyscf(self, matrix: np.ndarray) -> np.ndarray:

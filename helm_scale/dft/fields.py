@@ -1,4 +1,5 @@
-"""Orbitals and densities in space: values on a grid around a molecule, and Gaussian cube files of them."""
+"""Orbitals and densities in space: values on a grid around a molecule, and Gaussian cube files of
+them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from pyscf.tools import cubegen
 
 from helm_scale.basis import conventions
 from helm_scale.basis.shells import shells_of
-from helm_scale.batch import Molecule
 from helm_scale.dft.molecule import build_mol, from_canonical
+from helm_scale.types import Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
 MARGIN = 3.0  # Angstrom around the outermost nuclei
@@ -31,12 +32,19 @@ class Fields:
 
 
 def write_cubes(
-    molecule: Molecule, basis: str, orbitals: Mapping[str, np.ndarray], densities: Mapping[str, np.ndarray], folder: Path, spacing: float
+    molecule: Molecule,
+    basis: str,
+    orbitals: Mapping[str, np.ndarray],
+    densities: Mapping[str, np.ndarray],
+    folder: Path,
+    spacing: float,
 ) -> Fields:
-    """Evaluate orbitals and densities around a molecule and write one cube file, `folder/<name>.cube`, of each.
+    """Evaluate orbitals and densities around a molecule and write one cube file,
+    `folder/<name>.cube`, of each.
 
     Args:
-        orbitals: coefficients [nao] by name. densities: matrices [nao, nao] by name. Canonical order.
+        orbitals: coefficients [nao] by name. densities: matrices [nao, nao] by name. Canonical
+            order.
         spacing: of the grid, Angstrom.
     """
     mol = build_mol(molecule, basis)
@@ -44,8 +52,14 @@ def write_cubes(
     size = np.ptp(molecule.positions, axis=0) + 2 * MARGIN
     points = np.maximum(np.ceil(size / spacing).astype(int), 2)
     cube = cubegen.Cube(mol, *points.tolist(), margin=MARGIN / BOHR_IN_ANGSTROM)
-    rows = {name: conventions.rows_from_canonical(c[:, None], "pyscf", shells)[:, 0] for name, c in orbitals.items()}
-    matrices = {name: from_canonical(matrix, basis, molecule.atomic_numbers) for name, matrix in densities.items()}
+    rows = {
+        name: conventions.rows_from_canonical(c[:, None], "pyscf", shells)[:, 0]
+        for name, c in orbitals.items()
+    }
+    matrices = {
+        name: from_canonical(matrix, basis, molecule.atomic_numbers)
+        for name, matrix in densities.items()
+    }
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*rows, *matrices)}
     for block in np.array_split(cube.get_coords(), max(1, cube.get_ngrids() // 20000)):
         ao = mol.eval_gto("GTOval", block)

@@ -1,4 +1,5 @@
-"""Labels: the converged Kohn-Sham matrix of a molecule, its energy and forces, in the method of a record."""
+"""Labels: the converged Kohn-Sham matrix of a molecule, its energy and forces, in the method of a
+record."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -7,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyscf
 
-from helm_scale.batch import Method, Molecule
 from helm_scale.config import GenerateConfig
 from helm_scale.dft.molecule import baseline_hamiltonian, build_mol, kohn_sham, to_canonical
 from helm_scale.dft.processes import run_parallel
+from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,9 @@ def labels_of(config: GenerateConfig) -> tuple[str, ...]:
 def label(job: Job) -> Molecule:
     """Run the SCF and return the molecule with its labels.
 
-    The Hamiltonian is the Kohn-Sham matrix rebuilt from the final density, without DIIS or level shift; energy is that
-    of the same density. Forces are the analytic ones, without the response of the grid.
+    The Hamiltonian is the Kohn-Sham matrix rebuilt from the final density, without DIIS or level
+    shift; energy is that of the same density. Forces are the analytic ones, without the response of
+    the grid.
 
     Raises:
         ValueError: element not covered, impossible charge or multiplicity, open shell.
@@ -59,7 +61,9 @@ def label(job: Job) -> Molecule:
     solver.max_cycle = job.max_cycle
     energy = float(solver.kernel())
     if not solver.converged:
-        raise RuntimeError(f"SCF did not converge to {method.conv_tol:.0e} Eh in {job.max_cycle} cycles")
+        raise RuntimeError(
+            f"SCF did not converge to {method.conv_tol:.0e} Eh in {job.max_cycle} cycles"
+        )
 
     def stored(matrix: np.ndarray) -> np.ndarray:
         ordered = to_canonical(np.asarray(matrix), method.basis, molecule.atomic_numbers)
@@ -68,7 +72,9 @@ def label(job: Job) -> Molecule:
     return replace(
         molecule,
         hamiltonian=stored(solver.get_fock(dm=solver.make_rdm1())),
-        baseline_hamiltonian=stored(baseline_hamiltonian(solver, method.baseline)) if method.baseline != "none" else None,
+        baseline_hamiltonian=stored(baseline_hamiltonian(solver, method.baseline))
+        if method.baseline != "none"
+        else None,
         overlap=stored(solver.get_ovlp()) if job.overlap else None,
         energy=energy,
         forces=-solver.nuc_grad_method().kernel() / BOHR_IN_ANGSTROM if job.forces else None,
@@ -77,15 +83,19 @@ def label(job: Job) -> Molecule:
 
 
 def label_or_reason(job: Job) -> Molecule | str:
-    """`label`, or in words why it failed; for worker processes, where one molecule must not stop the others."""
+    """`label`, or in words why it failed; for worker processes, where one molecule must not stop
+    the others."""
     try:
         return label(job)
-    except Exception as error:  # whatever PySCF raises concerns this molecule alone and is reported by its name
+    except (
+        Exception
+    ) as error:  # whatever PySCF raises concerns this molecule alone and is reported by its name
         return f"{type(error).__name__}: {error}"
 
 
 def label_all(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Molecule | str]]:
-    """Label molecules in parallel, with a progress bar: (number of the job, molecule or why it failed), as they finish.
+    """Label molecules in parallel, with a progress bar: (number of the job, molecule or why it
+    failed), as they finish.
 
     Raises:
         ChildProcessError: a process died.

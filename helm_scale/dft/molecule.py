@@ -1,6 +1,7 @@
 """Molecules and Kohn-Sham solvers in PySCF, exactly as a method record says.
 
-The ECP is always given: without `ecp=` PySCF keeps all electrons of a heavy atom in a valence basis, in silence.
+The ECP is always given: without `ecp=` PySCF keeps all electrons of a heavy atom in a valence
+basis, in silence.
 """
 
 import contextlib
@@ -12,22 +13,28 @@ from pyscf.data import radii
 
 from helm_scale.basis import conventions, elements
 from helm_scale.basis.shells import ecp_core_electrons, shells_of
-from helm_scale.batch import Method, Molecule
+from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
-DENSITIES = {"minao": "minao", "atoms": "atom"}  # H0 -> PySCF's name of the density it is built from
+DENSITIES = {
+    "minao": "minao",
+    "atoms": "atom",
+}  # H0 -> PySCF's name of the density it is built from
 WITHOUT_VV10 = " without vv10"  # ends the name of a functional whose VV10 term did not enter the Kohn-Sham matrix
 
 
 def check_electrons(molecule: Molecule, basis: str, where: str) -> None:
-    """Raise ValueError naming `where` if charge and multiplicity do not fit the number of electrons."""
+    """Raise ValueError naming `where` if charge and multiplicity do not fit the number of
+    electrons."""
     elements.check_supported(basis, molecule.atomic_numbers, where)
     electrons = int(molecule.atomic_numbers.sum()) - molecule.charge
     cores = sum(ecp_core_electrons(basis, int(z)) for z in molecule.atomic_numbers)
     multiplicity, most = molecule.spin_multiplicity, electrons - cores + 1
     if most <= 1:
         outside = " outside the ECP cores" if cores else ""
-        raise ValueError(f"{where}: charge {molecule.charge:+d} leaves no electrons{outside}; wanted a lower charge")
+        raise ValueError(
+            f"{where}: charge {molecule.charge:+d} leaves no electrons{outside}; wanted a lower charge"
+        )
     if not 1 <= multiplicity <= most or (electrons + 1 - multiplicity) % 2:
         parity = "odd" if electrons % 2 == 0 else "even"
         raise ValueError(
@@ -43,8 +50,13 @@ def build_mol(molecule: Molecule, basis: str) -> gto.Mole:
         ValueError: element not covered, or charge and multiplicity do not fit.
     """
     check_electrons(molecule, basis, molecule.key)
-    atoms = [(elements.symbol(z), xyz) for z, xyz in zip(molecule.atomic_numbers, molecule.positions, strict=True)]
-    with contextlib.redirect_stderr(io.StringIO()):  # PySCF repeats a note on the ECP for every molecule
+    atoms = [
+        (elements.symbol(z), xyz)
+        for z, xyz in zip(molecule.atomic_numbers, molecule.positions, strict=True)
+    ]
+    with contextlib.redirect_stderr(
+        io.StringIO()
+    ):  # PySCF repeats a note on the ECP for every molecule
         return gto.M(
             atom=atoms, unit="Angstrom", basis=basis, ecp=elements.pyscf_ecp(basis, molecule.atomic_numbers),
             charge=molecule.charge, spin=molecule.spin_multiplicity - 1, verbose=0,
@@ -54,13 +66,16 @@ def build_mol(molecule: Molecule, basis: str) -> gto.Mole:
 def kohn_sham(mol: gto.Mole, method: Method) -> dft.rks.RKS:
     """Build the restricted Kohn-Sham solver that a method record describes; it has not run yet.
 
-    A functional's VV10 term is part of it, unless the record says "without vv10": some programs add it after the SCF.
+    A functional's VV10 term is part of it, unless the record says "without vv10": some programs add
+    it after the SCF.
 
     Raises:
         ValueError: open shell: two Hamiltonians, which the model does not describe.
     """
     if mol.spin != 0:
-        raise ValueError(f"multiplicity {mol.spin + 1}: only closed shells (multiplicity 1) have one Hamiltonian")
+        raise ValueError(
+            f"multiplicity {mol.spin + 1}: only closed shells (multiplicity 1) have one Hamiltonian"
+        )
     solver = dft.RKS(mol, xc=method.xc.removesuffix(WITHOUT_VV10))
     if method.xc.endswith(WITHOUT_VV10):
         solver.nlc = 0
@@ -70,12 +85,14 @@ def kohn_sham(mol: gto.Mole, method: Method) -> dft.rks.RKS:
 
 
 def baseline_hamiltonian(solver: dft.rks.RKS, kind: str) -> np.ndarray:
-    """One Fock build in the label's own method from the density "minao" or of isolated "atoms": [nao, nao] Hartree, PySCF order."""
+    """One Fock build in the label's own method from the density "minao" or of isolated "atoms":
+    [nao, nao] Hartree, PySCF order."""
     return np.asarray(solver.get_fock(dm=solver.get_init_guess(key=DENSITIES[kind])))
 
 
 def bonded(molecule: Molecule) -> np.ndarray:
-    """Which atoms are closer than 1.25 times the sum of their covalent radii (Cordero, as PySCF tabulates them): [N, N] bool."""
+    """Which atoms are closer than 1.25 times the sum of their covalent radii (Cordero, as PySCF
+    tabulates them): [N, N] bool."""
     radius = radii.COVALENT[molecule.atomic_numbers] * BOHR_IN_ANGSTROM
     apart = np.linalg.norm(molecule.positions[:, None] - molecule.positions[None], axis=-1)
     return (apart < 1.25 * (radius[:, None] + radius)) & ~np.eye(len(radius), dtype=bool)
@@ -83,19 +100,25 @@ def bonded(molecule: Molecule) -> np.ndarray:
 
 def to_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
     """PySCF order -> canonical order, [..., nao, nao]."""
-    return conventions.to_canonical(matrix, "pyscf", [shells_of(basis, int(z)) for z in atomic_numbers])
+    return conventions.to_canonical(
+        matrix, "pyscf", [shells_of(basis, int(z)) for z in atomic_numbers]
+    )
 
 
 def from_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -> np.ndarray:
     """Canonical order -> PySCF order, [..., nao, nao]."""
-    return conventions.from_canonical(matrix, "pyscf", [shells_of(basis, int(z)) for z in atomic_numbers])
+    return conventions.from_canonical(
+        matrix, "pyscf", [shells_of(basis, int(z)) for z in atomic_numbers]
+    )
 
 
 def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
-    """The molecule of somebody's PySCF Mole, if it is one that `build_mol` would build in this basis.
+    """The molecule of somebody's PySCF Mole, if it is one that `build_mol` would build in this
+    basis.
 
     Raises:
-        ValueError: element not covered, ghost atoms, another basis, Cartesian orbitals, or an ECP that is missing or differs.
+        ValueError: element not covered, ghost atoms, another basis, Cartesian orbitals, or an ECP
+            that is missing or differs.
     """
     numbers = np.array([gto.charge(mol.atom_symbol(i)) for i in range(mol.natm)])
     molecule = Molecule("mol", numbers, mol.atom_coords(unit="Angstrom"), mol.charge, mol.spin + 1)
@@ -105,6 +128,10 @@ def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
             f"mol: got {mol.nelectron} electrons outside ECPs, wanted {wanted.nelectron}; give ecp={basis!r} for Z > 36, no ghosts"
         )
     names = ("int1e_ovlp", "int1e_kin")
-    if mol.nao != wanted.nao or any(np.abs(mol.intor(name) - wanted.intor(name)).max() > 1e-8 for name in names):
-        raise ValueError(f"mol: got another basis ({mol.nao} orbitals), wanted basis={basis!r}, spherical ({wanted.nao} orbitals)")
+    if mol.nao != wanted.nao or any(
+        np.abs(mol.intor(name) - wanted.intor(name)).max() > 1e-8 for name in names
+    ):
+        raise ValueError(
+            f"mol: got another basis ({mol.nao} orbitals), wanted basis={basis!r}, spherical ({wanted.nao} orbitals)"
+        )
     return molecule

@@ -1,4 +1,5 @@
-"""PySCF in parallel: one single-threaded process per job, results as they come, a progress bar with an estimate."""
+"""PySCF in parallel: one single-threaded process per job, results as they come, a progress bar with
+an estimate."""
 
 import contextlib
 import multiprocessing
@@ -18,7 +19,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @contextlib.contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """Processes started inside read one thread from their environment; ours is put back afterwards."""
+    """Processes started inside read one thread from their environment; ours is put back
+    afterwards."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
@@ -41,12 +43,17 @@ def _leave_with_parent() -> None:
 
 
 def run_parallel(
-    function: Callable[[JobT], ResultT], jobs: Iterable[JobT], processes: int, total: int, label: str, unit: str = "molecule"
+    function: Callable[[JobT], ResultT],
+    jobs: Iterable[JobT],
+    processes: int,
+    total: int,
+    label: str,
+    unit: str = "molecule",
 ) -> Iterator[tuple[int, ResultT]]:
     """Yield (number of the job, function(job)) in order of completion.
 
-    Jobs are drawn from the iterable only as processes come free (two per process), so that an endless stream of large
-    matrices is never held at once.
+    Jobs are drawn from the iterable only as processes come free (two per process), so that an
+    endless stream of large matrices is never held at once.
 
     Raises:
         Whatever the function raises; ChildProcessError if a process dies.

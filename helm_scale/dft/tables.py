@@ -16,12 +16,15 @@ def basis_table(basis: str) -> dict[str, dict[str, object]]:
     """Read shells and ECP core electrons of every supported element.
 
     Returns:
-        {symbol: {"shells": degrees in PySCF's order (sorted by l), "ecp_core_electrons": electrons an ECP replaces}}.
+        {symbol: {"shells": degrees in PySCF's order (sorted by l), "ecp_core_electrons": electrons
+        an ECP replaces}}.
     """
     table: dict[str, dict[str, object]] = {}
     for number in elements.supported(basis):
         symbol = SYMBOLS[number]
-        mol = gto.M(atom=symbol, basis=basis, ecp=elements.pyscf_ecp(basis, [number]), spin=None, verbose=0)
+        mol = gto.M(
+            atom=symbol, basis=basis, ecp=elements.pyscf_ecp(basis, [number]), spin=None, verbose=0
+        )
         shells = [int(mol.bas_angular(i)) for i in range(mol.nbas) for _ in range(mol.bas_nctr(i))]
         table[symbol] = {"shells": shells, "ecp_core_electrons": int(mol.atom_nelec_core(0))}
     return table

@@ -14,7 +14,8 @@ class State:
     """Orbitals and what was computed from their density.
 
     Attributes:
-        orbitals: solutions of HC = SCe. energy: E[P], Hartree. dipole: [3], Debye. forces: [N, 3], Hartree/Angstrom.
+        orbitals: solutions of HC = SCe. energy: E[P], Hartree. dipole: [3], Debye. forces: [N, 3],
+            Hartree/Angstrom.
     """
 
     orbitals: Orbitals
@@ -26,9 +27,9 @@ class State:
 def compare(found: State, reference: State, overlap: np.ndarray) -> Tally:
     """Errors of a state against another; what either lacks is left out.
 
-    Names: occupied, homo, lumo, gap (orbital energies), energy, Hartree; dipole (length of the difference), Debye; forces
-    (components), Hartree/Angstrom; density (elements of P); coefficients, subspace_overlap (1 when equal); lost_occupied,
-    ghosts (orbitals per molecule).
+    Names: occupied, homo, lumo, gap (orbital energies), energy, Hartree; dipole (length of the
+    difference), Debye; forces (components), Hartree/Angstrom; density (elements of P);
+    coefficients, subspace_overlap (1 when equal); lost_occupied, ghosts (orbitals per molecule).
     """
     result = _orbitals(found.orbitals, reference.orbitals, overlap)
     if found.dipole is not None and reference.dipole is not None:

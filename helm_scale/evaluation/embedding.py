@@ -1,7 +1,8 @@
-"""Where a backbone puts atoms: principal components (and UMAP, where it is installed) of invariant node features.
+"""Where a backbone puts atoms: principal components (and UMAP, where it is installed) of invariant
+node features.
 
-Features are the l = 0 channels of the last node states. Every atom is labelled by its element and its environment, the
-elements that it is bonded to.
+Features are the l = 0 channels of the last node states. Every atom is labelled by its element and
+its environment, the elements that it is bonded to.
 
 Axes: N atoms of all molecules, C channels.
 """
@@ -15,10 +16,10 @@ import numpy as np
 import torch
 
 from helm_scale.basis import elements
-from helm_scale.batch import Molecule
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
 from helm_scale.dft.molecule import bonded
 from helm_scale.model.energy import EnergyModel
+from helm_scale.types import Molecule
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,10 @@ class EmbeddingMap:
     """Atoms as points.
 
     Attributes:
-        components: [N, 2] principal components, each channel with mean 0 and the whole with variance 1.
-        explained: share of the variance in either component, [2]. umap: [N, 2], or None where umap is not installed.
+        components: [N, 2] principal components, each channel with mean 0 and the whole with
+            variance 1.
+        explained: share of the variance in either component, [2]. umap: [N, 2], or None where umap
+            is not installed.
     """
 
     components: np.ndarray
@@ -41,7 +44,12 @@ def node_features(model: EnergyModel, molecules: Sequence[Molecule]) -> np.ndarr
     for molecule in molecules:
         bare = replace(molecule, hamiltonian=None, baseline_hamiltonian=None)
         with torch.no_grad():
-            found.append(model.features(collate([bare], model.config).to(model.reference.device))[:, 0].double().cpu().numpy())
+            found.append(
+                model.features(collate([bare], model.config).to(model.reference.device))[:, 0]
+                .double()
+                .cpu()
+                .numpy()
+            )
     return np.concatenate(found)
 
 
@@ -56,7 +64,8 @@ def environments(molecules: Sequence[Molecule]) -> list[str]:
 
 
 def map_features(features_NC: np.ndarray) -> EmbeddingMap:
-    """Principal components by singular value decomposition, signs fixed by their largest entry; UMAP where installed."""
+    """Principal components by singular value decomposition, signs fixed by their largest entry;
+    UMAP where installed."""
     centred = features_NC - features_NC.mean(axis=0)
     left, singular, right = np.linalg.svd(centred, full_matrices=False)
     signs = np.sign(right[np.arange(2), np.abs(right[:2]).argmax(axis=1)])
@@ -73,7 +82,8 @@ def _umap(features_NC: np.ndarray) -> np.ndarray | None:
 
 
 def separation(points: np.ndarray, labels: Sequence[str]) -> float:
-    """Share of the variance of points [N, C] that lies between groups of equal label: 1 when a group is one point."""
+    """Share of the variance of points [N, C] that lies between groups of equal label: 1 when a
+    group is one point."""
     names, group = np.unique(np.array(labels), return_inverse=True)
     means = np.stack([points[group == g].mean(axis=0) for g in range(len(names))])
     total = np.square(points - points.mean(axis=0)).sum()

@@ -1,4 +1,5 @@
-"""Where the error of a Hamiltonian lies: on-site and off-site, element pairs, distances, irrep degrees.
+"""Where the error of a Hamiltonian lies: on-site and off-site, element pairs, distances, irrep
+degrees.
 
 All nao^2 matrix elements count, both triangles. The parts of one kind add up to the whole.
 
@@ -13,21 +14,32 @@ import torch
 from helm_scale.basis import elements
 from helm_scale.basis.layout import ao_offsets
 from helm_scale.basis.shells import shells_of
-from helm_scale.batch import Molecule
 from helm_scale.evaluation.assemble import distances
 from helm_scale.evaluation.tally import Tally, tally
 from helm_scale.irreps.coupling import couple
+from helm_scale.types import Molecule
 
-DISTANCE_EDGES = np.array([0.0, *np.arange(0.75, 3.0, 0.25), *np.arange(3.0, 8.0, 0.5), *np.arange(8.0, 20.0, 1.0), np.inf])
+DISTANCE_EDGES = np.array(
+    [
+        0.0,
+        *np.arange(0.75, 3.0, 0.25),
+        *np.arange(3.0, 8.0, 0.5),
+        *np.arange(8.0, 20.0, 1.0),
+        np.inf,
+    ]
+)
 
 
-def hamiltonian_errors(difference: np.ndarray, hamiltonian: np.ndarray, molecule: Molecule, basis: str) -> Tally:
+def hamiltonian_errors(
+    difference: np.ndarray, hamiltonian: np.ndarray, molecule: Molecule, basis: str
+) -> Tally:
     """Sums of |dH| and counts of matrix elements, Hartree, by part of the matrix.
 
-    Names: `all`; `onsite`, `offsite`; `element/C` (on-site); `pair/H-C` (off-site, lower atomic number first);
-    `distance/1.00` (off-site, by the lower edge of the bin in Angstrom; `magnitude/1.00` holds |H| and `apart/1.00` the
-    distances there); `degree/3` (|dh^L| of all coupled entries, which are as many as the matrix elements;
-    `degree_square/3` holds their squares, which add up to ||dH||^2).
+    Names: `all`; `onsite`, `offsite`; `element/C` (on-site); `pair/H-C` (off-site, lower atomic
+    number first); `distance/1.00` (off-site, by the lower edge of the bin in Angstrom;
+    `magnitude/1.00` holds |H| and `apart/1.00` the distances there); `degree/3` (|dh^L| of all
+    coupled entries, which are as many as the matrix elements; `degree_square/3` holds their
+    squares, which add up to ||dH||^2).
 
     Args:
         difference: H_predicted - H [nao, nao]. hamiltonian: H [nao, nao]. Canonical order, Hartree.
@@ -50,7 +62,9 @@ def _atom_blocks(matrix: np.ndarray, molecule: Molecule, basis: str) -> np.ndarr
     return np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
 
 
-def _by_element(sums: np.ndarray, counts: np.ndarray, onsite: np.ndarray, numbers: np.ndarray) -> Tally:
+def _by_element(
+    sums: np.ndarray, counts: np.ndarray, onsite: np.ndarray, numbers: np.ndarray
+) -> Tally:
     found: Tally = {}
     present = sorted({int(z) for z in numbers})
     for z in present:
@@ -60,11 +74,20 @@ def _by_element(sums: np.ndarray, counts: np.ndarray, onsite: np.ndarray, number
         ordered = (numbers[:, None] == low) & (numbers[None] == high)
         mask = (ordered | ordered.T) & ~onsite
         if mask.any():
-            found[f"pair/{elements.symbol(low)}-{elements.symbol(high)}"] = float(sums[mask].sum()), float(counts[mask].sum())
+            found[f"pair/{elements.symbol(low)}-{elements.symbol(high)}"] = (
+                float(sums[mask].sum()),
+                float(counts[mask].sum()),
+            )
     return found
 
 
-def _by_distance(sums: np.ndarray, magnitudes: np.ndarray, counts: np.ndarray, apart: np.ndarray, mask: np.ndarray) -> Tally:
+def _by_distance(
+    sums: np.ndarray,
+    magnitudes: np.ndarray,
+    counts: np.ndarray,
+    apart: np.ndarray,
+    mask: np.ndarray,
+) -> Tally:
     number = np.histogram(apart[mask], DISTANCE_EDGES, weights=counts[mask])[0]
     found: Tally = {}
     for name, values in (("distance", sums), ("magnitude", magnitudes), ("apart", apart * counts)):
@@ -83,7 +106,11 @@ def _by_degree(difference: np.ndarray, molecule: Molecule, basis: str) -> Tally:
     found: Tally = {}
     for l1, first in rows.items():
         for l2, second in rows.items():
-            block_SDSD = torch.from_numpy(difference[np.ix_(first, second)]).unflatten(1, (-1, 2 * l2 + 1)).unflatten(0, (-1, 2 * l1 + 1))
+            block_SDSD = (
+                torch.from_numpy(difference[np.ix_(first, second)])
+                .unflatten(1, (-1, 2 * l2 + 1))
+                .unflatten(0, (-1, 2 * l1 + 1))
+            )
             for degree, h in couple(block_SDSD.transpose(1, 2).flatten(0, 1), l1, l2).items():
                 for name, value in (("degree", h.abs().sum()), ("degree_square", h.square().sum())):
                     before = found.get(f"{name}/{degree}", (0.0, 0.0))

@@ -1,9 +1,10 @@
 """From Hamiltonian to orbitals and density, in float64, safe for nearly singular overlaps.
 
-def2-TZVPD overlaps have eigenvalues down to 1e-6. Noise on H is amplified by their inverse, and the lowest solutions
-of HC = SCe become ghosts: states of no physical content below the true ones. Canonical orthogonalisation (Loewdin, Adv.
-Quantum Chem. 5, 185 (1970)) drops the overlap eigenvectors below a threshold; reference and prediction go through the
-same projector, and ghosts are counted.
+def2-TZVPD overlaps have eigenvalues down to 1e-6. Noise on H is amplified by their inverse, and the
+lowest solutions of HC = SCe become ghosts: states of no physical content below the true ones.
+Canonical orthogonalisation (Loewdin, Adv. Quantum Chem. 5, 185 (1970)) drops the overlap
+eigenvectors below a threshold; reference and prediction go through the same projector, and ghosts
+are counted.
 
 Axes: nao atomic orbitals, nmo <= nao orbitals kept by the projector.
 """
@@ -14,10 +15,12 @@ import numpy as np
 import scipy.linalg
 
 from helm_scale.basis.shells import ecp_core_electrons
-from helm_scale.batch import Molecule
+from helm_scale.types import Molecule
 
 PYSCF_THRESHOLD = 1e-6  # overlap eigenvalues below it are dropped by PySCF's own SCF, so no label knows their directions
-LARGEST_THRESHOLD = 1e-2  # projection alone then costs benzene 98 meV and 79 uEh (occupied orbital energies)
+LARGEST_THRESHOLD = (
+    1e-2  # projection alone then costs benzene 98 meV and 79 uEh (occupied orbital energies)
+)
 THRESHOLD_PER_ERROR = 15.0
 
 
@@ -27,7 +30,8 @@ class Projector:
 
     Attributes:
         vectors: X [nao, nmo] with X^T S X = 1. overlap: S [nao, nao].
-        threshold: overlap eigenvalues below it are dropped. dropped: how many were. smallest: the least eigenvalue of S.
+        threshold: overlap eigenvalues below it are dropped. dropped: how many were. smallest: the
+            least eigenvalue of S.
     """
 
     vectors: np.ndarray
@@ -39,7 +43,8 @@ class Projector:
 
 @dataclass(frozen=True)
 class Orbitals:
-    """Solutions of HC = SCe. energies: [nmo] Hartree, ascending. coefficients: [nao, nmo]. occupied: doubly filled orbitals."""
+    """Solutions of HC = SCe. energies: [nmo] Hartree, ascending. coefficients: [nao, nmo].
+    occupied: doubly filled orbitals."""
 
     energies: np.ndarray
     coefficients: np.ndarray
@@ -66,29 +71,35 @@ class Orbitals:
         return 2 * filled @ filled.T
 
     def energy_weighted_density(self) -> np.ndarray:
-        """W = 2 C_occ e_occ C_occ^T, [nao, nao], Hartree: what the derivative of S is contracted with in forces."""
+        """W = 2 C_occ e_occ C_occ^T, [nao, nao], Hartree: what the derivative of S is contracted
+        with in forces."""
         filled = self.coefficients[:, : self.occupied]
         return 2 * (filled * self.energies[: self.occupied]) @ filled.T
 
 
 def chosen_threshold(error: float) -> float:
-    """Overlap threshold for a mean absolute error of H (Hartree): 15 times the error, from PySCF's own 1e-6 to 1e-2.
+    """Overlap threshold for a mean absolute error of H (Hartree): 15 times the error, from PySCF's
+    own 1e-6 to 1e-2.
 
-    White noise of standard deviation sigma shifts n weakly bound directions of overlap s by up to 2 sigma sqrt(n) / s. Alkanes of 20
-    to 53 atoms in def2-TZVPD with noise of 1e-5 and 6e-5 Eh lose their ghosts between 5 and 10 times the mean error; at 15 times
-    truncation and noise cost about the same; above 1e-2 truncation alone costs 1e-4 Eh in orbital energies.
+    White noise of standard deviation sigma shifts n weakly bound directions of overlap s by up to 2
+    sigma sqrt(n) / s. Alkanes of 20 to 53 atoms in def2-TZVPD with noise of 1e-5 and 6e-5 Eh lose
+    their ghosts between 5 and 10 times the mean error; at 15 times truncation and noise cost about
+    the same; above 1e-2 truncation alone costs 1e-4 Eh in orbital energies.
     """
     return float(np.clip(THRESHOLD_PER_ERROR * error, PYSCF_THRESHOLD, LARGEST_THRESHOLD))
 
 
 def canonical_projectors(overlap: np.ndarray, thresholds: tuple[float, ...]) -> list[Projector]:
-    """Canonical orthogonalisation at several thresholds from one diagonalisation of S [nao, nao]."""
+    """Canonical orthogonalisation at several thresholds from one diagonalisation of S [nao,
+    nao]."""
     values, vectors = scipy.linalg.eigh(overlap)
     projectors = []
     for threshold in thresholds:
         kept = values >= threshold
         scaled = vectors[:, kept] / np.sqrt(values[kept])
-        projectors.append(Projector(scaled, overlap, threshold, int((~kept).sum()), float(values[0])))
+        projectors.append(
+            Projector(scaled, overlap, threshold, int((~kept).sum()), float(values[0]))
+        )
     return projectors
 
 
@@ -114,34 +125,50 @@ def solve(hamiltonian: np.ndarray, projector: Projector, occupied: int) -> Orbit
     Args:
         hamiltonian: [nao, nao] float64, Hartree, in the AO order of the projector's overlap.
     Raises:
-        ValueError: the matrix has another size than the overlap, or the projector keeps no more orbitals than are occupied.
+        ValueError: the matrix has another size than the overlap, or the projector keeps no more
+            orbitals than are occupied.
     """
     if hamiltonian.shape != projector.overlap.shape:
-        raise ValueError(f"hamiltonian: got shape {hamiltonian.shape}, wanted {projector.overlap.shape} as the overlap has")
+        raise ValueError(
+            f"hamiltonian: got shape {hamiltonian.shape}, wanted {projector.overlap.shape} as the overlap has"
+        )
     kept = projector.vectors.shape[1]
     if kept <= occupied:
-        raise ValueError(f"overlap threshold {projector.threshold:g} keeps {kept} orbitals, wanted more than {occupied}; lower it")
+        raise ValueError(
+            f"overlap threshold {projector.threshold:g} keeps {kept} orbitals, wanted more than {occupied}; lower it"
+        )
     energies, vectors = scipy.linalg.eigh(projector.vectors.T @ hamiltonian @ projector.vectors)
     return Orbitals(energies, projector.vectors @ vectors, occupied)
 
 
 def occupied_weights(orbitals: Orbitals, reference: Orbitals, overlap: np.ndarray) -> np.ndarray:
-    """Weight, 0 to 1, of each occupied orbital inside the reference's occupied space: [occupied]."""
-    filled, target = orbitals.coefficients[:, : orbitals.occupied], reference.coefficients[:, : reference.occupied]
+    """Weight, 0 to 1, of each occupied orbital inside the reference's occupied space:
+    [occupied]."""
+    filled, target = (
+        orbitals.coefficients[:, : orbitals.occupied],
+        reference.coefficients[:, : reference.occupied],
+    )
     return np.square(filled.T @ overlap @ target).sum(axis=1)
 
 
 def coefficient_similarity(orbitals: Orbitals, reference: Orbitals) -> np.ndarray:
-    """|<C_k, C_ref,k>| / (|C_k| |C_ref,k|) of every occupied orbital, without the overlap, as the field reports it: [occupied].
+    """|<C_k, C_ref,k>| / (|C_k| |C_ref,k|) of every occupied orbital, without the overlap, as the
+    field reports it: [occupied].
 
     Undefined inside degenerate subspaces, where any rotation is as good; subspace_overlap is not.
     """
-    found, target = orbitals.coefficients[:, : orbitals.occupied], reference.coefficients[:, : reference.occupied]
-    return np.abs((found * target).sum(axis=0)) / (np.linalg.norm(found, axis=0) * np.linalg.norm(target, axis=0))
+    found, target = (
+        orbitals.coefficients[:, : orbitals.occupied],
+        reference.coefficients[:, : reference.occupied],
+    )
+    return np.abs((found * target).sum(axis=0)) / (
+        np.linalg.norm(found, axis=0) * np.linalg.norm(target, axis=0)
+    )
 
 
 def gradient_norm(orbitals: Orbitals, fock: np.ndarray) -> float:
-    """2 |C_virtual^T F C_occupied|, Hartree: zero where F [nao, nao] is that of the orbitals' own density and the SCF has converged."""
+    """2 |C_virtual^T F C_occupied|, Hartree: zero where F [nao, nao] is that of the orbitals' own
+    density and the SCF has converged."""
     filled, empty = np.split(orbitals.coefficients, [orbitals.occupied], axis=1)
     return 2 * float(np.linalg.norm(empty.T @ fock @ filled))
 
@@ -152,7 +179,8 @@ def subspace_overlap(weights: np.ndarray) -> float:
 
 
 def lost_occupied(weights: np.ndarray) -> float:
-    """N_occ - Tr(P S P_ref S) / 4: how many occupied orbitals of the reference are missing, as a real number."""
+    """N_occ - Tr(P S P_ref S) / 4: how many occupied orbitals of the reference are missing, as a
+    real number."""
     return float(len(weights) - weights.sum())
 
 

@@ -1,4 +1,5 @@
-"""Hamiltonians of molecules without labels: from the model to one npz file per molecule, ready for PySCF."""
+"""Hamiltonians of molecules without labels: from the model to one npz file per molecule, ready for
+PySCF."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,15 +11,15 @@ import torch
 
 from helm_scale.basis import conventions
 from helm_scale.basis.shells import shells_of
-from helm_scale.batch import Method, Molecule
-from helm_scale.data.collate import collate
-from helm_scale.data.shards import check_key
+from helm_scale.data.format.shards import check_key
+from helm_scale.data.graphs.collate import collate
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.molecule import check_electrons, from_canonical
 from helm_scale.dft.processes import run_parallel
 from helm_scale.evaluation import orbitals
 from helm_scale.evaluation.assemble import assemble
 from helm_scale.model.helm import Helm
+from helm_scale.types import Method, Molecule
 
 ABOUT = (
     "Units: Hartree, Angstrom. Closed shell. 'hamiltonian' is in canonical AO order: atoms in input order, shells by l, m = -l..l."
@@ -33,8 +34,10 @@ class PredictJob:
     """One molecule to write.
 
     Attributes:
-        residual: predicted H - H0 [nao, nao], Hartree, canonical order. method: of the training labels.
-        baseline: H0 of the model, "none", "atoms" or "minao". overlap_threshold: of the canonical orthogonalisation.
+        residual: predicted H - H0 [nao, nao], Hartree, canonical order. method: of the training
+            labels.
+        baseline: H0 of the model, "none", "atoms" or "minao". overlap_threshold: of the canonical
+            orthogonalisation.
         path: npz file to write.
     """
 
@@ -47,7 +50,8 @@ class PredictJob:
 
 
 def predict_residual(model: Helm, molecule: Molecule, method: Method | None = None) -> np.ndarray:
-    """Predict H - H0 of one molecule: [nao, nao] float64, Hartree, canonical order, symmetric to the last bit.
+    """Predict H - H0 of one molecule: [nao, nao] float64, Hartree, canonical order, symmetric to
+    the last bit.
 
     Args:
         method: of the model's labels; needed where the model reads H0 and the molecule has none.
@@ -62,19 +66,23 @@ def predict_residual(model: Helm, molecule: Molecule, method: Method | None = No
 
 
 def _read_by(model: Helm, molecule: Molecule, method: Method | None) -> Molecule:
-    """The molecule without label, with the matrices that the model reads: its own where it has them, else computed."""
+    """The molecule without label, with the matrices that the model reads: its own where it has
+    them, else computed."""
     config, overlaps, baseline = model.config, molecule.overlap, molecule.baseline_hamiltonian
     if "overlap" in config.conditions and overlaps is None:
         overlaps = overlap(molecule, config.basis)
     own, method = molecule.method, method or molecule.method
-    if "baseline_hamiltonian" in config.conditions and (baseline is None or own is None or own.baseline != config.baseline):
+    if "baseline_hamiltonian" in config.conditions and (
+        baseline is None or own is None or own.baseline != config.baseline
+    ):
         assert method is not None, "callers of models that read H0 know their method"
         baseline = EnergyFunctional(molecule, method).baseline(config.baseline)
     return replace(molecule, hamiltonian=None, overlap=overlaps, baseline_hamiltonian=baseline)
 
 
 def check_molecules(molecules: Sequence[Molecule], basis: str) -> None:
-    """Raise ValueError naming the first molecule whose key, elements, charge or multiplicity rule a prediction out."""
+    """Raise ValueError naming the first molecule whose key, elements, charge or multiplicity rule a
+    prediction out."""
     for molecule in molecules:
         check_key(molecule.key)
         check_electrons(molecule, basis, f"molecule '{molecule.key}'")
@@ -82,13 +90,15 @@ def check_molecules(molecules: Sequence[Molecule], basis: str) -> None:
 
 
 def write_predictions(jobs: Iterable[PredictJob], processes: int, total: int) -> Iterator[Path]:
-    """Complete, diagonalise and write predictions in parallel processes; yields files in order of completion."""
+    """Complete, diagonalise and write predictions in parallel processes; yields files in order of
+    completion."""
     for _, path in run_parallel(write_prediction, jobs, processes, total, "predict"):
         yield path
 
 
 def write_prediction(job: PredictJob) -> Path:
-    """Add H0, solve for the orbitals and write the npz file, which describes itself in its field `about`."""
+    """Add H0, solve for the orbitals and write the npz file, which describes itself in its field
+    `about`."""
     molecule, basis, numbers = job.molecule, job.method.basis, job.molecule.atomic_numbers
     hamiltonian = job.residual
     if job.baseline != "none":

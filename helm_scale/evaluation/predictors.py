@@ -1,4 +1,5 @@
-"""Where predicted Hamiltonians come from: a model of this package, or a folder of anybody's npz files."""
+"""Where predicted Hamiltonians come from: a model of this package, or a folder of anybody's npz
+files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ import numpy as np
 
 from helm_scale.basis import conventions
 from helm_scale.basis.shells import shells_of
-from helm_scale.batch import Method, Molecule
 from helm_scale.evaluation.prediction import predict_residual
 from helm_scale.model.helm import Helm
+from helm_scale.types import Method, Molecule
 
 SYMMETRY = 1e-6  # Hartree
 SAME_PLACE = 1e-4  # Angstrom
@@ -23,7 +24,8 @@ class Predictor:
 
     Attributes:
         residual: molecule -> [nao, nao] float64, Hartree, canonical order.
-        baseline: H0 that completes it, "none", "atoms" or "minao". pair_cutoff: range of the pairs, Angstrom.
+        baseline: H0 that completes it, "none", "atoms" or "minao". pair_cutoff: range of the pairs,
+            Angstrom.
         about: for the report. model: where it is one of this package.
     """
 
@@ -54,24 +56,36 @@ def is_folder(path: Path) -> bool:
 def of_folder(folder: Path, basis: str, ao_order: str | None) -> Predictor:
     """Hamiltonians in files `<key>.npz`, one per molecule of the split.
 
-    A file holds `hamiltonian` [nao, nao], Hartree, and names its AO order in `ao_order` unless `ao_order` here names that of
-    all files: canonical, pyscf, orca or psi4. Shells of the last two come in an order of their own, which the file states:
-    `shells_per_atom` [N] and `shell_degrees`, the degree of every shell. `atomic_numbers` and `positions` (Angstrom) are
-    compared with the dataset's where the file has them.
+    A file holds `hamiltonian` [nao, nao], Hartree, and names its AO order in `ao_order` unless
+    `ao_order` here names that of
+    all files: canonical, pyscf, orca or psi4. Shells of the last two come in an order of their own,
+    which the file states: `shells_per_atom` [N] and `shell_degrees`, the degree of every shell.
+    `atomic_numbers` and `positions` (Angstrom) are compared with the dataset's where the file has
+    them.
     """
     about = {"files": str(folder), "ao_order": ao_order}
-    return Predictor(lambda molecule: read_hamiltonian(folder, molecule, basis, ao_order), "none", float("inf"), about)
+    return Predictor(
+        lambda molecule: read_hamiltonian(folder, molecule, basis, ao_order),
+        "none",
+        float("inf"),
+        about,
+    )
 
 
-def read_hamiltonian(folder: Path, molecule: Molecule, basis: str, ao_order: str | None) -> np.ndarray:
+def read_hamiltonian(
+    folder: Path, molecule: Molecule, basis: str, ao_order: str | None
+) -> np.ndarray:
     """Read one file of `of_folder` into canonical order.
 
     Raises:
-        ValueError: no file, no matrix, an AO order that is not named, another molecule, size or shells, or not symmetric.
+        ValueError: no file, no matrix, an AO order that is not named, another molecule, size or
+            shells, or not symmetric.
     """
     path = folder / f"{molecule.key}.npz"
     if not path.is_file():
-        raise ValueError(f"{path}: not found; wanted one npz file per molecule of the split, named by its key")
+        raise ValueError(
+            f"{path}: not found; wanted one npz file per molecule of the split, named by its key"
+        )
     with np.load(path, allow_pickle=False) as file:
         fields = {name: file[name] for name in file.files}
     if "hamiltonian" not in fields:
@@ -79,36 +93,55 @@ def read_hamiltonian(folder: Path, molecule: Molecule, basis: str, ao_order: str
     _check_molecule(path, fields, molecule)
     order = str(fields.get("ao_order", ao_order or ""))
     if order not in conventions.SOURCES:
-        raise ValueError(f"{path}: ao_order: got '{order}', wanted one of {', '.join(conventions.SOURCES)}, in the file or as --ao_order")
+        raise ValueError(
+            f"{path}: ao_order: got '{order}', wanted one of {', '.join(conventions.SOURCES)}, in the file or as --ao_order"
+        )
     shells = _shells(path, fields, order, molecule, basis)
     hamiltonian = np.asarray(fields["hamiltonian"], dtype=np.float64)
     nao = sum(2 * degree + 1 for atom in shells for degree in atom)
     if hamiltonian.shape != (nao, nao):
-        raise ValueError(f"{path}: hamiltonian: got shape {hamiltonian.shape}, wanted {(nao, nao)} in {basis}")
+        raise ValueError(
+            f"{path}: hamiltonian: got shape {hamiltonian.shape}, wanted {(nao, nao)} in {basis}"
+        )
     ordered = conventions.to_canonical(hamiltonian, order, shells)
     skew = float(np.abs(ordered - ordered.T).max())
     if not skew <= SYMMETRY:
-        raise ValueError(f"{path}: hamiltonian is not symmetric (max |H-H^T| = {skew:.1e} Eh, limit {SYMMETRY:.0e})")
+        raise ValueError(
+            f"{path}: hamiltonian is not symmetric (max |H-H^T| = {skew:.1e} Eh, limit {SYMMETRY:.0e})"
+        )
     return (ordered + ordered.T) / 2
 
 
 def _check_molecule(path: Path, fields: dict[str, np.ndarray], molecule: Molecule) -> None:
     numbers, positions = fields.get("atomic_numbers"), fields.get("positions")
     if numbers is not None and not np.array_equal(numbers, molecule.atomic_numbers):
-        raise ValueError(f"{path}: atomic_numbers: got {numbers.tolist()}, wanted {molecule.atomic_numbers.tolist()} as the dataset")
-    if positions is not None and (positions.shape != molecule.positions.shape or np.abs(positions - molecule.positions).max() > SAME_PLACE):
-        raise ValueError(f"{path}: positions: not those of molecule '{molecule.key}' of the dataset to {SAME_PLACE:g} Angstrom")
+        raise ValueError(
+            f"{path}: atomic_numbers: got {numbers.tolist()}, wanted {molecule.atomic_numbers.tolist()} as the dataset"
+        )
+    if positions is not None and (
+        positions.shape != molecule.positions.shape
+        or np.abs(positions - molecule.positions).max() > SAME_PLACE
+    ):
+        raise ValueError(
+            f"{path}: positions: not those of molecule '{molecule.key}' of the dataset to {SAME_PLACE:g} Angstrom"
+        )
 
 
-def _shells(path: Path, fields: dict[str, np.ndarray], order: str, molecule: Molecule, basis: str) -> list[list[int]]:
+def _shells(
+    path: Path, fields: dict[str, np.ndarray], order: str, molecule: Molecule, basis: str
+) -> list[list[int]]:
     """Degrees of every atom's shells in the file's order, checked against the basis."""
     table = [list(shells_of(basis, int(z))) for z in molecule.atomic_numbers]
     if order in ("canonical", "pyscf"):
         return table
     if "shell_degrees" not in fields or "shells_per_atom" not in fields:
-        raise ValueError(f"{path}: {order} lists shells in its own order; wanted it in 'shells_per_atom' and 'shell_degrees'")
+        raise ValueError(
+            f"{path}: {order} lists shells in its own order; wanted it in 'shells_per_atom' and 'shell_degrees'"
+        )
     ends = np.cumsum(fields["shells_per_atom"])
     listed = [part.tolist() for part in np.split(fields["shell_degrees"], ends[:-1])]
     if [sorted(atom) for atom in listed] != table:
-        raise ValueError(f"{path}: shell_degrees: not the shells of {basis} for the {len(table)} atoms of '{molecule.key}'")
+        raise ValueError(
+            f"{path}: shell_degrees: not the shells of {basis} for the {len(table)} atoms of '{molecule.key}'"
+        )
     return listed

@@ -1,16 +1,20 @@
-"""What one molecule's predicted Hamiltonian is worth: its error, its orbitals, its energy and forces, beside the true one.
+"""What one molecule's predicted Hamiltonian is worth: its error, its orbitals, its energy and
+forces, beside the true one.
 
 Every row goes through the same code:
 
     prediction   the Hamiltonian to judge
     rebuilt      one Fock build from its density
-    truth        the true H against its stored labels (energy, forces) and against the Fock matrix of its own density
-    projected    the true H in the projected space, against the true H: what the overlap threshold alone costs
-    truncated    the true H without the pairs beyond the model's range
-    minao, sad   baselines: one Fock build from the minao density, from the densities of the isolated atoms
+    truth        the true H against its stored labels (energy, forces) and against the Fock matrix
+    of its own density
+    projected    the true H in the projected space, against the true H: what the overlap threshold
+    alone costs truncated    the true H without the pairs beyond the model's range
+    minao, sad   baselines: one Fock build from the minao density, from the densities of the
+    isolated atoms
 
-All rows but `truth` and `projected` are compared with the true H under the same projector, so `truth` and `projected` hold the
-error of the pipeline and the others that of a Hamiltonian. Rows that would repeat another are left out.
+All rows but `truth` and `projected` are compared with the true H under the same projector, so
+`truth` and `projected` hold the error of the pipeline and the others that of a Hamiltonian. Rows
+that would repeat another are left out.
 """
 
 import time
@@ -20,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 
-from helm_scale.batch import Method, Molecule
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.processes import run_parallel
 from helm_scale.evaluation import orbitals, records
@@ -30,6 +33,7 @@ from helm_scale.evaluation.errors import hamiltonian_errors
 from helm_scale.evaluation.orbitals import Projector
 from helm_scale.evaluation.records import Record
 from helm_scale.evaluation.tally import Tally, means, tally
+from helm_scale.types import Method, Molecule
 
 ROWS = ("prediction", "rebuilt", "truth", "projected", "truncated", "minao", "sad")
 DEPTHS = ("matrix", "orbitals", "energies", "forces", "scf")
@@ -42,9 +46,11 @@ class Job:
     """One molecule to judge.
 
     Attributes:
-        molecule: with hamiltonian; energy, forces and baseline_hamiltonian where the dataset has them.
+        molecule: with hamiltonian; energy, forces and baseline_hamiltonian where the dataset has
+            them.
         residual: predicted H - H0 [nao, nao] float64, Hartree, canonical order.
-        method: of the labels. baseline: H0 of the model, "none", "atoms" or "minao". pair_cutoff: range of the model, Angstrom.
+        method: of the labels. baseline: H0 of the model, "none", "atoms" or "minao". pair_cutoff:
+            range of the model, Angstrom.
         overlap_threshold: of the canonical orthogonalisation; None: chosen from the error of H.
         depth: one of DEPTHS; each includes those before it and costs more.
         inference_seconds: what the prediction took.
@@ -67,7 +73,8 @@ class Job:
 
 
 def check_method(model: Method, data: Method, where: str) -> None:
-    """Raise ValueError naming `where` and both methods if the model learned the labels of another method than the data's."""
+    """Raise ValueError naming `where` and both methods if the model learned the labels of another
+    method than the data's."""
     for name in ("xc", "basis", "ecp", "grid_level", "auxbasis"):
         if getattr(model, name) != getattr(data, name):
             raise ValueError(
@@ -93,7 +100,9 @@ def evaluate_molecule(job: Job) -> Record:
         ValueError: no label, a label of another size than the prediction, or not a closed shell.
     """
     truth = _label(job)
-    mark = records.fingerprint(replace(job, record=None, inference_seconds=0.0)) if job.record else ""
+    mark = (
+        records.fingerprint(replace(job, record=None, inference_seconds=0.0)) if job.record else ""
+    )
     known = records.load(job.record, mark) if job.record else None
     if known is not None:
         return known
@@ -106,9 +115,13 @@ def evaluate_molecule(job: Job) -> Record:
 def _label(job: Job) -> np.ndarray:
     truth = job.molecule.hamiltonian
     if truth is None:
-        raise ValueError(f"{job.molecule.key}: no hamiltonian to compare with; wanted a labelled molecule")
+        raise ValueError(
+            f"{job.molecule.key}: no hamiltonian to compare with; wanted a labelled molecule"
+        )
     if truth.shape != job.residual.shape:
-        raise ValueError(f"{job.molecule.key}: predicted H has shape {job.residual.shape}, wanted {truth.shape} as the label")
+        raise ValueError(
+            f"{job.molecule.key}: predicted H has shape {job.residual.shape}, wanted {truth.shape} as the label"
+        )
     return truth
 
 
@@ -118,42 +131,70 @@ def _judge(job: Job, truth: np.ndarray) -> Record:
     functional = EnergyFunctional(molecule, job.method)
     if job.reaches("orbitals"):
         functional.prepare()
-    facts = {"seconds_inference": job.inference_seconds, "seconds_setup": time.perf_counter() - start}
+    facts = {
+        "seconds_inference": job.inference_seconds,
+        "seconds_setup": time.perf_counter() - start,
+    }
     far = distances(molecule) >= job.pair_cutoff
     facts |= {"nao": len(truth), "far_pairs": int(far.sum()) // 2}
     matrices = _matrices(job, functional, truth, bool(far.any()))
-    rows = {name: hamiltonian_errors(matrix - truth, truth, molecule, basis) for name, matrix in matrices.items()}
+    rows = {
+        name: hamiltonian_errors(matrix - truth, truth, molecule, basis)
+        for name, matrix in matrices.items()
+    }
     if job.reaches("orbitals"):
         facts |= _judge_states(job, functional, truth, matrices, rows)
     return Record(molecule.key, molecule.atomic_numbers, rows, facts)
 
 
-def _matrices(job: Job, functional: EnergyFunctional, truth: np.ndarray, truncated: bool) -> dict[str, np.ndarray]:
-    """The Hamiltonians to judge by row. Baselines are made where orbitals are, or where the dataset has them."""
+def _matrices(
+    job: Job, functional: EnergyFunctional, truth: np.ndarray, truncated: bool
+) -> dict[str, np.ndarray]:
+    """The Hamiltonians to judge by row. Baselines are made where orbitals are, or where the dataset
+    has them."""
     molecule = job.molecule
-    bases = {_ROW_OF[job.method.baseline]: molecule.baseline_hamiltonian} if molecule.baseline_hamiltonian is not None else {}
+    bases = (
+        {_ROW_OF[job.method.baseline]: molecule.baseline_hamiltonian}
+        if molecule.baseline_hamiltonian is not None
+        else {}
+    )
     for kind, row in _ROW_OF.items():
         if row not in bases and (job.reaches("orbitals") or kind == job.baseline):
             bases[row] = functional.baseline(kind)
     below = np.zeros_like(truth) if job.baseline == "none" else bases[_ROW_OF[job.baseline]]
     matrices = {"prediction": job.residual + below}
     if truncated:
-        matrices["truncated"] = truncate(truth - below, molecule, job.method.basis, job.pair_cutoff) + below
+        matrices["truncated"] = (
+            truncate(truth - below, molecule, job.method.basis, job.pair_cutoff) + below
+        )
     return matrices | bases
 
 
 def _judge_states(
-    job: Job, functional: EnergyFunctional, truth: np.ndarray, matrices: dict[str, np.ndarray], rows: dict[str, Tally]
+    job: Job,
+    functional: EnergyFunctional,
+    truth: np.ndarray,
+    matrices: dict[str, np.ndarray],
+    rows: dict[str, Tally],
 ) -> dict[str, float]:
-    """Add errors of orbitals, energies and forces to the rows; return what projection, PySCF and SCF did."""
+    """Add errors of orbitals, energies and forces to the rows; return what projection, PySCF and
+    SCF did."""
     molecule, basis = job.molecule, job.method.basis
-    threshold = max(job.overlap_threshold or orbitals.chosen_threshold(means(rows["prediction"])["all"]), orbitals.PYSCF_THRESHOLD)
-    projector, whole = orbitals.canonical_projectors(overlap(molecule, basis), (threshold, orbitals.PYSCF_THRESHOLD))
+    threshold = max(
+        job.overlap_threshold or orbitals.chosen_threshold(means(rows["prediction"])["all"]),
+        orbitals.PYSCF_THRESHOLD,
+    )
+    projector, whole = orbitals.canonical_projectors(
+        overlap(molecule, basis), (threshold, orbitals.PYSCF_THRESHOLD)
+    )
     occupied = orbitals.occupied_count(molecule, basis)
     states = {"truth": State(orbitals.solve(truth, whole, occupied))}
     if projector.dropped > whole.dropped:
         states["projected"] = State(orbitals.solve(truth, projector, occupied))
-    states |= {name: State(orbitals.solve(matrix, projector, occupied)) for name, matrix in matrices.items()}
+    states |= {
+        name: State(orbitals.solve(matrix, projector, occupied))
+        for name, matrix in matrices.items()
+    }
     facts: dict[str, float] = {
         "occupied": occupied, "overlap_smallest": projector.smallest, "overlap_threshold": threshold,
         "orbitals_dropped": projector.dropped, "ghosts_unprojected": _ghosts(matrices["prediction"], whole, states["truth"]),
@@ -162,7 +203,9 @@ def _judge_states(
         facts["seconds_energy"], focks = _add_energies(functional, projector, states)
         for name, row in (("prediction", "rebuilt"), ("truth", "truth")):
             rows[row] = hamiltonian_errors(focks[name] - truth, truth, molecule, basis)
-        facts["label_gradient_Eh"] = orbitals.gradient_norm(states["truth"].orbitals, focks["truth"])
+        facts["label_gradient_Eh"] = orbitals.gradient_norm(
+            states["truth"].orbitals, focks["truth"]
+        )
         again = State(orbitals.solve(focks["truth"], whole, occupied))
         rows["truth"] |= compare(again, states["truth"], whole.overlap)
     if job.reaches("forces"):
@@ -184,8 +227,11 @@ def _ghosts(hamiltonian: np.ndarray, whole: Projector, truth: State) -> int:
     return orbitals.ghost_count(orbitals.occupied_weights(found, truth.orbitals, whole.overlap))
 
 
-def _add_energies(functional: EnergyFunctional, projector: Projector, states: dict[str, State]) -> tuple[float, dict[str, np.ndarray]]:
-    """Add energy and dipole to every state, and the rebuilt one to the states; return seconds per density and Fock matrices."""
+def _add_energies(
+    functional: EnergyFunctional, projector: Projector, states: dict[str, State]
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Add energy and dipole to every state, and the rebuilt one to the states; return seconds per
+    density and Fock matrices."""
     start = time.perf_counter()
     focks = {}
     for name in states:
@@ -205,8 +251,15 @@ def _add_forces(functional: EnergyFunctional, states: dict[str, State]) -> float
     """Add forces to every state, all at once; return seconds per density."""
     start = time.perf_counter()
     found = [state.orbitals for state in states.values()]
-    forces = functional.forces([one.density_matrix() for one in found], [one.energy_weighted_density() for one in found])
-    states.update({name: replace(state, forces=one) for (name, state), one in zip(states.items(), forces, strict=True)})
+    forces = functional.forces(
+        [one.density_matrix() for one in found], [one.energy_weighted_density() for one in found]
+    )
+    states.update(
+        {
+            name: replace(state, forces=one)
+            for (name, state), one in zip(states.items(), forces, strict=True)
+        }
+    )
     return (time.perf_counter() - start) / len(found)
 
 
@@ -220,12 +273,20 @@ def _against_labels(molecule: Molecule, truth: State) -> Tally:
 
 
 def _scf(functional: EnergyFunctional, states: dict[str, State]) -> dict[str, float]:
-    """SCF from the predicted and the true density and from PySCF's guesses: cycles, seconds, whether all end alike."""
+    """SCF from the predicted and the true density and from PySCF's guesses: cycles, seconds,
+    whether all end alike."""
     guesses = {name: states[name].orbitals.density_matrix() for name in ("prediction", "truth")}
     guesses |= {row: functional.guess(key) for row, key in _GUESSES.items()}
     runs = {name: functional.scf(density) for name, density in guesses.items()}
     ended = [run.energy for run in runs.values() if run.converged]
-    facts = {"scf_energy_spread_Eh": max(ended) - min(ended) if ended else 0.0, "scf_gradient_limit_Eh": functional.gradient_limit}
+    facts = {
+        "scf_energy_spread_Eh": max(ended) - min(ended) if ended else 0.0,
+        "scf_gradient_limit_Eh": functional.gradient_limit,
+    }
     for name, run in runs.items():
-        facts |= {f"scf_cycles_{name}": run.cycles, f"scf_seconds_{name}": run.seconds, f"scf_converged_{name}": float(run.converged)}
+        facts |= {
+            f"scf_cycles_{name}": run.cycles,
+            f"scf_seconds_{name}": run.seconds,
+            f"scf_converged_{name}": float(run.converged),
+        }
     return facts

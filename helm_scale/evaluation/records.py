@@ -18,8 +18,8 @@ class Record:
 
     Attributes:
         rows: sums and counts by row and name (errors.hamiltonian_errors, comparison.compare).
-        facts: nao, far_pairs, seconds_*; with orbitals also occupied, overlap_*, orbitals_dropped, ghosts_unprojected; with
-            energies label_gradient_Eh; scf_*.
+        facts: nao, far_pairs, seconds_*; with orbitals also occupied, overlap_*, orbitals_dropped,
+            ghosts_unprojected; with energies label_gradient_Eh; scf_*.
     """
 
     key: str
@@ -32,7 +32,8 @@ _FORMAT = b"record 2"  # what a record holds
 
 
 def fingerprint(thing: Any) -> str:
-    """SHA-256 over everything that a dataclass holds, arrays byte by byte, and the format of records."""
+    """SHA-256 over everything that a dataclass holds, arrays byte by byte, and the format of
+    records."""
     digest = hashlib.sha256(_FORMAT)
     _feed(digest, thing)
     return digest.hexdigest()
@@ -63,11 +64,15 @@ def save(record: Record, path: Path, mark: str) -> None:
 
 
 def load(path: Path, mark: str) -> Record | None:
-    """Read a record if it is that of the job with this fingerprint; None where there is none or it is another job's."""
+    """Read a record if it is that of the job with this fingerprint; None where there is none or it
+    is another job's."""
     if not path.is_file():
         return None
     content = json.loads(path.read_text())
     if content["fingerprint"] != mark:
         return None
-    rows = {row: {name: (float(total), float(count)) for name, (total, count) in one.items()} for row, one in content["rows"].items()}
+    rows = {
+        row: {name: (float(total), float(count)) for name, (total, count) in one.items()}
+        for row, one in content["rows"].items()
+    }
     return Record(content["key"], np.array(content["atomic_numbers"]), rows, content["facts"])

@@ -21,7 +21,9 @@ _TITLES = {
     "minao": "minao H0",
     "sad": "isolated atoms (SAD) H0",
 }
-Quantity = tuple[str, str, str, float]  # name in the tally, name in the report, head of the column, factor
+Quantity = tuple[
+    str, str, str, float
+]  # name in the tally, name in the report, head of the column, factor
 _MATRIX: tuple[Quantity, ...] = (
     ("all", "hamiltonian_mae_over_elements_uEh", "H MAE over elements / uEh", 1 / MICROHARTREE),
     ("onsite", "hamiltonian_onsite_mae_uEh", "on-site / uEh", 1 / MICROHARTREE),
@@ -45,14 +47,24 @@ _ENERGIES: tuple[Quantity, ...] = (
 _ONLY_IN_JSON: Quantity = ("lost_occupied", "lost_occupied_per_molecule", "", 1.0)
 _OVER_MOLECULES = ("hamiltonian_mae_over_molecules_uEh", "H MAE over molecules / uEh")
 _MEDIAN = ("hamiltonian_mae_median_uEh", "median molecule / uEh")
-_PARTS = {"element": "by_element_onsite", "pair": "by_element_pair_offsite", "degree": "by_irrep_degree", "distance": "by_distance_offsite"}
+_PARTS = {
+    "element": "by_element_onsite",
+    "pair": "by_element_pair_offsite",
+    "degree": "by_irrep_degree",
+    "distance": "by_distance_offsite",
+}
 _PART_HEADS = {
     "by_irrep_degree": "irrep degree L of dH",
     "by_element_onsite": "element, on-site",
     "by_element_pair_offsite": "element pair, off-site",
 }
 _SECONDS = ("inference", "setup", "energy", "forces")
-_GUESSES = {"truth": "true density", "prediction": "predicted density", "minao": "minao", "sad": "isolated atoms"}
+_GUESSES = {
+    "truth": "true density",
+    "prediction": "predicted density",
+    "minao": "minao",
+    "sad": "isolated atoms",
+}
 SAME_ENERGY = 1e-7  # Hartree
 TIGHTER = 10.0  # than the SCF stops: labels whose own density it takes for converged
 NOTE = (
@@ -79,7 +91,10 @@ def build_report(records: Sequence[Record], about: dict[str, Any]) -> dict[str, 
     return {
         **about,
         "molecules": len(ordered),
-        **{f"molecules_with_{what}": sum(name in r.facts for r in ordered) for what, name in _COUNTED.items()},
+        **{
+            f"molecules_with_{what}": sum(name in r.facts for r in ordered)
+            for what, name in _COUNTED.items()
+        },
         "pairs_beyond_cutoff": sum(int(record.facts["far_pairs"]) for record in ordered),
         "projection": _projection(ordered),
         "rows": {row: _quantities(tallies) for row, tallies in rows.items() if tallies},
@@ -87,14 +102,21 @@ def build_report(records: Sequence[Record], about: dict[str, Any]) -> dict[str, 
         "scf": _scf(ordered),
         **{title: _part(prediction, part) for part, title in _PARTS.items()},
         "by_molecule": {
-            r.key: {"atoms": len(r.atomic_numbers)} | r.facts | {row: _quantities([one]) for row, one in r.rows.items() if one}
+            r.key: {"atoms": len(r.atomic_numbers)}
+            | r.facts
+            | {row: _quantities([one]) for row, one in r.rows.items() if one}
             for r in ordered
         },
         "note": NOTE,
     }
 
 
-_COUNTED = {"orbitals": "occupied", "energies": "seconds_energy", "forces": "seconds_forces", "scf": "scf_energy_spread_Eh"}
+_COUNTED = {
+    "orbitals": "occupied",
+    "energies": "seconds_energy",
+    "forces": "seconds_forces",
+    "scf": "scf_energy_spread_Eh",
+}
 
 
 def _mean_fact(records: Sequence[Record], name: str) -> float | None:
@@ -118,17 +140,28 @@ def _projection(records: Sequence[Record]) -> dict[str, float] | None:
 
 
 def _scf(records: Sequence[Record]) -> dict[str, Any] | None:
-    """Cycles and seconds by initial density, over the molecules whose SCF converged from all of them."""
+    """Cycles and seconds by initial density, over the molecules whose SCF converged from all of
+    them."""
     ran = [record for record in records if "scf_energy_spread_Eh" in record.facts]
-    fine = [record for record in ran if all(record.facts[f"scf_converged_{name}"] for name in _GUESSES)]
-    tight = [record for record in fine if TIGHTER * record.facts["label_gradient_Eh"] < record.facts["scf_gradient_limit_Eh"]]
+    fine = [
+        record for record in ran if all(record.facts[f"scf_converged_{name}"] for name in _GUESSES)
+    ]
+    tight = [
+        record
+        for record in fine
+        if TIGHTER * record.facts["label_gradient_Eh"] < record.facts["scf_gradient_limit_Eh"]
+    ]
     if not ran:
         return None
     return {
         "molecules": len(fine),
         "not_converged": sorted(record.key for record in ran if record not in fine),
-        "other_energy": sorted(record.key for record in fine if record.facts["scf_energy_spread_Eh"] > SAME_ENERGY),
-        "largest_energy_spread_Eh": max((record.facts["scf_energy_spread_Eh"] for record in fine), default=None),
+        "other_energy": sorted(
+            record.key for record in fine if record.facts["scf_energy_spread_Eh"] > SAME_ENERGY
+        ),
+        "largest_energy_spread_Eh": max(
+            (record.facts["scf_energy_spread_Eh"] for record in fine), default=None
+        ),
         "cycles": {name: _mean_fact(fine, f"scf_cycles_{name}") for name in _GUESSES},
         "seconds": {name: _mean_fact(fine, f"scf_seconds_{name}") for name in _GUESSES},
         "gradient_limit_Eh": _mean_fact(ran, "scf_gradient_limit_Eh"),
@@ -145,7 +178,10 @@ def _quantities(tallies: Sequence[Tally]) -> dict[str, float]:
     each = np.array([means(one)["all"] for one in tallies if "all" in one])
     if not len(each):
         return found
-    return {_OVER_MOLECULES[0]: float(each.mean()) / MICROHARTREE, _MEDIAN[0]: float(np.median(each)) / MICROHARTREE} | found
+    return {
+        _OVER_MOLECULES[0]: float(each.mean()) / MICROHARTREE,
+        _MEDIAN[0]: float(np.median(each)) / MICROHARTREE,
+    } | found
 
 
 def _part(prediction: Tally, part: str) -> dict[str, dict[str, float]]:
@@ -159,7 +195,9 @@ def _part(prediction: Tally, part: str) -> dict[str, dict[str, float]]:
         found[name] = {"mae_uEh": mean / MICROHARTREE, "matrix_elements": prediction[key][1]}
         if part == "distance":
             found[name]["mean_distance_angstrom"] = averaged[f"apart/{name}"]
-            found[name]["mean_absolute_hamiltonian_uEh"] = averaged[f"magnitude/{name}"] / MICROHARTREE
+            found[name]["mean_absolute_hamiltonian_uEh"] = (
+                averaged[f"magnitude/{name}"] / MICROHARTREE
+            )
         if part == "degree":
             found[name]["rms_uEh"] = averaged[f"degree_square/{name}"] ** 0.5 / MICROHARTREE
     return dict(sorted(found.items(), key=lambda item: _order(part, item[0])))
@@ -173,21 +211,39 @@ def _order(part: str, name: str) -> tuple[float, ...]:
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Markdown: Hamiltonians, orbitals, energies and forces by row; SCF; then irrep degrees, elements and element pairs."""
+    """Markdown: Hamiltonians, orbitals, energies and forces by row; SCF; then irrep degrees,
+    elements and element pairs."""
     matrix = [_OVER_MOLECULES, _MEDIAN, *[(name, head) for _, name, head, _ in _MATRIX]]
     lines = _by_row(report, matrix)
     for block in (_ORBITALS, _ENERGIES):
         lines += _by_row(report, [(name, head) for _, name, head, _ in block])
     lines += _scf_table(report["scf"])
-    lines += [_counts(report), *_projection_line(report), _seconds_line(report), _worst(report), report["note"], *_ghost_warning(report)]
+    lines += [
+        _counts(report),
+        *_projection_line(report),
+        _seconds_line(report),
+        _worst(report),
+        report["note"],
+        *_ghost_warning(report),
+    ]
     for title, head in _PART_HEADS.items():
-        lines += ["", *grid([head, "H MAE / uEh", "matrix elements"], [_part_row(*item) for item in report[title].items()])]
+        lines += [
+            "",
+            *grid(
+                [head, "H MAE / uEh", "matrix elements"],
+                [_part_row(*item) for item in report[title].items()],
+            ),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table, numbers to the right."""
-    return [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1)), *[_line(row) for row in rows]]
+    return [
+        _line(heads),
+        _line(["---"] + ["---:"] * (len(heads) - 1)),
+        *[_line(row) for row in rows],
+    ]
 
 
 def _part_row(name: str, part: dict[str, float]) -> list[str]:
@@ -196,10 +252,17 @@ def _part_row(name: str, part: dict[str, float]) -> list[str]:
 
 def _by_row(report: dict[str, Any], columns: Sequence[tuple[str, str]]) -> list[str]:
     """One table over the rows that have any of the columns; nothing where no row has."""
-    rows = {row: values for row, values in report["rows"].items() if any(name in values for name, _ in columns)}
+    rows = {
+        row: values
+        for row, values in report["rows"].items()
+        if any(name in values for name, _ in columns)
+    }
     if not rows:
         return []
-    cells = [[_TITLES[row], *[number(values.get(name)) for name, _ in columns]] for row, values in rows.items()]
+    cells = [
+        [_TITLES[row], *[number(values.get(name)) for name, _ in columns]]
+        for row, values in rows.items()
+    ]
     return [*grid(["Hamiltonian", *[head for _, head in columns]], cells), ""]
 
 
@@ -215,12 +278,17 @@ def _scf_table(scf: dict[str, Any] | None) -> list[str]:
         for name, title in _GUESSES.items()
     ]  # fmt: skip
     lines = [*grid(["SCF from", "cycles", "cycles / minao's", "seconds"], rows), ""]
-    lines.append(f"{scf['molecules']} molecules; final energies differ by at most {number(scf['largest_energy_spread_Eh'])} Eh.")
+    lines.append(
+        f"{scf['molecules']} molecules; final energies differ by at most {number(scf['largest_energy_spread_Eh'])} Eh."
+    )
     lines.append(
         f"The SCF stops at an orbital gradient of {scf['gradient_limit_Eh']:.1e} Eh; {scf['tight_labels']} of the labels are converged"
         f" {TIGHTER:g} times tighter; cycles from the true density of these: {number(scf['cycles_from_tight_labels']) or 'none'}."
     )
-    for what, keys in (("did not converge from every density", scf["not_converged"]), ("WARNING: other final energy", scf["other_energy"])):
+    for what, keys in (
+        ("did not converge from every density", scf["not_converged"]),
+        ("WARNING: other final energy", scf["other_energy"]),
+    ):
         lines += [f"{what}: {', '.join(keys)}."] if keys else []
     return [*lines, ""]
 
@@ -244,13 +312,19 @@ def _projection_line(report: dict[str, Any]) -> list[str]:
 
 
 def _seconds_line(report: dict[str, Any]) -> str:
-    spent = [f"{name} {number(value)}" for name, value in report["seconds_per_molecule"].items() if value is not None]
+    spent = [
+        f"{name} {number(value)}"
+        for name, value in report["seconds_per_molecule"].items()
+        if value is not None
+    ]
     return f"Seconds per molecule, energy and forces per density: {', '.join(spent)}."
 
 
 def _worst(report: dict[str, Any]) -> str:
     """The molecules with the largest errors, by name: a mean may hang on a few of them."""
-    errors = {key: found["prediction"][_OVER_MOLECULES[0]] for key, found in report["by_molecule"].items()}
+    errors = {
+        key: found["prediction"][_OVER_MOLECULES[0]] for key, found in report["by_molecule"].items()
+    }
     worst = sorted(errors, key=lambda key: (-errors[key], key))[:3]
     return f"Largest H MAE / uEh: {', '.join(f'{key} {number(errors[key])}' for key in worst)}."
 
@@ -263,7 +337,9 @@ def _ghost_warning(report: dict[str, Any]) -> list[str]:
     remedy = f"raise overlap_threshold above {threshold:.1e}, or leave it out to have it chosen from the error of H"
     if threshold >= LARGEST_THRESHOLD:
         remedy = "the error of H is too large to tell which orbitals are occupied"
-    return [f"WARNING: ghosts among the predicted occupied orbitals: orbital energies, E and F of these molecules mean little; {remedy}."]
+    return [
+        f"WARNING: ghosts among the predicted occupied orbitals: orbital energies, E and F of these molecules mean little; {remedy}."
+    ]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,4 +1,5 @@
-"""A bond stretched from 1.0 to 1.5 times its length: HOMO, LUMO, gap and energy of the model against PySCF.
+"""A bond stretched from 1.0 to 1.5 times its length: HOMO, LUMO, gap and energy of the model
+against PySCF.
 
 The bond lies outside rings; the atoms behind it move along it as one.
 """
@@ -11,7 +12,6 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from helm_scale.basis import elements
-from helm_scale.batch import Method, Molecule
 from helm_scale.dft import generate
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.molecule import bonded
@@ -19,6 +19,7 @@ from helm_scale.dft.processes import run_parallel
 from helm_scale.evaluation import orbitals
 from helm_scale.evaluation.assemble import distances
 from helm_scale.evaluation.report import grid, number
+from helm_scale.types import Method, Molecule
 from helm_scale.units import HARTREE_IN_EV, HARTREE_IN_MEV
 
 FACTORS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
@@ -58,12 +59,17 @@ class Point:
 def longest_bond(molecule: Molecule) -> tuple[int, int] | None:
     """The longest bond outside rings, lower index first; None where there is none."""
     near = bonded(molecule)
-    open_ = [(int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(near)), strict=True) if not _behind(near, (int(i), int(j)))[i]]
+    open_ = [
+        (int(i), int(j))
+        for i, j in zip(*np.nonzero(np.triu(near)), strict=True)
+        if not _behind(near, (int(i), int(j)))[i]
+    ]
     return max(open_, key=lambda bond: float(distances(molecule)[bond]), default=None)
 
 
 def _behind(near: np.ndarray, bond: tuple[int, int]) -> np.ndarray:
-    """Atoms that hang on the second atom once the bond is cut: [N] bool; the first is among them in a ring."""
+    """Atoms that hang on the second atom once the bond is cut: [N] bool; the first is among them in
+    a ring."""
     cut = near.copy()
     cut[bond] = cut[bond[::-1]] = False
     part = connected_components(cut, directed=False)[1]
@@ -78,7 +84,9 @@ def stretched(molecule: Molecule, bond: tuple[int, int], factor: float) -> Molec
     """
     first, second = bond
     if not 0 <= min(bond) < max(bond) < len(molecule.atomic_numbers):
-        raise ValueError(f"{molecule.key}: bond: got {list(bond)}, wanted two atoms from 0 to {len(molecule.atomic_numbers) - 1}")
+        raise ValueError(
+            f"{molecule.key}: bond: got {list(bond)}, wanted two atoms from 0 to {len(molecule.atomic_numbers) - 1}"
+        )
     near = bonded(molecule)
     behind = _behind(near, bond)
     if not near[bond] or behind[first]:
@@ -87,11 +95,21 @@ def stretched(molecule: Molecule, bond: tuple[int, int], factor: float) -> Molec
         )
     vector = molecule.positions[second] - molecule.positions[first]
     moved = molecule.positions + behind[:, None] * (factor - 1) * vector
-    return Molecule(f"{molecule.key}-{factor:.2f}", molecule.atomic_numbers, moved, molecule.charge, molecule.spin_multiplicity)
+    return Molecule(
+        f"{molecule.key}-{factor:.2f}",
+        molecule.atomic_numbers,
+        moved,
+        molecule.charge,
+        molecule.spin_multiplicity,
+    )
 
 
 def follow(
-    molecule: Molecule, bond: tuple[int, int], residual: Callable[[Molecule], np.ndarray], job: PointJob, processes: int
+    molecule: Molecule,
+    bond: tuple[int, int],
+    residual: Callable[[Molecule], np.ndarray],
+    job: PointJob,
+    processes: int,
 ) -> tuple[list[Point], list[str]]:
     """Walk along the bond; `job` holds the settings that all points share.
 
@@ -113,23 +131,35 @@ def follow(
 
 def judge_point(job: PointJob) -> tuple[Levels, Levels] | str:
     """PySCF's own levels and those of the prediction, or why PySCF has none."""
-    truth = generate.label_or_reason(generate.Job(job.molecule, job.method, forces=False, overlap=False, max_cycle=MAX_CYCLE))
+    truth = generate.label_or_reason(
+        generate.Job(job.molecule, job.method, forces=False, overlap=False, max_cycle=MAX_CYCLE)
+    )
     if isinstance(truth, str):
         return truth
     assert truth.hamiltonian is not None and truth.energy is not None
     functional, basis = EnergyFunctional(job.molecule, job.method), job.method.basis
-    hamiltonian = job.residual if job.baseline == "none" else job.residual + functional.baseline(job.baseline)
-    threshold = job.overlap_threshold or orbitals.chosen_threshold(float(np.abs(hamiltonian - truth.hamiltonian).mean()))
+    hamiltonian = (
+        job.residual if job.baseline == "none" else job.residual + functional.baseline(job.baseline)
+    )
+    threshold = job.overlap_threshold or orbitals.chosen_threshold(
+        float(np.abs(hamiltonian - truth.hamiltonian).mean())
+    )
     projector = orbitals.canonical_projectors(overlap(job.molecule, basis), (threshold,))[0]
     occupied = orbitals.occupied_count(job.molecule, basis)
-    reference, found = (orbitals.solve(matrix, projector, occupied) for matrix in (truth.hamiltonian, hamiltonian))
+    reference, found = (
+        orbitals.solve(matrix, projector, occupied) for matrix in (truth.hamiltonian, hamiltonian)
+    )
     energy = functional.energy_and_fock(found.density_matrix())[0]
-    return Levels(reference.homo, reference.lumo, truth.energy), Levels(found.homo, found.lumo, energy)
+    return Levels(reference.homo, reference.lumo, truth.energy), Levels(
+        found.homo, found.lumo, energy
+    )
 
 
 def title(molecule: Molecule, bond: tuple[int, int]) -> str:
     """Which bond of which molecule."""
-    names = "-".join(f"{elements.symbol(int(molecule.atomic_numbers[atom]))}{atom}" for atom in bond)
+    names = "-".join(
+        f"{elements.symbol(int(molecule.atomic_numbers[atom]))}{atom}" for atom in bond
+    )
     return f"{molecule.key}, bond {names}"
 
 
@@ -137,13 +167,19 @@ def table(points: Sequence[Point], failed: Sequence[str]) -> str:
     """Markdown: levels in eV, and energies in meV above PySCF's first point; then what failed."""
     lowest = points[0].reference.energy if points else 0.0
     heads = ["length / start", "length / A"]
-    heads += [f"{what} / eV, {whose}" for what in ("HOMO", "LUMO", "gap") for whose in ("PySCF", "model")]
+    heads += [
+        f"{what} / eV, {whose}" for what in ("HOMO", "LUMO", "gap") for whose in ("PySCF", "model")
+    ]
     heads += [f"E / meV, {whose}" for whose in ("PySCF", "model")]
     rows = []
     for point in points:
         pair = (point.reference, point.predicted)
         row = [f"{point.factor:.1f}", f"{point.length:.3f}"]
-        row += [f"{getattr(one, level) * HARTREE_IN_EV:.3f}" for level in ("homo", "lumo") for one in pair]
+        row += [
+            f"{getattr(one, level) * HARTREE_IN_EV:.3f}"
+            for level in ("homo", "lumo")
+            for one in pair
+        ]
         row += [f"{(one.lumo - one.homo) * HARTREE_IN_EV:.3f}" for one in pair]
         rows.append(row + [number((one.energy - lowest) * HARTREE_IN_MEV) for one in pair])
     return "\n".join([*grid(heads, rows), *["", *failed] * bool(failed)]) + "\n"

@@ -1,10 +1,10 @@
 """The whole evaluation: every molecule of a split judged, then the extras, into one folder.
 
 report.json, report.md, error_by_*.png      the protocol (protocol.py, report.py)
-molecules/<key>.json                        findings by molecule; a rerun reads those whose job is the same
-hamiltonian.png, orbitals.png, cubes/       one molecule, drawn
-stretch.json, stretch.png                   one of its bonds, stretched
-embedding.npz, embedding.png                node features of the backbone beside those of another
+molecules/<key>.json                        findings by molecule; a rerun reads those whose job is
+the same hamiltonian.png, orbitals.png, cubes/       one molecule, drawn stretch.json, stretch.png
+one of its bonds, stretched embedding.npz, embedding.png                node features of the
+backbone beside those of another
 """
 
 import json
@@ -17,43 +17,60 @@ from typing import Any
 
 import numpy as np
 
-from helm_scale.batch import Molecule
 from helm_scale.config import EvaluateConfig
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.shards import ShardReader
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader
 from helm_scale.dft import fields
 from helm_scale.dft.energies import EnergyFunctional, overlap
-from helm_scale.evaluation import embedding, orbitals, pictures, protocol, report, scenes, stretch
+from helm_scale.evaluation import embedding, orbitals, protocol, report, stretch
+from helm_scale.evaluation.plots import matrices, scenes
 from helm_scale.evaluation.predictors import Predictor
 from helm_scale.model.energy import EnergyModel
+from helm_scale.types import Molecule
 
 SPACING = 0.2  # of cube files, Angstrom
 EMBEDDED = 500  # molecules of the embedding map at most
 DRAWN_ATOMS = 12  # the largest molecule up to this size is drawn
 
 
-def run(predictor: Predictor, other: EnergyModel | None, manifest: Manifest, config: EvaluateConfig) -> str:
+def run(
+    predictor: Predictor, other: EnergyModel | None, manifest: Manifest, config: EvaluateConfig
+) -> str:
     """Judge a predictor and write everything to config.out.
 
     Args:
-        other: the backbone that the embedding map shows beside the predictor's; None where there is no map.
+        other: the backbone that the embedding map shows beside the predictor's; None where there is
+            no map.
     Returns:
         The tables, Markdown.
     Raises:
-        ValueError: no such split or molecule, a molecule without label, or one that the predictor does not know.
+        ValueError: no such split or molecule, a molecule without label, or one that the predictor
+            does not know.
     """
     started, out, reader = _seconds(), Path(config.out), ShardReader(manifest)
     indices = manifest.split(config.split)[: config.max_molecules or None]
     drawn = reader.read(_drawn(manifest, indices, config.molecule)) if config.extras else None
-    judged = list(protocol.evaluate_molecules(_jobs(predictor, manifest, config, indices), config.processes, len(indices)))
-    settings = {name: getattr(config, name) for name in ("source", "data", "split", "overlap_threshold")}
-    found = report.build_report(judged, settings | {"method": asdict(manifest.method), "model": predictor.about})
+    judged = list(
+        protocol.evaluate_molecules(
+            _jobs(predictor, manifest, config, indices), config.processes, len(indices)
+        )
+    )
+    settings = {
+        name: getattr(config, name) for name in ("source", "data", "split", "overlap_threshold")
+    }
+    found = report.build_report(
+        judged, settings | {"method": asdict(manifest.method), "model": predictor.about}
+    )
     parts = [report.tables(found)]
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     (out / "report.md").write_text(parts[0])
-    pictures.draw_element_pairs(out / "error_by_element_pair.png", found["by_element_onsite"], found["by_element_pair_offsite"])
-    pictures.draw_distances(out / "error_by_distance.png", found["by_distance_offsite"])
+    matrices.draw_element_pairs(
+        out / "error_by_element_pair.png",
+        found["by_element_onsite"],
+        found["by_element_pair_offsite"],
+    )
+    matrices.draw_distances(out / "error_by_distance.png", found["by_distance_offsite"])
     if drawn is not None and "orbitals" in config.extras:
         draw_molecule(predictor, drawn, manifest, config)
     if drawn is not None and "stretch" in config.extras and predictor.model is not None:
@@ -61,10 +78,18 @@ def run(predictor: Predictor, other: EnergyModel | None, manifest: Manifest, con
     if other is not None and predictor.model is not None:
         molecules = [reader.read(index) for index in range(min(len(manifest), EMBEDDED))]
         parts.append(
-            map_backbones(predictor, other, molecules, out, f"other: {Path(config.other).name}" if config.other else "random weights")
+            map_backbones(
+                predictor,
+                other,
+                molecules,
+                out,
+                f"other: {Path(config.other).name}" if config.other else "random weights",
+            )
         )
     wall, processors = (now - then for now, then in zip(_seconds(), started, strict=True))
-    parts.append(f"All of this took {wall:.0f} s on the clock and {processors:.0f} s of processor time, {config.processes} processes.\n")
+    parts.append(
+        f"All of this took {wall:.0f} s on the clock and {processors:.0f} s of processor time, {config.processes} processes.\n"
+    )
     text = "\n".join(parts)
     (out / "report.md").write_text(text)
     return text
@@ -76,7 +101,9 @@ def _seconds() -> tuple[float, float]:
     return time.perf_counter(), sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def _jobs(predictor: Predictor, manifest: Manifest, config: EvaluateConfig, indices: np.ndarray) -> Iterator[protocol.Job]:
+def _jobs(
+    predictor: Predictor, manifest: Manifest, config: EvaluateConfig, indices: np.ndarray
+) -> Iterator[protocol.Job]:
     """Predictions as the processes ask for them; the first molecules go deepest."""
     reader = ShardReader(manifest)
     limits = {
@@ -98,35 +125,58 @@ def _jobs(predictor: Predictor, manifest: Manifest, config: EvaluateConfig, indi
 
 
 def _drawn(manifest: Manifest, indices: np.ndarray, key: str | None) -> int:
-    """Place of the molecule to draw: the named one, else the largest of at most 12 atoms, else the smallest."""
+    """Place of the molecule to draw: the named one, else the largest of at most 12 atoms, else the
+    smallest."""
     if key is None:
         atoms = manifest.atoms[indices]
         return int(indices[np.argmax(np.where(atoms <= DRAWN_ATOMS, atoms, -atoms))])
     found = [int(index) for index in indices if str(manifest.key[index]) == key]
     if not found:
-        raise ValueError(f"molecule: got '{key}', wanted one of the evaluated split, such as '{manifest.key[indices[0]]}'")
+        raise ValueError(
+            f"molecule: got '{key}', wanted one of the evaluated split, such as '{manifest.key[indices[0]]}'"
+        )
     return found[0]
 
 
-def draw_molecule(predictor: Predictor, molecule: Molecule, manifest: Manifest, config: EvaluateConfig) -> None:
-    """H, its prediction and their difference; HOMO, LUMO and the error of the density, as cube files and as a picture."""
+def draw_molecule(
+    predictor: Predictor, molecule: Molecule, manifest: Manifest, config: EvaluateConfig
+) -> None:
+    """H, its prediction and their difference; HOMO, LUMO and the error of the density, as cube
+    files and as a picture."""
     out, method = Path(config.out), manifest.method
     truth, predicted = molecule.hamiltonian, _complete(predictor, molecule, manifest)
     assert truth is not None
-    pictures.draw_hamiltonian(out / "hamiltonian.png", molecule.key, molecule.atomic_numbers, method.basis, truth, predicted)
-    threshold = config.overlap_threshold or orbitals.chosen_threshold(float(np.abs(predicted - truth).mean()))
+    matrices.draw_hamiltonian(
+        out / "hamiltonian.png",
+        molecule.key,
+        molecule.atomic_numbers,
+        method.basis,
+        truth,
+        predicted,
+    )
+    threshold = config.overlap_threshold or orbitals.chosen_threshold(
+        float(np.abs(predicted - truth).mean())
+    )
     projector = orbitals.canonical_projectors(overlap(molecule, method.basis), (threshold,))[0]
     occupied = orbitals.occupied_count(molecule, method.basis)
-    states = {name: orbitals.solve(matrix, projector, occupied) for name, matrix in (("pyscf", truth), ("model", predicted))}
+    states = {
+        name: orbitals.solve(matrix, projector, occupied)
+        for name, matrix in (("pyscf", truth), ("model", predicted))
+    }
     lines: dict[str, np.ndarray] = {}
     for level, place in (("homo", occupied - 1), ("lumo", occupied)):
         target, found = (state.coefficients[:, place] for state in states.values())
         sign = np.sign(found @ projector.overlap @ target) or 1.0
         lines |= {f"{level}_pyscf": target, f"{level}_model": sign * found}
     difference = states["model"].density_matrix() - states["pyscf"].density_matrix()
-    found_fields = fields.write_cubes(molecule, method.basis, lines, {"density_difference": difference}, out / "cubes", SPACING)
+    found_fields = fields.write_cubes(
+        molecule, method.basis, lines, {"density_difference": difference}, out / "cubes", SPACING
+    )
     names = {"pyscf": "PySCF", "model": "model"}
-    titles = [[(f"{level}_{whose}", f"{level.upper()}, {name}") for level in ("homo", "lumo")] for whose, name in names.items()]
+    titles = [
+        [(f"{level}_{whose}", f"{level.upper()}, {name}") for level in ("homo", "lumo")]
+        for whose, name in names.items()
+    ]
     titles[0].append(("density_difference", "density, model - PySCF"))
     scenes.draw_fields(out / "orbitals.png", molecule, found_fields, titles)
 
@@ -137,16 +187,24 @@ def _complete(predictor: Predictor, molecule: Molecule, manifest: Manifest) -> n
     if predictor.baseline == "none":
         return residual
     base = molecule.baseline_hamiltonian
-    return residual + (EnergyFunctional(molecule, manifest.method).baseline(predictor.baseline) if base is None else base)
+    return residual + (
+        EnergyFunctional(molecule, manifest.method).baseline(predictor.baseline)
+        if base is None
+        else base
+    )
 
 
-def _stretch(predictor: Predictor, molecule: Molecule, manifest: Manifest, config: EvaluateConfig) -> str:
+def _stretch(
+    predictor: Predictor, molecule: Molecule, manifest: Manifest, config: EvaluateConfig
+) -> str:
     """Stretch one bond; returns the table."""
     out = Path(config.out)
     bond = config.bond or stretch.longest_bond(molecule)
     if bond is None:
         return f"{molecule.key}: no bond outside rings to stretch.\n"
-    settings = stretch.PointJob(molecule, np.zeros((0, 0)), manifest.method, predictor.baseline, config.overlap_threshold)
+    settings = stretch.PointJob(
+        molecule, np.zeros((0, 0)), manifest.method, predictor.baseline, config.overlap_threshold
+    )
     points, failed = stretch.follow(molecule, bond, predictor.residual, settings, config.processes)
     title = stretch.title(molecule, bond)
     content: dict[str, Any] = {
@@ -162,22 +220,46 @@ def _stretch(predictor: Predictor, molecule: Molecule, manifest: Manifest, confi
     return f"{title}\n\n{stretch.table(points, failed)}"
 
 
-def map_backbones(predictor: Predictor, other: EnergyModel, molecules: Sequence[Molecule], out: Path, name: str) -> str:
-    """Draw the embedding map of the predictor's backbone beside another; returns what separates environments."""
+def map_backbones(
+    predictor: Predictor, other: EnergyModel, molecules: Sequence[Molecule], out: Path, name: str
+) -> str:
+    """Draw the embedding map of the predictor's backbone beside another; returns what separates
+    environments."""
     assert predictor.model is not None
     own = EnergyModel(predictor.model.config).to(predictor.model.reference.device).eval()
     own.trunk.load_state_dict(predictor.model.trunk.state_dict())
-    features = {name: embedding.node_features(other, molecules), "pretrained": embedding.node_features(own, molecules)}
+    features = {
+        name: embedding.node_features(other, molecules),
+        "pretrained": embedding.node_features(own, molecules),
+    }
     maps = {title: embedding.map_features(one) for title, one in features.items()}
     numbers = np.concatenate([molecule.atomic_numbers for molecule in molecules])
     names = embedding.environments(molecules)
     arrays = {f"pca_{place}": one.components for place, one in enumerate(maps.values())}
-    arrays |= {f"umap_{place}": one.umap for place, one in enumerate(maps.values()) if one.umap is not None}
-    np.savez(out / "embedding.npz", backbones=np.array(list(maps)), atomic_numbers=numbers, environments=np.array(names), **arrays)  # type: ignore[arg-type]
+    arrays |= {
+        f"umap_{place}": one.umap for place, one in enumerate(maps.values()) if one.umap is not None
+    }
+    np.savez(
+        out / "embedding.npz",
+        backbones=np.array(list(maps)),
+        atomic_numbers=numbers,
+        environments=np.array(names),
+        **arrays,  # type: ignore[arg-type]
+    )
     scenes.draw_embedding(out / "embedding.png", maps, numbers, names)
     rows = [
-        [title, *(report.number(100 * embedding.separation(one, labels)) for labels in ([str(z) for z in numbers], names))]
+        [
+            title,
+            *(
+                report.number(100 * embedding.separation(one, labels))
+                for labels in ([str(z) for z in numbers], names)
+            ),
+        ]
         for title, one in features.items()
     ]
     heads = ["backbone", "variance between elements / %", "variance between environments / %"]
-    return f"Node features (l = 0) of {len(numbers)} atoms.\n\n" + "\n".join(report.grid(heads, rows)) + "\n"
+    return (
+        f"Node features (l = 0) of {len(numbers)} atoms.\n\n"
+        + "\n".join(report.grid(heads, rows))
+        + "\n"
+    )

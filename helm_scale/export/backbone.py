@@ -1,4 +1,5 @@
-"""The backbone for those who have this package: the loader's interface on the package's own modules.
+"""The backbone for those who have this package: the loader's interface on the package's own
+modules.
 
 Against the loader it starts at once, moves with `.to(device)`, and checks the files of the bundle.
 """
@@ -22,4 +23,6 @@ class Backbone(loader.Backbone):
         """
         folder = Path(path)
         bundle.check_sums(folder)
-        return cls(States(bundle.trunk(folder)), json.loads((folder / "config.json").read_text())).eval()
+        return cls(
+            States(bundle.trunk(folder)), json.loads((folder / "config.json").read_text())
+        ).eval()

@@ -8,31 +8,37 @@ import torch
 from ase.calculators.calculator import Calculator, all_changes
 from torch import nn
 
-from helm_scale.batch import Molecule
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
 from helm_scale.export import loader
+from helm_scale.types import Molecule
 from helm_scale.units import HARTREE_IN_EV
 
 
 class EnergyCalculator(Calculator):
-    """`atoms.calc = EnergyCalculator(model)`: energy in eV, forces in eV/Angstrom, for molecules without periodic images.
+    """`atoms.calc = EnergyCalculator(model)`: energy in eV, forces in eV/Angstrom, for molecules
+    without periodic images.
 
-    The charge is atoms.info["charge"] (0 where absent), the multiplicity 2S+1 atoms.info["spin"] (1 where absent).
-    Property: forces sum to zero and equal finite differences of the energy; the energy does not change when atoms are
-    moved together, turned, or put in another order.
+    The charge is atoms.info["charge"] (0 where absent), the multiplicity 2S+1 atoms.info["spin"] (1
+    where absent).
+    Property: forces sum to zero and equal finite differences of the energy; the energy does not
+    change when atoms are moved together, turned, or put in another order.
     """
 
     implemented_properties = ["energy", "free_energy", "forces"]
 
     def __init__(self, model: nn.Module, **keywords: Any) -> None:
-        """Args: model: GraphBatch -> energies [B], Hartree, with its ModelConfig as `config`. keywords: ASE's own."""
+        """Args: model: GraphBatch -> energies [B], Hartree, with its ModelConfig as `config`.
+        keywords: ASE's own."""
         super().__init__(**keywords)
         self.model = model.eval()
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation; charge and multiplicity, which ASE does not watch, count as `info`."""
+        """What changed since the last calculation; charge and multiplicity, which ASE does not
+        watch, count as `info`."""
         changed = super().check_state(atoms, tol=tol)
-        if self.atoms is not None and any(self.atoms.info.get(key) != atoms.info.get(key) for key in ("charge", "spin")):
+        if self.atoms is not None and any(
+            self.atoms.info.get(key) != atoms.info.get(key) for key in ("charge", "spin")
+        ):
             changed.append("info")
         return changed  # type: ignore[no-any-return]
 
@@ -45,8 +51,8 @@ class EnergyCalculator(Calculator):
         """Fill `results`.
 
         Raises:
-            ValueError: periodic atoms, an element, charge or multiplicity that the model does not take, or a multiplicity
-                that does not fit the number of electrons.
+            ValueError: periodic atoms, an element, charge or multiplicity that the model does not
+                take, or a multiplicity that does not fit the number of electrons.
         """
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
@@ -54,7 +60,9 @@ class EnergyCalculator(Calculator):
         batch = collate([self._molecule(self.atoms)], self.model.config).to(place)  # type: ignore[arg-type]
         positions = batch.positions.requires_grad_()
         energy = self.model(batch).sum()
-        self.results["energy"] = self.results["free_energy"] = float(energy.detach()) * HARTREE_IN_EV
+        self.results["energy"] = self.results["free_energy"] = (
+            float(energy.detach()) * HARTREE_IN_EV
+        )
         if "forces" in properties:
             gradient = torch.autograd.grad(energy, positions)[0]
             self.results["forces"] = -gradient.cpu().numpy() * HARTREE_IN_EV

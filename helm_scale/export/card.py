@@ -1,4 +1,5 @@
-"""What a bundle says of itself: config.json for programs and README.md, the model card, for people."""
+"""What a bundle says of itself: config.json for programs and README.md, the model card, for
+people."""
 
 import importlib.metadata
 import json
@@ -9,10 +10,10 @@ from typing import Any
 import torch
 
 from helm_scale.basis.elements import supported, symbol
-from helm_scale.batch import Method
 from helm_scale.config import ModelConfig
 from helm_scale.export import golden
 from helm_scale.model.helm import Helm
+from helm_scale.types import Method
 
 AO_CONVENTION = (
     "per atom the shells of the basis sorted by l, inside a shell m = -l..l, real solid harmonics without"
@@ -21,7 +22,8 @@ AO_CONVENTION = (
 
 
 def origin(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Where the weights of a checkpoint, RUN/checkpoints/step-N, come from: data, training, and the run's metrics up to it.
+    """Where the weights of a checkpoint, RUN/checkpoints/step-N, come from: data, training, and the
+    run's metrics up to it.
 
     Args:
         record: model.json of the checkpoint.
@@ -38,13 +40,18 @@ def origin(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(path: Path, step: int) -> dict[str, Any]:
-    """The last line of metrics.jsonl up to a step that has validation metrics: those, and the training errors of its step."""
+    """The last line of metrics.jsonl up to a step that has validation metrics: those, and the
+    training errors of its step."""
     if not path.is_file():
         return {}
     lines = [json.loads(text) for text in path.read_text().splitlines() if '"validation_' in text]
     judged = [line for line in lines if line["step"] <= step]
     wanted = ("step", "loss", "h_mae", "validation_")
-    return {key: value for key, value in judged[-1].items() if key.startswith(wanted)} if judged else {}
+    return (
+        {key: value for key, value in judged[-1].items() if key.startswith(wanted)}
+        if judged
+        else {}
+    )
 
 
 def describe(model: Helm, method: Method, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +80,10 @@ def describe(model: Helm, method: Method, provenance: dict[str, Any]) -> dict[st
         "units": {"length": "Angstrom", "energy": "Hartree"},
         "ao_convention": AO_CONVENTION,
         "parameters": {"trunk": _count(model.trunk), "all": _count(model)},
-        "versions": {name: importlib.metadata.version(name) for name in ("helm_scale", "torch", "safetensors", "numpy")},
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("helm_scale", "torch", "safetensors", "numpy")
+        },
         "provenance": provenance,
     }
 
@@ -118,7 +128,11 @@ def _symbols(numbers: list[int]) -> str:
 def _bullets(record: dict[str, Any], prefix: str = "") -> list[str]:
     lines = []
     for key, value in record.items():
-        lines += _bullets(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"- {prefix}{key}: {value}"]
+        lines += (
+            _bullets(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else [f"- {prefix}{key}: {value}"]
+        )
     return lines
 
 

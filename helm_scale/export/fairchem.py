@@ -1,8 +1,11 @@
 """The backbone as fairchem's: `node_embedding` under fairchem's own heads.
 
-Needs the package fairchem-core; `make test-adapters` builds an environment. In a fairchem YAML file: `backbone: {model:
-helm_scale, path: BUNDLE}` once this module is imported. fairchem's coefficients follow e3nn (polar axis y), those of the
-bundle have the polar axis z: a constant orthogonal matrix turns one into the other, so that heads that read vectors find them.
+Needs the package fairchem-core; `make test-adapters` builds an environment. In a fairchem YAML
+file: `backbone: {model:
+helm_scale, path: BUNDLE}` once this module is imported. fairchem's coefficients follow e3nn (polar
+axis y), those of the
+bundle have the polar axis z: a constant orthogonal matrix turns one into the other, so that heads
+that read vectors find them.
 
 Axes: N atoms, K = (lmax+1)^2, C channels.
 """
@@ -28,7 +31,8 @@ class FairchemBackbone(nn.Module, BackboneInterface):
     to_e3nn: Tensor
 
     def __init__(self, path: str | Path, regress_forces: bool = False) -> None:
-        """Args: path: folder of the bundle. regress_forces: heads may ask for the gradient with respect to positions."""
+        """Args: path: folder of the bundle. regress_forces: heads may ask for the gradient with
+        respect to positions."""
         super().__init__()
         self.backbone = Backbone.from_pretrained(path)
         self.lmax = self.mmax = self.backbone.lmax
@@ -40,10 +44,13 @@ class FairchemBackbone(nn.Module, BackboneInterface):
         """fairchem's batch -> node_embedding [N, K, C] and batch [N].
 
         Raises:
-            ValueError: periodic systems, or an element, charge or multiplicity that the backbone does not take.
+            ValueError: periodic systems, or an element, charge or multiplicity that the backbone
+                does not take.
         """
         if bool(data["pbc"].any()):
-            raise ValueError("data.pbc: got periodic boundaries, wanted molecules; set pbc to False")
+            raise ValueError(
+                "data.pbc: got periodic boundaries, wanted molecules; set pbc to False"
+            )
         if self.regress_config.forces:
             data["pos"].requires_grad_(True)
         data["batch_full"], data["atomic_numbers_full"] = data["batch"], data["atomic_numbers"]
@@ -60,7 +67,9 @@ class FairchemBackbone(nn.Module, BackboneInterface):
         """No setting of fairchem's inference concerns this backbone."""
         return {}
 
-    def get_default_untrained_tasks(self, checkpoint_tasks: Any, inference_settings: Any) -> list[Any]:
+    def get_default_untrained_tasks(
+        self, checkpoint_tasks: Any, inference_settings: Any
+    ) -> list[Any]:
         """None are added: molecules have no stress."""
         return []
 
@@ -75,16 +84,21 @@ class FairchemBackbone(nn.Module, BackboneInterface):
         """`forward` checks every batch."""
 
     def validate_atoms_data(self, atoms: Any, task_name: str) -> None:
-        """Charge 0 and multiplicity 1 where atoms.info is silent; raises ValueError where they do not fit the electrons."""
+        """Charge 0 and multiplicity 1 where atoms.info is silent; raises ValueError where they do
+        not fit the electrons."""
         _, numbers, charge, spin = loader.read_atoms(atoms)
         loader.check_electrons(numbers, torch.zeros_like(numbers), charge, spin)
         atoms.info |= {"charge": int(charge), "spin": int(spin)}
 
 
 def polar_axis_z_to_y(lmax: int) -> Tensor:
-    """Matrix [K, K] from coefficients with the polar axis z to e3nn's with y, degree by degree; float64, orthogonal.
+    """Matrix [K, K] from coefficients with the polar axis z to e3nn's with y, degree by degree;
+    float64, orthogonal.
 
-    e3nn's matrices act on ours where coordinates are cycled to (y, z, x); undoing the cycle is a rotation.
+    e3nn's matrices act on ours where coordinates are cycled to (y, z, x); undoing the cycle is a
+    rotation.
     """
     cycle = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
-    return torch.block_diag(*(o3.Irrep(degree, 1).D_from_matrix(cycle) for degree in range(lmax + 1)))
+    return torch.block_diag(
+        *(o3.Irrep(degree, 1).D_from_matrix(cycle) for degree in range(lmax + 1))
+    )

@@ -1,6 +1,7 @@
 """Golden molecules: five small inputs whose features every copy of a bundle must reproduce.
 
-They span what may break: a molecule without symmetry, a charge, a heavy element, an open shell, an atom without edges.
+They span what may break: a molecule without symmetry, a charge, a heavy element, an open shell, an
+atom without edges.
 """
 
 import numpy as np
@@ -8,21 +9,36 @@ import torch
 from torch import Tensor, nn
 
 from helm_scale.basis.elements import supported
-from helm_scale.batch import GraphBatch, Molecule
 from helm_scale.config import ModelConfig
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
+from helm_scale.types import GraphBatch, Molecule
 
-INPUTS = ("positions", "atomic_numbers", "edge_index", "batch", "charge", "spin")  # as the loader names them
+INPUTS = (
+    "positions",
+    "atomic_numbers",
+    "edge_index",
+    "batch",
+    "charge",
+    "spin",
+)  # as the loader names them
 TOLERANCE = 1e-5  # relative to the largest feature: float32 sums in another order
 
 
 def inputs(batch: GraphBatch) -> tuple[Tensor, ...]:
     """Arguments of the trunk, in the order of INPUTS."""
-    return batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity
+    return (
+        batch.positions,
+        batch.atomic_numbers,
+        batch.edge_index,
+        batch.molecule,
+        batch.charge,
+        batch.spin_multiplicity,
+    )
 
 
 def molecules(config: ModelConfig) -> list[Molecule]:
-    """Five molecules (Angstrom) of elements that the basis covers; those outside the embedded range are left out."""
+    """Five molecules (Angstrom) of elements that the basis covers; those outside the embedded range
+    are left out."""
     halogen = 53 if 53 in supported(config.basis) else 35
     rows: list[tuple[str, list[int], list[list[float]], int, int]] = [
         ("methanol", [6, 8, 1, 1, 1, 1], [[-0.05, 0.66, 0.02], [0.04, -0.75, -0.03], [-1.06, 0.99, 0.11], [0.46, 1.05, 0.92],
@@ -33,8 +49,15 @@ def molecules(config: ModelConfig) -> list[Molecule]:
         ("oxygen", [8, 8], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.21]], 0, 3),
         ("lithium_ion", [3], [[0.0, 0.0, 0.0]], 1, 1),
     ]  # fmt: skip
-    every = [Molecule(key, np.array(numbers), np.array(xyz), q, multiplicity) for key, numbers, xyz, q, multiplicity in rows]
-    return [m for m in every if m.charge <= config.max_charge and m.spin_multiplicity <= config.max_multiplicity]
+    every = [
+        Molecule(key, np.array(numbers), np.array(xyz), q, multiplicity)
+        for key, numbers, xyz, q, multiplicity in rows
+    ]
+    return [
+        m
+        for m in every
+        if m.charge <= config.max_charge and m.spin_multiplicity <= config.max_multiplicity
+    ]
 
 
 def joined(config: ModelConfig) -> GraphBatch:
@@ -49,15 +72,19 @@ def compute(trunk: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
         arguments = inputs(collate([molecule], config.backbone()))
         with torch.no_grad():
             found[f"{molecule.key}.features"] = trunk(*arguments)
-        found |= {f"{molecule.key}.{name}": value for name, value in zip(INPUTS, arguments, strict=True)}
+        found |= {
+            f"{molecule.key}.{name}": value for name, value in zip(INPUTS, arguments, strict=True)
+        }
     return found
 
 
 def deviation(trunk: nn.Module, golden: dict[str, Tensor], where: str) -> float:
-    """Recompute the golden features and return the largest deviation, relative to the largest feature of the molecule.
+    """Recompute the golden features and return the largest deviation, relative to the largest
+    feature of the molecule.
 
     Raises:
-        ValueError: a molecule deviates by more than TOLERANCE (names `where`, the molecule, got and wanted).
+        ValueError: a molecule deviates by more than TOLERANCE (names `where`, the molecule, got and
+            wanted).
     """
     worst = 0.0
     for key in sorted({name.partition(".")[0] for name in golden}):

@@ -1,4 +1,5 @@
-"""Bundles to and from the Hugging Face Hub, or a server that speaks like it; needs the package huggingface_hub."""
+"""Bundles to and from the Hugging Face Hub, or a server that speaks like it; needs the package
+huggingface_hub."""
 
 from pathlib import Path
 
@@ -7,11 +8,14 @@ from huggingface_hub import HfApi
 from helm_scale.export import bundle
 
 
-def push(folder: str | Path, repository: str, endpoint: str | None = None, private: bool = True) -> str:
+def push(
+    folder: str | Path, repository: str, endpoint: str | None = None, private: bool = True
+) -> str:
     """Upload a bundle as a model repository; what a bundle does not have stays at home.
 
     Args:
-        folder: of the bundle. repository: "name/model". endpoint: server; none: huggingface_hub's own.
+        folder: of the bundle. repository: "name/model". endpoint: server; none: huggingface_hub's
+            own.
         private: of a repository that does not exist yet.
     Returns:
         the address of the commit.
@@ -22,12 +26,17 @@ def push(folder: str | Path, repository: str, endpoint: str | None = None, priva
     api = HfApi(endpoint=endpoint)
     api.create_repo(repository, private=private, exist_ok=True)
     commit = api.upload_folder(
-        repo_id=repository, folder_path=folder, allow_patterns=[*bundle.FILES, bundle.SUMS], commit_message="Bundle of helm_scale"
+        repo_id=repository,
+        folder_path=folder,
+        allow_patterns=[*bundle.FILES, bundle.SUMS],
+        commit_message="Bundle of helm_scale",
     )
     return str(commit.commit_url)
 
 
-def pull(repository: str, folder: str | Path, endpoint: str | None = None, revision: str | None = None) -> Path:
+def pull(
+    repository: str, folder: str | Path, endpoint: str | None = None, revision: str | None = None
+) -> Path:
     """Download a bundle into a folder and check it.
 
     Returns:
@@ -36,6 +45,8 @@ def pull(repository: str, folder: str | Path, endpoint: str | None = None, revis
         ValueError: a file is missing or changed.
     """
     names = [*bundle.FILES, bundle.SUMS]
-    HfApi(endpoint=endpoint).snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=names)
+    HfApi(endpoint=endpoint).snapshot_download(
+        repository, revision=revision, local_dir=folder, allow_patterns=names
+    )
     bundle.check_sums(Path(folder))
     return Path(folder)

@@ -1,4 +1,5 @@
-"""Load a pretrained backbone with torch and safetensors alone; every bundle carries this file as helm_backbone.py.
+"""Load a pretrained backbone with torch and safetensors alone; every bundle carries this file as
+helm_backbone.py.
 
     from helm_backbone import load, neighbours
     backbone = load(".")                                      # the bundle's folder
@@ -6,7 +7,8 @@
     features = backbone(positions, atomic_numbers, edge_index, batch, charge, spin)     # [N, K, C]
     features = backbone.features(atoms)                       # the same from ASE Atoms
 
-Row l*l + l + m of the axis K holds degree l and order m = -l..l, polar axis z; row 0 is invariant. Channels come last.
+Row l*l + l + m of the axis K holds degree l and order m = -l..l, polar axis z; row 0 is invariant.
+Channels come last.
 
 Axes: N atoms of all molecules, B molecules, E edges, K = (lmax+1)^2, C channels.
 """
@@ -25,12 +27,14 @@ class Backbone(nn.Module):
     """Node features of molecules.
 
     Attributes:
-        irreps: of the features, e3nn's notation, C channels of every degree. lmax, channels, layers: numbers.
+        irreps: of the features, e3nn's notation, C channels of every degree. lmax, channels,
+            layers: numbers.
         cutoff: range of the edges, Angstrom. record: all of config.json.
     """
 
     def __init__(self, network: nn.Module, record: dict[str, Any]) -> None:
-        """Args: network: gives the features after every layer. record: config.json of the bundle."""
+        """Args: network: gives the features after every layer. record: config.json of the
+        bundle."""
         super().__init__()
         self.network, self.record = network, record
         self.irreps: str = record["features"]["irreps"]
@@ -40,13 +44,21 @@ class Backbone(nn.Module):
         self.cutoff: float = record["trunk_cutoff_angstrom"]
 
     def forward(
-        self, positions: Tensor, atomic_numbers: Tensor, edge_index: Tensor, batch: Tensor, charge: Tensor, spin: Tensor, layer: int = -1
+        self,
+        positions: Tensor,
+        atomic_numbers: Tensor,
+        edge_index: Tensor,
+        batch: Tensor,
+        charge: Tensor,
+        spin: Tensor,
+        layer: int = -1,
     ) -> Tensor:
         """Features of every atom after a layer (the last); gradients pass to positions and weights.
 
         Args:
-            positions: [N, 3] Angstrom. atomic_numbers: [N]. edge_index: [2, E] every pair of atoms of one molecule within
-                the cutoff ONCE, in either order (`neighbours` makes it). batch: [N] molecule of every atom, from 0.
+            positions: [N, 3] Angstrom. atomic_numbers: [N]. edge_index: [2, E] every pair of atoms
+                of one molecule within the cutoff ONCE, in either order (`neighbours` makes it).
+                batch: [N] molecule of every atom, from 0.
             charge: [B]. spin: [B] multiplicities 2S+1. layer: from 0, or -1 for the last.
         Returns:
             [N, K, C]; they turn with the molecule and do not change when it is moved.
@@ -55,12 +67,16 @@ class Backbone(nn.Module):
         """
         self._check_molecules(atomic_numbers, batch, charge, spin)
         _check_edges(edge_index, batch)
-        return self.network(positions.double(), atomic_numbers, edge_index, batch, charge, spin)[layer]  # type: ignore[no-any-return]
+        return self.network(positions.double(), atomic_numbers, edge_index, batch, charge, spin)[
+            layer
+        ]  # type: ignore[no-any-return]
 
     def features(self, atoms: Any, layer: int = -1, invariants: bool = False) -> Tensor:
-        """Features of one molecule given as ASE Atoms: [N, K, C], or its invariant rows alone, [N, C].
+        """Features of one molecule given as ASE Atoms: [N, K, C], or its invariant rows alone, [N,
+        C].
 
-        The charge is atoms.info["charge"] (0 where absent), the multiplicity 2S+1 atoms.info["spin"] (1 where absent).
+        The charge is atoms.info["charge"] (0 where absent), the multiplicity 2S+1
+        atoms.info["spin"] (1 where absent).
 
         Raises:
             ValueError: periodic atoms, or what `forward` does not take.
@@ -73,18 +89,30 @@ class Backbone(nn.Module):
         place = next(self.parameters()).device
         positions, atomic_numbers, charge, spin = (tensor.to(place) for tensor in read_atoms(atoms))
         batch = torch.zeros_like(atomic_numbers)
-        return positions, atomic_numbers, neighbours(positions, batch, self.cutoff), batch, charge, spin
+        return (
+            positions,
+            atomic_numbers,
+            neighbours(positions, batch, self.cutoff),
+            batch,
+            charge,
+            spin,
+        )
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Set the mode of this module alone: nothing inside depends on it, and an exported program refuses it."""
+        """Set the mode of this module alone: nothing inside depends on it, and an exported program
+        refuses it."""
         self.training = mode
         return self
 
-    def _check_molecules(self, atomic_numbers: Tensor, batch: Tensor, charge: Tensor, spin: Tensor) -> None:
+    def _check_molecules(
+        self, atomic_numbers: Tensor, batch: Tensor, charge: Tensor, spin: Tensor
+    ) -> None:
         known = torch.tensor(self.record["elements"], device=atomic_numbers.device)
         strange = atomic_numbers[~torch.isin(atomic_numbers, known)]
         if len(strange):
-            raise ValueError(f"atomic_numbers: got {int(strange[0])}, wanted one of {self.record['elements']}, which are embedded")
+            raise ValueError(
+                f"atomic_numbers: got {int(strange[0])}, wanted one of {self.record['elements']}, which are embedded"
+            )
         for name, value, (low, high) in (
             ("charge", charge, self.record["charge_range"]),
             ("spin", spin, self.record["spin_multiplicity_range"]),
@@ -92,14 +120,17 @@ class Backbone(nn.Module):
             outside = ((value < low) | (value > high)).nonzero()
             if len(outside):
                 which = int(outside[0])
-                raise ValueError(f"molecule {which}: {name}: got {int(value[which])}, wanted {low} to {high}, which this backbone embeds")
+                raise ValueError(
+                    f"molecule {which}: {name}: got {int(value[which])}, wanted {low} to {high}, which this backbone embeds"
+                )
         check_electrons(atomic_numbers, batch, charge, spin)
 
 
 def load(folder: str | Path, device: str = "cpu") -> Backbone:
     """Load a bundle: the program of model.pt2 with the weights of model.safetensors.
 
-    Frozen use: `backbone.requires_grad_(False)`. `verify` of helm_scale, or sha256sum -c SHA256SUMS, tells whether files are whole.
+    Frozen use: `backbone.requires_grad_(False)`. `verify` of helm_scale, or sha256sum -c
+    SHA256SUMS, tells whether files are whole.
 
     Raises:
         FileNotFoundError: no bundle. KeyError, RuntimeError: its parts do not fit each other.
@@ -116,7 +147,8 @@ def load(folder: str | Path, device: str = "cpu") -> Backbone:
 
 
 def neighbours(positions: Tensor, batch: Tensor, cutoff: float) -> Tensor:
-    """Pairs of atoms of one molecule closer than the cutoff, each once, lower index first: [2, E]; no periodic images.
+    """Pairs of atoms of one molecule closer than the cutoff, each once, lower index first: [2, E];
+    no periodic images.
 
     Args:
         positions: [N, 3] Angstrom. batch: [N] molecule of every atom. cutoff: Angstrom.
@@ -127,21 +159,28 @@ def neighbours(positions: Tensor, batch: Tensor, cutoff: float) -> Tensor:
 
 
 def read_atoms(atoms: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Positions [N, 3], atomic numbers [N], charge [1] and multiplicity [1] of one molecule given as ASE Atoms.
+    """Positions [N, 3], atomic numbers [N], charge [1] and multiplicity [1] of one molecule given
+    as ASE Atoms.
 
     Raises:
         ValueError: periodic atoms, or a charge or spin that is no integer.
     """
     if any(atoms.pbc):
-        raise ValueError(f"atoms: got pbc {[bool(x) for x in atoms.pbc]}, wanted a molecule; set atoms.pbc = False")
-    charge, spin = _integer(atoms.info.get("charge", 0), "charge"), _integer(atoms.info.get("spin", 1), "spin")
+        raise ValueError(
+            f"atoms: got pbc {[bool(x) for x in atoms.pbc]}, wanted a molecule; set atoms.pbc = False"
+        )
+    charge, spin = (
+        _integer(atoms.info.get("charge", 0), "charge"),
+        _integer(atoms.info.get("spin", 1), "spin"),
+    )
     numbers = torch.tensor(atoms.get_atomic_numbers().tolist(), dtype=torch.int64)
     positions = torch.tensor(atoms.get_positions().tolist(), dtype=torch.float64).reshape(-1, 3)
     return positions, numbers, torch.tensor([charge]), torch.tensor([spin])
 
 
 def check_electrons(atomic_numbers: Tensor, batch: Tensor, charge: Tensor, spin: Tensor) -> None:
-    """Raise ValueError, naming the molecule, where the number of electrons does not allow the multiplicity."""
+    """Raise ValueError, naming the molecule, where the number of electrons does not allow the
+    multiplicity."""
     electrons = torch.zeros_like(charge).index_add(0, batch, atomic_numbers.to(charge)) - charge
     wrong = (((electrons + spin) % 2 == 0) | (spin < 1) | (electrons < spin - 1)).nonzero()
     if len(wrong):
@@ -155,7 +194,11 @@ def check_electrons(atomic_numbers: Tensor, batch: Tensor, charge: Tensor, spin:
 def _check_edges(edge_index: Tensor, batch: Tensor) -> None:
     low, high = edge_index.sort(dim=0).values
     code = low * len(batch) + high
-    if code.unique().numel() != code.numel() or bool((low == high).any()) or bool((batch[low] != batch[high]).any()):
+    if (
+        code.unique().numel() != code.numel()
+        or bool((low == high).any())
+        or bool((batch[low] != batch[high]).any())
+    ):
         raise ValueError(
             "edge_index: got a pair twice, an atom with itself or atoms of two molecules, wanted every pair of one molecule once;"
             " of edges listed both ways keep edge_index[:, edge_index[0] < edge_index[1]]"

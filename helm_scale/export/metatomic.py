@@ -1,13 +1,15 @@
-"""Models for metatomic, and through it for ASE, PLUMED, i-PI and chemiscope: `feature`, and `energy` where finetuned.
+"""Models for metatomic, and through it for ASE, PLUMED, i-PI and chemiscope: `feature`, and
+`energy` where finetuned.
 
-Needs the package metatomic-torch; `make test-adapters` builds an environment. The file is TorchScript for the CPU. Charge and
-multiplicity are the system's inputs `charge` and `spin_multiplicity` (ASE: atoms.info), 0 and 1 where absent.
+Needs the package metatomic-torch; `make test-adapters` builds an environment. The file is
+TorchScript for the CPU. Charge and multiplicity are the system's inputs `charge` and
+`spin_multiplicity` (ASE: atoms.info), 0 and 1 where absent.
 
 Axes: N atoms, E edges, C channels.
 """
 
 from pathlib import Path
-from typing import Dict, List, Optional  # noqa: UP035
+from typing import Dict, List  # noqa: UP035
 
 import torch
 from metatensor.torch import Labels, TensorBlock, TensorMap
@@ -15,38 +17,56 @@ from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, Mo
 from torch import Tensor, nn
 
 from helm_scale.basis.elements import supported
-from helm_scale.batch import GraphBatch
 from helm_scale.export import loader
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.trunk import Trunk
+from helm_scale.types import GraphBatch
 from helm_scale.units import HARTREE_IN_EV
 
 REFERENCE = "Learning from the electronic structure of molecules across the periodic table, arXiv:2510.00224"
 
 
 def save_features(backbone: loader.Backbone, path: str | Path) -> None:
-    """Write a model with the output `feature`: the invariant rows [N, C] after the last layer, per atom.
+    """Write a model with the output `feature`: the invariant rows [N, C] after the last layer, per
+    atom.
 
     Args:
         backbone: from `Backbone.from_pretrained`. path: of the new file, *.pt.
     """
     record = backbone.record
-    outputs = {"feature": ModelOutput(unit="", sample_kind="atom", description="invariant node features")}
-    _save(_Features(backbone.network), outputs, record["elements"], backbone.cutoff, backbone.layers, path)
+    outputs = {
+        "feature": ModelOutput(unit="", sample_kind="atom", description="invariant node features")
+    }
+    _save(
+        _Features(backbone.network),
+        outputs,
+        record["elements"],
+        backbone.cutoff,
+        backbone.layers,
+        path,
+    )
 
 
 def save_energies(model: EnergyModel, path: str | Path) -> None:
-    """Write a model with the outputs `feature`, and `energy` of the whole system, whose negative gradient are the forces.
+    """Write a model with the outputs `feature`, and `energy` of the whole system, whose negative
+    gradient are the forces.
 
     Args:
-        model: from `build.load_energy_model`. path: of the new file, *.pt.
+        model: from `commands.load_energy_model`. path: of the new file, *.pt.
     """
     config = model.config
     outputs = {
         "feature": ModelOutput(unit="", sample_kind="atom", description="invariant node features"),
         "energy": ModelOutput(unit="eV", sample_kind="system", description="total energy"),
     }
-    _save(_Energies(model), outputs, list(supported(config.basis)), config.trunk_cutoff, config.num_layers, path)
+    _save(
+        _Energies(model),
+        outputs,
+        list(supported(config.basis)),
+        config.trunk_cutoff,
+        config.num_layers,
+        path,
+    )
 
 
 class _Features(nn.Module):
@@ -56,24 +76,51 @@ class _Features(nn.Module):
         super().__init__()
         self.network = network
 
-    def feature(self, positions: Tensor, numbers: Tensor, edge_index: Tensor, batch: Tensor, charge: Tensor, spin: Tensor) -> Tensor:
+    def feature(
+        self,
+        positions: Tensor,
+        numbers: Tensor,
+        edge_index: Tensor,
+        batch: Tensor,
+        charge: Tensor,
+        spin: Tensor,
+    ) -> Tensor:
         return self.network(positions, numbers, edge_index, batch, charge, spin)[-1][:, 0].double()  # type: ignore[no-any-return]
 
-    def energy(self, positions: Tensor, numbers: Tensor, edge_index: Tensor, batch: Tensor, charge: Tensor, spin: Tensor) -> Tensor:
+    def energy(
+        self,
+        positions: Tensor,
+        numbers: Tensor,
+        edge_index: Tensor,
+        batch: Tensor,
+        charge: Tensor,
+        spin: Tensor,
+    ) -> Tensor:
         """There is none; nobody asks, as no capability says so."""
         return positions.new_zeros(1)
 
 
 class _Energies(_Features):
-    """The same, and the energy [1], float64 eV, which engines then need not convert (in place, which TorchScript may refuse)."""
+    """The same, and the energy [1], float64 eV, which engines then need not convert (in place,
+    which TorchScript may refuse)."""
 
     def __init__(self, model: EnergyModel) -> None:
         super().__init__(_LastLayer(model.trunk))
         self.model = model
 
-    def energy(self, positions: Tensor, numbers: Tensor, edge_index: Tensor, batch: Tensor, charge: Tensor, spin: Tensor) -> Tensor:
+    def energy(
+        self,
+        positions: Tensor,
+        numbers: Tensor,
+        edge_index: Tensor,
+        batch: Tensor,
+        charge: Tensor,
+        spin: Tensor,
+    ) -> Tensor:
         none = edge_index[:, :0]
-        system = GraphBatch(("system",), numbers, positions, batch, charge, spin, edge_index, none, (), none[0], ())
+        system = GraphBatch(
+            ("system",), numbers, positions, batch, charge, spin, edge_index, none, (), none[0], ()
+        )
         return self.model(system) * HARTREE_IN_EV  # type: ignore[no-any-return]
 
 
@@ -94,30 +141,51 @@ class _Interface(nn.Module):
         self.network, self.cutoff = network, cutoff
         self.register_buffer("elements", torch.tensor(elements))
 
-    def forward(self, systems: List[System], outputs: Dict[str, ModelOutput], selected_atoms: Optional[Labels]) -> Dict[str, TensorMap]:  # noqa: UP006, UP045
+    def forward(
+        self,
+        systems: list[System],
+        outputs: dict[str, ModelOutput],
+        selected_atoms: Labels | None,
+    ) -> Dict[str, TensorMap]:  # noqa: UP006
         if selected_atoms is not None:
-            raise ValueError("selected_atoms: got some, wanted none: energies and features are those of whole systems")
+            raise ValueError(
+                "selected_atoms: got some, wanted none: energies and features are those of whole systems"
+            )
         features: List[Tensor] = []  # noqa: UP006
         energies: List[Tensor] = []  # noqa: UP006
         atoms: List[List[int]] = []  # noqa: UP006
         for index, system in enumerate(systems):
             if bool(system.pbc.any()):
-                raise ValueError("system: got periodic boundaries, wanted a molecule; set pbc to False")
+                raise ValueError(
+                    "system: got periodic boundaries, wanted a molecule; set pbc to False"
+                )
             positions, numbers = system.positions.double(), system.types.long()
             batch = torch.zeros_like(numbers)
-            near = (positions.unsqueeze(1) - positions.unsqueeze(0)).detach().square().sum(dim=2).sqrt() < self.cutoff
+            near = (positions.unsqueeze(1) - positions.unsqueeze(0)).detach().square().sum(
+                dim=2
+            ).sqrt() < self.cutoff
             edge_index = torch.nonzero(torch.triu(near, diagonal=1)).t()
             charge = system.get_data("charge").block().values[0].round().long()
             spin = system.get_data("spin_multiplicity").block().values[0].round().long()
             if "feature" in outputs:
-                features.append(self.network.feature(positions, numbers, edge_index, batch, charge, spin))  # type: ignore[operator]
+                features.append(
+                    self.network.feature(  # type: ignore[operator]
+                        positions, numbers, edge_index, batch, charge, spin
+                    )
+                )
                 for atom in range(len(numbers)):
                     atoms.append([index, atom])
             if "energy" in outputs:
-                energies.append(self.network.energy(positions, numbers, edge_index, batch, charge, spin))  # type: ignore[operator]
+                energies.append(
+                    self.network.energy(  # type: ignore[operator]
+                        positions, numbers, edge_index, batch, charge, spin
+                    )
+                )
         found: Dict[str, TensorMap] = {}  # noqa: UP006
         if "feature" in outputs:
-            found["feature"] = _map(torch.cat(features), ["system", "atom"], torch.tensor(atoms), "feature")
+            found["feature"] = _map(
+                torch.cat(features), ["system", "atom"], torch.tensor(atoms), "feature"
+            )
         if "energy" in outputs:
             rows = torch.arange(len(systems)).unsqueeze(1)
             found["energy"] = _map(torch.cat(energies).unsqueeze(1), ["system"], rows, "energy")
@@ -126,7 +194,10 @@ class _Interface(nn.Module):
     @torch.jit.export
     def requested_inputs(self) -> Dict[str, ModelOutput]:  # noqa: UP006
         """Charge and multiplicity of every system."""
-        return {"charge": ModelOutput(unit="e", sample_kind="system"), "spin_multiplicity": ModelOutput(sample_kind="system")}
+        return {
+            "charge": ModelOutput(unit="e", sample_kind="system"),
+            "spin_multiplicity": ModelOutput(sample_kind="system"),
+        }
 
 
 def _map(values: Tensor, names: List[str], samples: Tensor, property_name: str) -> TensorMap:  # noqa: UP006
@@ -137,15 +208,38 @@ def _map(values: Tensor, names: List[str], samples: Tensor, property_name: str) 
     return TensorMap(Labels(["_"], torch.zeros(1, 1, dtype=torch.int32)), [block])
 
 
-def _save(network: _Features, outputs: dict[str, ModelOutput], elements: list[int], cutoff: float, layers: int, path: str | Path) -> None:
-    positions = torch.tensor([[0.0, 0.1, 0.119], [0.0, 0.763, -0.477], [0.2, -0.763, -0.477]], dtype=torch.float64)
+def _save(
+    network: _Features,
+    outputs: dict[str, ModelOutput],
+    elements: list[int],
+    cutoff: float,
+    layers: int,
+    path: str | Path,
+) -> None:
+    positions = torch.tensor(
+        [[0.0, 0.1, 0.119], [0.0, 0.763, -0.477], [0.2, -0.763, -0.477]], dtype=torch.float64
+    )
     batch = torch.zeros(3, dtype=torch.int64)
     edges = loader.neighbours(positions, batch, cutoff)
-    example = (positions, torch.tensor([8, 1, 1]), edges, batch, torch.tensor([0]), torch.tensor([1]))
-    network.eval().energy(*example), network.feature(*example)  # the cached tables become real tensors
-    traced = torch.jit.trace_module(network, {"feature": example, "energy": example}, check_trace=False)
+    example = (
+        positions,
+        torch.tensor([8, 1, 1]),
+        edges,
+        batch,
+        torch.tensor([0]),
+        torch.tensor([1]),
+    )
+    (
+        network.eval().energy(*example),
+        network.feature(*example),
+    )  # the cached tables become real tensors
+    traced = torch.jit.trace_module(
+        network, {"feature": example, "energy": example}, check_trace=False
+    )
     text = "backbone pretrained on Kohn-Sham Hamiltonians"
-    about = ModelMetadata(name="helm_scale", description=text, references={"architecture": [REFERENCE]})
+    about = ModelMetadata(
+        name="helm_scale", description=text, references={"architecture": [REFERENCE]}
+    )
     capabilities = ModelCapabilities(
         outputs=outputs, atomic_types=elements, interaction_range=cutoff * layers, length_unit="angstrom", supported_devices=["cpu"],
         dtype="float64",

@@ -1,4 +1,5 @@
-"""MD17 Hamiltonians of SchNOrb (Schuett et al., Nat. Commun. 10, 5024 (2019)): an ASE database per molecule, PBE/def2-SVP by ORCA.
+"""MD17 Hamiltonians of SchNOrb (Schuett et al., Nat. Commun. 10, 5024 (2019)): an ASE database per
+molecule, PBE/def2-SVP by ORCA.
 
 Matrices are float32 and carry some 0.25 microhartree of ORCA's print.
 """
@@ -8,11 +9,11 @@ from pathlib import Path
 import ase.db
 import numpy as np
 
-from helm_scale.batch import Method, Molecule
 from helm_scale.config import ImportConfig
 from helm_scale.importers import published
 from helm_scale.importers.foreign import Address, Foreign, Published, listed_shells
 from helm_scale.importers.rows import Rows
+from helm_scale.types import Method, Molecule
 
 METHOD = Method("pbe", "def2-svp", "def2", 3, None, 1e-9, "none", "ORCA")
 SIZES = {
@@ -43,17 +44,26 @@ class Md17:
             ValueError: a label is missing.
         """
         row = self._database.get(id=address)
-        missing = [name for name in ("energy", "forces", "hamiltonian", "overlap") if name not in row.data]
+        missing = [
+            name for name in ("energy", "forces", "hamiltonian", "overlap") if name not in row.data
+        ]
         if missing:
-            raise ValueError(f"{self._path}, row {address}: no {', '.join(missing)} in its data; wanted a SchNOrb database")
-        data = {name: np.asarray(row.data[name]) for name in ("energy", "forces", "hamiltonian", "overlap")}
+            raise ValueError(
+                f"{self._path}, row {address}: no {', '.join(missing)} in its data; wanted a SchNOrb database"
+            )
+        data = {
+            name: np.asarray(row.data[name])
+            for name in ("energy", "forces", "hamiltonian", "overlap")
+        }
         numbers = np.asarray(row.numbers, dtype=np.int64)
         molecule = Molecule(
             f"md17-{row.formula}-{address}", numbers, np.asarray(row.positions, dtype=np.float64),
             energy=float(data["energy"].reshape(())), forces=data["forces"].astype(np.float64),
         )  # fmt: skip
         shells = listed_shells("orca", METHOD.basis, numbers, molecule.key)
-        return Foreign(molecule, "orca", shells, {name: data[name] for name in ("hamiltonian", "overlap")})
+        return Foreign(
+            molecule, "orca", shells, {name: data[name] for name in ("hamiltonian", "overlap")}
+        )
 
     def splits(self, name: str) -> np.ndarray:
         """Division "published": a permutation by numpy's RandomState(42).
@@ -66,9 +76,13 @@ class Md17:
         addresses = self.addresses()
         formula = self._database.get(id=addresses[0]).formula
         if formula not in SIZES:
-            raise ValueError(f"{self._path}: no published split of {formula}; known: {', '.join(SIZES)}; take --split none")
+            raise ValueError(
+                f"{self._path}: no published split of {formula}; known: {', '.join(SIZES)}; take --split none"
+            )
         published.check_count(str(self._path), len(addresses), sum(SIZES[formula]))
-        return published.divide(np.random.RandomState(42).permutation(len(addresses)), SIZES[formula])
+        return published.divide(
+            np.random.RandomState(42).permutation(len(addresses)), SIZES[formula]
+        )
 
 
 MD17 = Published(Md17, METHOD, "MIT", 20e-6)

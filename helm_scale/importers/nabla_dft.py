@@ -1,7 +1,8 @@
-"""nablaDFT (Khrabrov et al., PCCP 24, 25853 (2022)): drug-like conformers, sqlite, wB97X-D/def2-SVP by Psi4, float32.
+"""nablaDFT (Khrabrov et al., PCCP 24, 25853 (2022)): drug-like conformers, sqlite, wB97X-D/def2-SVP
+by Psi4, float32.
 
-Blobs carry no shape; the basis of every element is a table of the file. Forces are all zero in several files and then
-left out; energies are rounded to float32 (6e-5 Hartree).
+Blobs carry no shape; the basis of every element is a table of the file. Forces are all zero in
+several files and then left out; energies are rounded to float32 (6e-5 Hartree).
 """
 
 from pathlib import Path
@@ -9,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from helm_scale.basis import elements
-from helm_scale.batch import Method, Molecule
 from helm_scale.config import ImportConfig
 from helm_scale.importers import published
 from helm_scale.importers.foreign import Address, Foreign, Published
 from helm_scale.importers.rows import Rows, array
+from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
 METHOD = Method("hyb_gga_xc_wb97x_d", "def2-svp", "def2", 3, None, 1e-8, "none", "Psi4")
@@ -21,14 +22,18 @@ SIZES = {"train-2k": 5768, "train-5k": 20349, "train-10k": 38364, "train-100k": 
 
 
 class NablaDft:
-    """A Hamiltonian database of nablaDFT: tables data, dataset_ids, nuclear_charges, basisset, metadata."""
+    """A Hamiltonian database of nablaDFT: tables data, dataset_ids, nuclear_charges, basisset,
+    metadata."""
 
     def __init__(self, path: Path, config: ImportConfig) -> None:
         self.method: Method | None = METHOD
         self._path, self._rows = path, Rows(path, "data", ("id", "Z", "R", "E", "F", "H", "S"))
         self._ids = Rows(path, "dataset_ids", ("MOSES_ID", "CONFORMER_ID"))
         table = Rows(path, "basisset", ("Z", "orbitals")).query("SELECT Z, orbitals FROM basisset")
-        self._shells = {int(z): tuple(int(degree) for degree in np.frombuffer(blob, dtype="<i4")) for z, blob in table}
+        self._shells = {
+            int(z): tuple(int(degree) for degree in np.frombuffer(blob, dtype="<i4"))
+            for z, blob in table
+        }
 
     def addresses(self) -> list[int]:
         """Row numbers.
@@ -39,7 +44,9 @@ class NablaDft:
         numbers = self._rows.numbers()
         stated = self._rows.query("SELECT N FROM metadata WHERE id = 0")
         if stated and stated[0][0] != len(numbers):
-            raise ValueError(f"{self._path}: {len(numbers)} samples, but its table metadata says {stated[0][0]}; get it anew")
+            raise ValueError(
+                f"{self._path}: {len(numbers)} samples, but its table metadata says {stated[0][0]}; get it anew"
+            )
         return numbers
 
     def read(self, address: Address) -> Foreign:
@@ -53,10 +60,17 @@ class NablaDft:
         elements.check_supported(METHOD.basis, z, where)
         strangers = sorted({int(number) for number in z} - set(self._shells))
         if strangers:
-            raise ValueError(f"{where}: its table basisset lacks element {elements.symbol(strangers[0])}; get the file anew")
+            raise ValueError(
+                f"{where}: its table basisset lacks element {elements.symbol(strangers[0])}; get the file anew"
+            )
         shells = tuple(self._shells[int(number)] for number in z)
         nao = sum(2 * degree + 1 for listed in shells for degree in listed)
-        pull = array(forces, "float32", (atoms, 3), f"{where}, F").astype(np.float64) / BOHR_IN_ANGSTROM if forces else np.zeros(1)
+        pull = (
+            array(forces, "float32", (atoms, 3), f"{where}, F").astype(np.float64)
+            / BOHR_IN_ANGSTROM
+            if forces
+            else np.zeros(1)
+        )
         moses, conformer = self._ids.row(int(address))
         molecule = Molecule(
             f"nabla-{moses}-{conformer}", z, BOHR_IN_ANGSTROM * array(positions, "float32", (atoms, 3), f"{where}, R").astype(np.float64),
@@ -67,7 +81,8 @@ class NablaDft:
         return Foreign(molecule, "psi4", shells, matrices)
 
     def splits(self, name: str) -> np.ndarray:
-        """The file as a whole: one of the published training sets, or "test" (published in many parts, any size)."""
+        """The file as a whole: one of the published training sets, or "test" (published in many
+        parts, any size)."""
         if name not in (*SIZES, "test"):
             raise published.unknown(str(self._path), name, [*SIZES, "test"])
         count = len(self.addresses())

@@ -1,8 +1,10 @@
-"""A user's own matrices: a folder of npz files, one molecule each, keys named as the fields of Molecule.
+"""A user's own matrices: a folder of npz files, one molecule each, keys named as the fields of
+Molecule.
 
-`atomic_numbers` [N], `positions` [N, 3] Angstrom and `hamiltonian` are needed; `overlap`, `baseline_hamiltonian`,
-`energy`, `forces`, `charge`, `spin_multiplicity` are taken where they are. A matrix is dense [nao, nao] or the upper
-triangle, row-major, [nao(nao+1)/2], in Hartree. `method` is JSON text with the fields of Method, or comes from the config.
+`atomic_numbers` [N], `positions` [N, 3] Angstrom and `hamiltonian` are needed; `overlap`,
+`baseline_hamiltonian`, `energy`, `forces`, `charge`, `spin_multiplicity` are taken where they are.
+A matrix is dense [nao, nao] or the upper triangle, row-major, [nao(nao+1)/2], in Hartree. `method`
+is JSON text with the fields of Method, or comes from the config.
 """
 
 import json
@@ -12,14 +14,23 @@ from pathlib import Path
 
 import numpy as np
 
-from helm_scale.batch import Method, Molecule
 from helm_scale.config import ImportConfig
-from helm_scale.data.codec import MATRICES
+from helm_scale.data.format.codec import MATRICES
 from helm_scale.importers import published
 from helm_scale.importers.foreign import Address, Foreign, Published, from_triangle, listed_shells
+from helm_scale.types import Method, Molecule
 
 METHOD_KEYS = tuple(field.name for field in fields(Method))
-KNOWN = {"atomic_numbers", "positions", "charge", "spin_multiplicity", *MATRICES, "energy", "forces", "method"}
+KNOWN = {
+    "atomic_numbers",
+    "positions",
+    "charge",
+    "spin_multiplicity",
+    *MATRICES,
+    "energy",
+    "forces",
+    "method",
+}
 
 
 class NpzFolder:
@@ -46,15 +57,21 @@ class NpzFolder:
         """Read one file.
 
         Raises:
-            ValueError: a damaged file, an unknown or missing key, or a method other than that of the first file.
+            ValueError: a damaged file, an unknown or missing key, or a method other than that of
+                the first file.
         """
         where, arrays = f"{self._path / str(address)}", self._arrays(str(address))
-        strangers, missing = sorted(set(arrays) - KNOWN), sorted({"atomic_numbers", "positions", "hamiltonian"} - set(arrays))
+        strangers, missing = (
+            sorted(set(arrays) - KNOWN),
+            sorted({"atomic_numbers", "positions", "hamiltonian"} - set(arrays)),
+        )
         if strangers or missing:
             what = f"unknown key '{strangers[0]}'" if strangers else f"no key '{missing[0]}'"
             raise ValueError(f"{where}: {what}; known: {', '.join(sorted(KNOWN))}")
         if "method" in arrays and self._stated_method(str(address)) != self.method:
-            raise ValueError(f"{where}: its method differs from that of {self._names[0]}; one dataset holds one method")
+            raise ValueError(
+                f"{where}: its method differs from that of {self._names[0]}; one dataset holds one method"
+            )
         numbers = arrays["atomic_numbers"].astype(np.int64)
         molecule = Molecule(
             Path(str(address)).stem, numbers, arrays["positions"].astype(np.float64), _integer(arrays, "charge", 0),
@@ -62,10 +79,17 @@ class NpzFolder:
             forces=arrays["forces"].astype(np.float64) if "forces" in arrays else None,
         )  # fmt: skip
         if molecule.positions.shape != (len(numbers), 3):
-            raise ValueError(f"{where}: positions have shape {molecule.positions.shape}, wanted ({len(numbers)}, 3)")
+            raise ValueError(
+                f"{where}: positions have shape {molecule.positions.shape}, wanted ({len(numbers)}, 3)"
+            )
         matrices = {name: arrays[name] for name in MATRICES if name in arrays}
-        dense = {name: from_triangle(m, f"{where}, {name}") if m.ndim == 1 else m for name, m in matrices.items()}
-        return Foreign(molecule, self._order, listed_shells(self._order, self._basis, numbers, where), dense)
+        dense = {
+            name: from_triangle(m, f"{where}, {name}") if m.ndim == 1 else m
+            for name, m in matrices.items()
+        }
+        return Foreign(
+            molecule, self._order, listed_shells(self._order, self._basis, numbers, where), dense
+        )
 
     def splits(self, name: str) -> np.ndarray:
         """A user's folder has no published division."""
@@ -85,9 +109,13 @@ class NpzFolder:
             return None
         try:
             stated = json.loads(str(text))
-            return Method(**{**asdict(Method("", "", "def2", 3, None, 1e-9, "none", "unknown")), **stated})
+            return Method(
+                **{**asdict(Method("", "", "def2", 3, None, 1e-9, "none", "unknown")), **stated}
+            )
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{self._path / name}: method: {error}; wanted JSON with {', '.join(METHOD_KEYS)}") from None
+            raise ValueError(
+                f"{self._path / name}: method: {error}; wanted JSON with {', '.join(METHOD_KEYS)}"
+            ) from None
 
 
 def _integer(arrays: dict[str, np.ndarray], name: str, default: int) -> int:

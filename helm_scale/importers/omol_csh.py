@@ -1,10 +1,13 @@
-"""OMol_CSH_58k (HELM, arXiv:2510.00224): HDF5, packed triangles, wB97M-V/def2-TZVPD by ORCA, no overlap, no energy.
+"""OMol_CSH_58k (HELM, arXiv:2510.00224): HDF5, packed triangles, wB97M-V/def2-TZVPD by ORCA, no
+overlap, no energy.
 
-The release was reordered from ORCA's order to m-ascending shells with a list of shells sorted by degree, although ORCA
-prints the diffuse shells of def2-TZVPD last: every element whose true list is not sorted is scrambled. Undoing the
-reordering with the sorted list and redoing it with the true one repairs it exactly.
+The release was reordered from ORCA's order to m-ascending shells with a list of shells sorted by
+degree, although ORCA prints the diffuse shells of def2-TZVPD last: every element whose true list is
+not sorted is scrambled. Undoing the reordering with the sorted list and redoing it with the true
+one repairs it exactly.
 
-ORCA can take the VV10 correlation of this functional into the SCF or add it afterwards, and then H has no part of it. The
+ORCA can take the VV10 correlation of this functional into the SCF or add it afterwards, and then H
+has no part of it. The
 proof of consistency tells the two apart: see docs/datasets.md.
 """
 
@@ -19,11 +22,11 @@ import numpy as np
 
 from helm_scale.basis import conventions
 from helm_scale.basis.shells import shells_of
-from helm_scale.batch import Method, Molecule
 from helm_scale.config import ImportConfig
-from helm_scale.data.shards import KEY
+from helm_scale.data.format.shards import KEY
 from helm_scale.importers import published
 from helm_scale.importers.foreign import Address, Foreign, Published, from_triangle, listed_shells
+from helm_scale.types import Method, Molecule
 
 METHOD = Method("wb97m-v", "def2-tzvpd", "def2", 3, None, 1e-8, "none", "ORCA")
 SIZES = {"train": 57559, "test-5k": 4986, "test-1k": 1008}
@@ -65,17 +68,35 @@ class OmolCsh:
         where, group = f"{self._path}, group {address}", self._file[str(address)]
         missing = [name for name in ("elements", "coords") if name not in group]
         if missing:
-            raise ValueError(f"{where}: no {' or '.join(missing)}; wanted a molecule of OMol_CSH_58k")
+            raise ValueError(
+                f"{where}: no {' or '.join(missing)}; wanted a molecule of OMol_CSH_58k"
+            )
         charge, multiplicity = _charge_and_multiplicity(str(address), dict(group.attrs), where)
         numbers = group["elements"][:].astype(np.int64)
-        molecule = Molecule(key_of(str(address)), numbers, group["coords"][:].astype(np.float64), charge, multiplicity)
+        molecule = Molecule(
+            key_of(str(address)),
+            numbers,
+            group["coords"][:].astype(np.float64),
+            charge,
+            multiplicity,
+        )
         true = listed_shells("orca", METHOD.basis, numbers, where)
         listed = from_triangle(group["fock"][:], f"{where}, fock")
         sound = Foreign(molecule, "canonical", true, {"hamiltonian": listed})
-        repaired = Foreign(molecule, "orca", true, {"hamiltonian": undo_sorted_reordering(listed, numbers)})
+        repaired = Foreign(
+            molecule, "orca", true, {"hamiltonian": undo_sorted_reordering(listed, numbers)}
+        )
         if self._repair:
-            return replace(repaired, other_reading=("the file is without the diffuse-shell defect: --repair false", sound))
-        return replace(sound, other_reading=("the file has the diffuse-shell defect: --repair true", repaired))
+            return replace(
+                repaired,
+                other_reading=(
+                    "the file is without the diffuse-shell defect: --repair false",
+                    sound,
+                ),
+            )
+        return replace(
+            sound, other_reading=("the file has the diffuse-shell defect: --repair true", repaired)
+        )
 
     def splits(self, name: str) -> np.ndarray:
         """The file as a whole: "train", "test-5k" or "test-1k"."""
@@ -87,7 +108,8 @@ class OmolCsh:
 
 
 def undo_sorted_reordering(matrix: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarray:
-    """Bring a matrix [nao, nao] of the release back to ORCA's order, in which its shells are the true ones.
+    """Bring a matrix [nao, nao] of the release back to ORCA's order, in which its shells are the
+    true ones.
 
     Raises:
         ValueError: the matrix has another size than the elements have in def2-TZVPD.
@@ -95,14 +117,21 @@ def undo_sorted_reordering(matrix: np.ndarray, atomic_numbers: np.ndarray) -> np
     shells = [shells_of(METHOD.basis, int(z)) for z in atomic_numbers]
     nao = sum(2 * degree + 1 for listed in shells for degree in listed)
     if len(matrix) != nao:
-        raise ValueError(f"fock has {len(matrix)} rows, wanted {nao} of {METHOD.basis}; the matrices are in another basis")
+        raise ValueError(
+            f"fock has {len(matrix)} rows, wanted {nao} of {METHOD.basis}; the matrices are in another basis"
+        )
     return conventions.from_canonical(matrix, "orca", shells)
 
 
 def key_of(group: str) -> str:
-    """A key from the path of a group; where characters must go or it is too long, a digest keeps it unique."""
+    """A key from the path of a group; where characters must go or it is too long, a digest keeps it
+    unique."""
     plain = re.sub(r"[^A-Za-z0-9_+=-]", "_", group)
-    return plain if plain == group and KEY.fullmatch(plain) else f"{plain[-80:]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
+    return (
+        plain
+        if plain == group and KEY.fullmatch(plain)
+        else f"{plain[-80:]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
+    )
 
 
 def _charge_and_multiplicity(group: str, attributes: dict[str, Any], where: str) -> tuple[int, int]:
@@ -117,7 +146,9 @@ def _charge_and_multiplicity(group: str, attributes: dict[str, Any], where: str)
         return charge, max(spin, 1)
     named = int(ending.group(1)), int(ending.group(2))
     if charge != named[0] or spin not in (named[1], named[1] - 1):
-        raise ValueError(f"{where}: attributes say charge {charge}, spin {spin}, its name says charge {named[0]}, multiplicity {named[1]}")
+        raise ValueError(
+            f"{where}: attributes say charge {charge}, spin {spin}, its name says charge {named[0]}, multiplicity {named[1]}"
+        )
     return named
 
 

@@ -1,11 +1,15 @@
-"""Proofs that a sample was read as it was meant: right units, AO order, basis, charge and functional.
+"""Proofs that a sample was read as it was meant: right units, AO order, basis, charge and
+functional.
 
-1. overlap: where one is stored, max |S - S_PySCF| < 1e-5 after reordering: units, order and phases at once;
-2. levels: HC = SCe has an eigenvalue near the 1s level of every all-electron atom from boron on and none below the
+1. overlap: where one is stored, max |S - S_PySCF| < 1e-5 after reordering: units, order and phases
+at once; 2. levels: HC = SCe has an eigenvalue near the 1s level of every all-electron atom from
+boron on and none below the
    lowest; with a stored S also Tr(PS) = number of electrons;
-3. consistency: mean |F[P(H)] - H|, with P from H and F built by PySCF in the declared method; a wrong functional, charge
+3. consistency: mean |F[P(H)] - H|, with P from H and F built by PySCF in the declared method; a
+wrong functional, charge
    or order shows here.
-A sample that fails is read in other ways, one change at a time; if one of them passes, the message names it.
+A sample that fails is read in other ways, one change at a time; if one of them passes, the message
+names it.
 """
 
 from collections.abc import Iterator
@@ -15,17 +19,19 @@ import numpy as np
 
 from helm_scale.basis.elements import FIRST_ECP_ELEMENT
 from helm_scale.basis.shells import ecp_core_electrons
-from helm_scale.batch import Method, Molecule
 from helm_scale.dft.energies import EnergyFunctional
 from helm_scale.dft.energies import overlap as pyscf_overlap
 from helm_scale.dft.molecule import WITHOUT_VV10, check_electrons
 from helm_scale.importers.foreign import Foreign, canonical
+from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
 OVERLAP_LIMIT = 1e-5
 TRACE_LIMIT = 1e-3  # electrons
 LEVEL_TOLERANCE = 0.2  # relative; functionals, charges and the formula differ by up to 0.15
-SMALLEST_EIGENVALUE = 1e-5  # of S; combinations below it are left out, where float32 noise would be amplified
+SMALLEST_EIGENVALUE = (
+    1e-5  # of S; combinations below it are left out, where float32 noise would be amplified
+)
 FIRST_LEVEL = 5  # boron; lighter atoms have no core well below the valence
 OTHER_FUNCTIONALS = {
     "b3lyp": ("b3lyp5",), "b3lyp5": ("b3lyp",), "wb97m-v": ("wb97m-v" + WITHOUT_VV10,), "wb97m-v" + WITHOUT_VV10: ("wb97m-v",),
@@ -34,7 +40,8 @@ OTHER_FUNCTIONALS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """consistency: largest mean |F[P(H)] - H|, Hartree. atoms: larger molecules go without this proof."""
+    """consistency: largest mean |F[P(H)] - H|, Hartree. atoms: larger molecules go without this
+    proof."""
 
     consistency: float
     atoms: int
@@ -46,12 +53,21 @@ def prove(foreign: Foreign, method: Method, limits: Limits, where: str) -> bool:
     Returns:
         Whether the molecule was small enough for the proof of consistency.
     Raises:
-        ValueError: a proof failed; names it, the sample, what was got and wanted, and the cause where one is found.
+        ValueError: a proof failed; names it, the sample, what was got and wanted, and the cause
+            where one is found.
     """
     failure = first_failure(foreign, method, limits)
     if failure is not None:
-        causes = [cause for cause, sample, other in _other_readings(foreign, method) if first_failure(sample, other, limits) is None]
-        remedy = f"; every proof holds if {' or '.join(causes)}" if causes else "; units, AO order, basis, charge or functional are others"
+        causes = [
+            cause
+            for cause, sample, other in _other_readings(foreign, method)
+            if first_failure(sample, other, limits) is None
+        ]
+        remedy = (
+            f"; every proof holds if {' or '.join(causes)}"
+            if causes
+            else "; units, AO order, basis, charge or functional are others"
+        )
         raise ValueError(f"{where} ({foreign.molecule.key}): {failure}{remedy}")
     return len(foreign.molecule.atomic_numbers) <= limits.atoms
 
@@ -68,21 +84,28 @@ def first_failure(foreign: Foreign, method: Method, limits: Limits) -> str | Non
     if molecule.overlap is not None:
         difference = float(np.abs(molecule.overlap - overlap).max())
         if difference > OVERLAP_LIMIT:
-            return f"proof 'overlap': max |S - S_PySCF| = {difference:.1e}, limit {OVERLAP_LIMIT:.0e}"
+            return (
+                f"proof 'overlap': max |S - S_PySCF| = {difference:.1e}, limit {OVERLAP_LIMIT:.0e}"
+            )
     energies, density = _solve(molecule, method, overlap)
     failure = _level_failure(molecule, energies)
     if failure is None and molecule.overlap is not None:
         failure = _trace_failure(molecule, method, density)
     if failure is not None or len(molecule.atomic_numbers) > limits.atoms:
         return failure
-    mean = float(np.abs(EnergyFunctional(molecule, method).energy_and_fock(density)[1] - molecule.hamiltonian).mean())
+    mean = float(
+        np.abs(
+            EnergyFunctional(molecule, method).energy_and_fock(density)[1] - molecule.hamiltonian
+        ).mean()
+    )
     if mean < limits.consistency:
         return None
     return f"proof 'consistency': mean |F[P(H)] - H| = {1e6 * mean:.1f} uEh with {method.xc}, limit {1e6 * limits.consistency:.1f} uEh"
 
 
 def level(atomic_number: int) -> float:
-    """1s level of an all-electron atom, Hartree: -(Z - 0.62 sqrt(Z))^2 / 2, fitted to PBE and Hartree-Fock, B to Kr, within 15 %."""
+    """1s level of an all-electron atom, Hartree: -(Z - 0.62 sqrt(Z))^2 / 2, fitted to PBE and
+    Hartree-Fock, B to Kr, within 15 %."""
     return -((atomic_number - 0.62 * atomic_number**0.5) ** 2) / 2
 
 
@@ -91,7 +114,9 @@ def _electrons(molecule: Molecule, method: Method) -> int:
     return int(molecule.atomic_numbers.sum()) - molecule.charge - cores
 
 
-def _solve(molecule: Molecule, method: Method, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _solve(
+    molecule: Molecule, method: Method, overlap: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues and closed-shell density of HC = SCe, nearly dependent combinations left out."""
     values, vectors = np.linalg.eigh(overlap)
     kept = values > SMALLEST_EIGENVALUE
@@ -118,7 +143,11 @@ def _level_failure(molecule: Molecule, energies: np.ndarray) -> str | None:
 def _trace_failure(molecule: Molecule, method: Method, density: np.ndarray) -> str | None:
     """Whether the density holds the electrons in the stored overlap."""
     found, wanted = float((density * molecule.overlap).sum()), _electrons(molecule, method)
-    return None if abs(found - wanted) < TRACE_LIMIT else f"proof 'electrons': Tr(PS) = {found:.4f}, wanted {wanted}"
+    return (
+        None
+        if abs(found - wanted) < TRACE_LIMIT
+        else f"proof 'electrons': Tr(PS) = {found:.4f}, wanted {wanted}"
+    )
 
 
 def _other_readings(foreign: Foreign, method: Method) -> Iterator[tuple[str, Foreign, Method]]:
@@ -126,16 +155,45 @@ def _other_readings(foreign: Foreign, method: Method) -> Iterator[tuple[str, For
     if foreign.other_reading is not None:
         yield *foreign.other_reading, method
     molecule, matrices = foreign.molecule, foreign.matrices
-    for unit, factor in (("bohr", BOHR_IN_ANGSTROM), ("Angstrom taken for bohr", 1 / BOHR_IN_ANGSTROM)):
-        yield f"positions are in {unit}", replace(foreign, molecule=replace(molecule, positions=factor * molecule.positions)), method
-    yield "H is in eV", replace(foreign, matrices={**matrices, "hamiltonian": matrices["hamiltonian"] / HARTREE_IN_EV}), method
+    for unit, factor in (
+        ("bohr", BOHR_IN_ANGSTROM),
+        ("Angstrom taken for bohr", 1 / BOHR_IN_ANGSTROM),
+    ):
+        yield (
+            f"positions are in {unit}",
+            replace(foreign, molecule=replace(molecule, positions=factor * molecule.positions)),
+            method,
+        )
+    yield (
+        "H is in eV",
+        replace(
+            foreign, matrices={**matrices, "hamiltonian": matrices["hamiltonian"] / HARTREE_IN_EV}
+        ),
+        method,
+    )
     for order in ("pyscf", "orca", "psi4"):
         if order != foreign.order:
-            yield f"the AO order is that of {order}, not {foreign.order}", replace(foreign, order=order), method
+            yield (
+                f"the AO order is that of {order}, not {foreign.order}",
+                replace(foreign, order=order),
+                method,
+            )
     for xc in OTHER_FUNCTIONALS.get(method.xc, ()):
-        yield f"the functional is {xc}, not {method.xc}: --xc '{xc}'", foreign, replace(method, xc=xc)
+        yield (
+            f"the functional is {xc}, not {method.xc}: --xc '{xc}'",
+            foreign,
+            replace(method, xc=xc),
+        )
     for auxbasis in ("def2-universal-jfit", "def2-universal-jkfit"):
         if method.auxbasis is None:
-            yield f"the Coulomb integrals are fitted: --auxbasis {auxbasis}", foreign, replace(method, auxbasis=auxbasis)
+            yield (
+                f"the Coulomb integrals are fitted: --auxbasis {auxbasis}",
+                foreign,
+                replace(method, auxbasis=auxbasis),
+            )
     for charge in (molecule.charge - 2, molecule.charge + 2):
-        yield f"the charge is {charge:+d}, not {molecule.charge:+d}", replace(foreign, molecule=replace(molecule, charge=charge)), method
+        yield (
+            f"the charge is {charge:+d}, not {molecule.charge:+d}",
+            replace(foreign, molecule=replace(molecule, charge=charge)),
+            method,
+        )

@@ -1,4 +1,5 @@
-"""Published divisions of datasets: which sample is train, validation or test, held against the published sizes."""
+"""Published divisions of datasets: which sample is train, validation or test, held against the
+published sizes."""
 
 from collections.abc import Sequence
 
@@ -8,7 +9,8 @@ NAMES = ("train", "validation", "test")
 
 
 def divide(order: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """Name the split of every sample: the first sizes[0] of `order` are train, the next validation, the rest test.
+    """Name the split of every sample: the first sizes[0] of `order` are train, the next validation,
+    the rest test.
 
     Args:
         order: a permutation of the samples, [n].
@@ -29,13 +31,17 @@ def check_sizes(where: str, found: np.ndarray, wanted: Sequence[int]) -> None:
     """Raise ValueError unless the splits have their published sizes."""
     got = [int((found == name).sum()) for name in NAMES]
     if got != list(wanted):
-        raise ValueError(f"{where}: splits of {got} samples, published are {list(wanted)}; the file is not the published one: --split none")
+        raise ValueError(
+            f"{where}: splits of {got} samples, published are {list(wanted)}; the file is not the published one: --split none"
+        )
 
 
 def check_count(where: str, got: int, wanted: int) -> None:
     """Raise ValueError unless a file holds as many samples as published."""
     if got != wanted:
-        raise ValueError(f"{where}: {got} samples, published are {wanted}; get the file anew, or take all as one split: --split none")
+        raise ValueError(
+            f"{where}: {got} samples, published are {wanted}; get the file anew, or take all as one split: --split none"
+        )
 
 
 def unknown(where: str, name: str, known: Sequence[str]) -> ValueError:

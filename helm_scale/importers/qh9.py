@@ -1,7 +1,8 @@
-"""QH9 (Yu et al., arXiv:2306.09549): stable molecules and trajectories, sqlite, PySCF's AO order, B3LYP/def2-SVP.
+"""QH9 (Yu et al., arXiv:2306.09549): stable molecules and trajectories, sqlite, PySCF's AO order,
+B3LYP/def2-SVP.
 
-PySCF 2.3 changed what "b3lyp" means; labels made before it are "b3lyp5". The matrices are in float64, without overlap,
-energy or forces.
+PySCF 2.3 changed what "b3lyp" means; labels made before it are "b3lyp5". The matrices are in
+float64, without overlap, energy or forces.
 """
 
 import random
@@ -11,16 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from helm_scale.basis.shells import nao
-from helm_scale.batch import Method, Molecule
 from helm_scale.config import ImportConfig
 from helm_scale.importers import published
 from helm_scale.importers.foreign import Address, Foreign, Published, listed_shells
 from helm_scale.importers.rows import Rows, array, table_columns
+from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
 METHOD = Method("b3lyp5", "def2-svp", "def2", 3, None, 1e-13, "none", "PySCF 2.2.1")
 STABLE_SIZES = {"id": (104664, 13083, 13084), "ood": (104001, 17495, 9335)}
-GEOMETRIES_PER_MOLECULE = {99900: 100, 269800: 100, 299800: 100, 143940: 60}  # by number of geometries: editions of QH9Dynamic
+GEOMETRIES_PER_MOLECULE = {
+    99900: 100,
+    269800: 100,
+    299800: 100,
+    143940: 60,
+}  # by number of geometries: editions of QH9Dynamic
 COLUMNS = (0, 1, 2, 3, 4, 9)  # of QH9Dynamic: molecule, geometry, N, Z, positions, Hamiltonian
 SHARES_OF_GEOMETRIES = {100: (80, 10, 10), 60: (50, 5, 5)}
 
@@ -39,10 +45,19 @@ class Stable:
     def read(self, address: Address) -> Foreign:
         """Read one molecule."""
         number, atoms, numbers, positions, matrix = self._rows.row(int(address))
-        return _foreign(f"qh9-{int(number):06d}", int(atoms), numbers, positions, matrix, 1.0, f"{self._path}, row {address}")
+        return _foreign(
+            f"qh9-{int(number):06d}",
+            int(atoms),
+            numbers,
+            positions,
+            matrix,
+            1.0,
+            f"{self._path}, row {address}",
+        )
 
     def splits(self, name: str) -> np.ndarray:
-        """Division "id" (a permutation by numpy's RandomState(43)) or "ood" (by atoms: up to 20, 21 and 22, from 23)."""
+        """Division "id" (a permutation by numpy's RandomState(43)) or "ood" (by atoms: up to 20, 21
+        and 22, from 23)."""
         where = f"{self._path}, split {name}"
         if name not in STABLE_SIZES:
             raise published.unknown(str(self._path), name, list(STABLE_SIZES))
@@ -54,13 +69,16 @@ class Stable:
 
 
 class Dynamic:
-    """QH9Dynamic.db: table data, by position: molecule, geometry, N, Z, pos in bohr, four more, Ham."""
+    """QH9Dynamic.db: table data, by position: molecule, geometry, N, Z, pos in bohr, four more,
+    Ham."""
 
     def __init__(self, path: Path, config: ImportConfig) -> None:
         self.method: Method | None = METHOD
         columns = table_columns(path, "data")
         if len(columns) < 10:
-            raise ValueError(f"{path}: table 'data' has {len(columns)} columns, wanted 10 of QH9Dynamic; is it QH9Stable?")
+            raise ValueError(
+                f"{path}: table 'data' has {len(columns)} columns, wanted 10 of QH9Dynamic; is it QH9Stable?"
+            )
         self._path, self._rows = path, Rows(path, "data", [columns[place] for place in COLUMNS])
 
     def addresses(self) -> list[int]:
@@ -71,18 +89,31 @@ class Dynamic:
         """Read one geometry."""
         molecule, geometry, atoms, numbers, positions, matrix = self._rows.row(int(address))
         key = f"qh9d-{_integer(molecule):06d}-{_integer(geometry):04d}"
-        return _foreign(key, _integer(atoms), numbers, positions, matrix, BOHR_IN_ANGSTROM, f"{self._path}, row {address}")
+        return _foreign(
+            key,
+            _integer(atoms),
+            numbers,
+            positions,
+            matrix,
+            BOHR_IN_ANGSTROM,
+            f"{self._path}, row {address}",
+        )
 
     def splits(self, name: str) -> np.ndarray:
-        """Division "geometry" (every trajectory is divided) or "molecule" (trajectories are divided)."""
+        """Division "geometry" (every trajectory is divided) or "molecule" (trajectories are
+        divided)."""
         count = len(self.addresses())
         if name not in ("geometry", "molecule"):
             raise published.unknown(str(self._path), name, ["geometry", "molecule"])
         if count not in GEOMETRIES_PER_MOLECULE:
             known = ", ".join(map(str, sorted(GEOMETRIES_PER_MOLECULE)))
-            raise ValueError(f"{self._path}: {count} geometries, published editions have {known}; take --split none")
+            raise ValueError(
+                f"{self._path}: {count} geometries, published editions have {known}; take --split none"
+            )
         per_molecule = GEOMETRIES_PER_MOLECULE[count]
-        return (divide_geometries if name == "geometry" else divide_molecules)(count // per_molecule, per_molecule)
+        return (divide_geometries if name == "geometry" else divide_molecules)(
+            count // per_molecule, per_molecule
+        )
 
 
 def divide_by_permutation(count: int) -> np.ndarray:
@@ -99,7 +130,12 @@ def divide_geometries(molecules: int, per_molecule: int) -> np.ndarray:
     """Division "geometry" of QH9Dynamic: each trajectory by RandomState(number of its last row)."""
     sizes = SHARES_OF_GEOMETRIES[per_molecule]
     ends = range(per_molecule - 1, molecules * per_molecule, per_molecule)
-    return np.concatenate([published.divide(np.random.RandomState(end).permutation(per_molecule), sizes) for end in ends])
+    return np.concatenate(
+        [
+            published.divide(np.random.RandomState(end).permutation(per_molecule), sizes)
+            for end in ends
+        ]
+    )
 
 
 def divide_molecules(molecules: int, per_molecule: int) -> np.ndarray:
@@ -114,13 +150,20 @@ def _integer(value: int | bytes) -> int:
     return int.from_bytes(value, "little", signed=True) if isinstance(value, bytes) else int(value)
 
 
-def _foreign(key: str, atoms: int, numbers: bytes, positions: bytes, matrix: bytes, unit: float, where: str) -> Foreign:
+def _foreign(
+    key: str, atoms: int, numbers: bytes, positions: bytes, matrix: bytes, unit: float, where: str
+) -> Foreign:
     """A sample from its blobs; unit: Angstrom per unit of length."""
     z = array(numbers, "int32", (atoms,), f"{where}, Z").astype(np.int64)
     shells: Sequence[tuple[int, ...]] = listed_shells("pyscf", METHOD.basis, z, where)
     size = sum(nao(METHOD.basis, int(number)) for number in z)
     molecule = Molecule(key, z, unit * array(positions, "float64", (atoms, 3), f"{where}, pos"))
-    return Foreign(molecule, "pyscf", tuple(shells), {"hamiltonian": array(matrix, "float64", (size, size), f"{where}, Ham")})
+    return Foreign(
+        molecule,
+        "pyscf",
+        tuple(shells),
+        {"hamiltonian": array(matrix, "float64", (size, size), f"{where}, Ham")},
+    )
 
 
 QH9_STABLE = Published(Stable, METHOD, "CC-BY-NC-SA-4.0", 5e-6)

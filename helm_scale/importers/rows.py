@@ -25,7 +25,9 @@ class Rows:
         found = [str(row[1]) for row in self.query(f"PRAGMA table_info({table})")]
         missing = [name for name in columns if name not in found]
         if missing:
-            raise ValueError(f"{path}: table '{table}' has the columns {', '.join(found) or 'none'}, wanted {', '.join(missing)} too")
+            raise ValueError(
+                f"{path}: table '{table}' has the columns {', '.join(found) or 'none'}, wanted {', '.join(missing)} too"
+            )
         self._columns = ", ".join(columns)
 
     def numbers(self) -> list[int]:
@@ -52,7 +54,9 @@ class Rows:
         try:
             return self._connection.execute(text).fetchall()
         except sqlite3.DatabaseError as error:
-            raise ValueError(f"{self._path}: not a sound sqlite file ({error}); get it anew") from None
+            raise ValueError(
+                f"{self._path}: not a sound sqlite file ({error}); get it anew"
+            ) from None
 
 
 def table_columns(path: Path, table: str) -> list[str]:
@@ -72,5 +76,7 @@ def array(blob: bytes | None, dtype: str, shape: tuple[int, ...], where: str) ->
     """
     wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if blob is None or len(blob) != wanted:
-        raise ValueError(f"{where}: got {'nothing' if blob is None else f'{len(blob)} bytes'}, wanted {wanted} ({dtype}, {shape})")
+        raise ValueError(
+            f"{where}: got {'nothing' if blob is None else f'{len(blob)} bytes'}, wanted {wanted} ({dtype}, {shape})"
+        )
     return np.frombuffer(blob, dtype=np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)

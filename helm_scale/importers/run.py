@@ -1,7 +1,9 @@
-"""The import of a dataset: proofs first, then shard after shard in parallel processes, then one manifest.
+"""The import of a dataset: proofs first, then shard after shard in parallel processes, then one
+manifest.
 
-Every shard is made as a small dataset of its own in `out/unfinished/`, complete once it has a manifest; a killed import,
-started again, makes the missing ones. At the end the shards move to their place.
+Every shard is made as a small dataset of its own in `out/unfinished/`, complete once it has a
+manifest; a killed import, started again, makes the missing ones. At the end the shards move to
+their place.
 """
 
 import logging
@@ -12,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from helm_scale.batch import Method, Molecule
 from helm_scale.config import ImportConfig
-from helm_scale.data import codec, joining, manifest
-from helm_scale.data.manifest import Manifest, Rejected
-from helm_scale.data.shards import ShardWriter
-from helm_scale.data.unfinished import finished_dataset
+from helm_scale.data.format import codec, manifest
+from helm_scale.data.format.manifest import Manifest, Rejected
+from helm_scale.data.format.shards import ShardWriter
+from helm_scale.data.format.staging import finished_dataset
+from helm_scale.data.tools import merge
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.processes import run_parallel
 from helm_scale.importers.foreign import Address, Foreign, Published, canonical
@@ -27,6 +29,7 @@ from helm_scale.importers.npz_folder import NPZ
 from helm_scale.importers.omol_csh import OMOL_CSH
 from helm_scale.importers.proofs import Limits, prove
 from helm_scale.importers.qh9 import QH9_DYNAMIC, QH9_STABLE
+from helm_scale.types import Method, Molecule
 
 log = logging.getLogger(__name__)
 DATASETS: dict[str, Published] = {
@@ -36,7 +39,8 @@ DATASETS: dict[str, Published] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What every process of an import knows. labels: what each sample gets. source: identifies the input."""
+    """What every process of an import knows. labels: what each sample gets. source: identifies the
+    input."""
 
     config: ImportConfig
     method: Method
@@ -65,13 +69,14 @@ class Proven:
 
 
 def import_dataset(config: ImportConfig) -> tuple[Manifest, Proven]:
-    """Turn a public dataset or a folder of npz files into shards; started again it continues, or does nothing.
+    """Turn a public dataset or a folder of npz files into shards; started again it continues, or
+    does nothing.
 
     Returns:
         The dataset, and how many samples were proven in this call.
     Raises:
-        ValueError: a file that is not what it should be, a failed proof (which check, which sample, got, wanted), or a
-            folder that holds something else. ChildProcessError: a process died.
+        ValueError: a file that is not what it should be, a failed proof (which check, which sample,
+            got, wanted), or a folder that holds something else. ChildProcessError: a process died.
     """
     out = Path(config.out)
     plan, addresses, splits = _prepare(config)
@@ -81,14 +86,26 @@ def import_dataset(config: ImportConfig) -> tuple[Manifest, Proven]:
         return finished, Proven(0, 0)
     size = config.molecules_per_shard
     parts = [
-        Part(plan, number, tuple(addresses[start : start + size]), tuple(splits[start : start + size]))
+        Part(
+            plan,
+            number,
+            tuple(addresses[start : start + size]),
+            tuple(splits[start : start + size]),
+        )
         for number, start in enumerate(range(0, len(addresses), size))
     ]
     missing = [part for part in parts if not _is_done(part)]
     proven = [_prove_first(plan, addresses)] if missing else []
-    proven += [result for _, result in run_parallel(_make, missing, config.processes, len(missing), "import", "shard")]
+    proven += [
+        result
+        for _, result in run_parallel(
+            _make, missing, config.processes, len(missing), "import", "shard"
+        )
+    ]
     left_out = [Rejected(name, "excluded by the user") for name in config.exclude]
-    made = joining.join([Manifest.load(_folder(part)) for part in parts], out, _move, plan.source, left_out)
+    made = merge.join(
+        [Manifest.load(_folder(part)) for part in parts], out, _move, plan.source, left_out
+    )
     shutil.rmtree(out / "unfinished")
     return made, Proven(sum(one.samples for one in proven), sum(one.consistent for one in proven))
 
@@ -102,17 +119,31 @@ def _prepare(config: ImportConfig) -> tuple[Plan, Sequence[Address], np.ndarray]
         raise ValueError(f"{path}: the files name no licence; give --licence (an SPDX name)")
     addresses = source.addresses()
     count = len(addresses)
-    splits = np.full(len(addresses), "train", dtype=object) if config.split == "none" else source.splits(config.split)
+    splits = (
+        np.full(len(addresses), "train", dtype=object)
+        if config.split == "none"
+        else source.splits(config.split)
+    )
     addresses, splits = _chosen(addresses, splits, config)
     labels = _labels(source.read(addresses[0]), config)
-    about = f"{config.dataset}, {path.name}, {len(addresses)} samples of {count}, split {config.split}"
+    about = (
+        f"{config.dataset}, {path.name}, {len(addresses)} samples of {count}, split {config.split}"
+    )
     about += f", without {', '.join(config.exclude)}" if config.exclude else ""
-    about += "" if config.dataset != "omol-csh-58k" else ", repaired" if config.repair else ", not repaired"
+    about += (
+        ""
+        if config.dataset != "omol-csh-58k"
+        else ", repaired"
+        if config.repair
+        else ", not repaired"
+    )
     limits = Limits(config.consistency_limit or dataset.consistency, config.proof_atoms)
     return Plan(config, method, licence, labels, limits, about), addresses, splits
 
 
-def _chosen(addresses: Sequence[Address], splits: np.ndarray, config: ImportConfig) -> tuple[Sequence[Address], np.ndarray]:
+def _chosen(
+    addresses: Sequence[Address], splits: np.ndarray, config: ImportConfig
+) -> tuple[Sequence[Address], np.ndarray]:
     """The samples to import: without those that the user excludes, the first `samples` of them.
 
     Raises:
@@ -120,9 +151,13 @@ def _chosen(addresses: Sequence[Address], splits: np.ndarray, config: ImportConf
     """
     unknown = sorted(set(config.exclude) - {str(address) for address in addresses})
     if unknown:
-        raise ValueError(f"{config.source}: exclude: no sample '{unknown[0]}'; wanted names as the messages of the import give them")
+        raise ValueError(
+            f"{config.source}: exclude: no sample '{unknown[0]}'; wanted names as the messages of the import give them"
+        )
     excluded = set(config.exclude)
-    kept = [place for place, address in enumerate(addresses) if str(address) not in excluded][: config.samples or None]
+    kept = [place for place, address in enumerate(addresses) if str(address) not in excluded][
+        : config.samples or None
+    ]
     if not kept:
         raise ValueError(f"{config.source}: holds no samples, or all are excluded")
     return [addresses[place] for place in kept], splits[kept]
@@ -134,28 +169,47 @@ def declared_method(known: Method | None, config: ImportConfig) -> Method:
     Raises:
         ValueError: neither says what it is.
     """
-    given = {name: value for name in ("xc", "basis", "auxbasis", "grid_level", "program") if (value := getattr(config, name)) is not None}
+    given = {
+        name: value
+        for name in ("xc", "basis", "auxbasis", "grid_level", "program")
+        if (value := getattr(config, name)) is not None
+    }
     if known is None and not {"xc", "basis"} <= set(given):
-        raise ValueError(f"{config.source}: the files hold no 'method'; give --xc and --basis (and --auxbasis, --grid_level, --program)")
+        raise ValueError(
+            f"{config.source}: the files hold no 'method'; give --xc and --basis (and --auxbasis, --grid_level, --program)"
+        )
     start = known or Method("", "", "def2", 3, None, 1e-9, "none", "unknown")
     return replace(start, **given, baseline=config.baseline)
 
 
 def _labels(foreign: Foreign, config: ImportConfig) -> tuple[str, ...]:
     """Names of the labels that every sample gets if it is like this one."""
-    wanted = {"hamiltonian": True, "baseline_hamiltonian": config.baseline != "none", "overlap": config.overlap}
-    return tuple(name for name in codec.LABELS if wanted.get(name, getattr(foreign.molecule, name) is not None))
+    wanted = {
+        "hamiltonian": True,
+        "baseline_hamiltonian": config.baseline != "none",
+        "overlap": config.overlap,
+    }
+    return tuple(
+        name
+        for name in codec.LABELS
+        if wanted.get(name, getattr(foreign.molecule, name) is not None)
+    )
 
 
 def _labelled(foreign: Foreign, method: Method, config: ImportConfig) -> Molecule:
-    """A sample in canonical order with the labels asked for: S always anew in float64, H0 where the source has none."""
+    """A sample in canonical order with the labels asked for: S always anew in float64, H0 where the
+    source has none."""
     molecule = canonical(foreign, method)
     baseline = molecule.baseline_hamiltonian
     if method.baseline == "none":
         baseline = None
     elif baseline is None:
         baseline = EnergyFunctional(molecule, method).baseline(method.baseline)
-    return replace(molecule, overlap=overlap(molecule, method.basis) if config.overlap else None, baseline_hamiltonian=baseline)
+    return replace(
+        molecule,
+        overlap=overlap(molecule, method.basis) if config.overlap else None,
+        baseline_hamiltonian=baseline,
+    )
 
 
 def _prove_first(plan: Plan, addresses: Sequence[Address]) -> Proven:
@@ -164,7 +218,9 @@ def _prove_first(plan: Plan, addresses: Sequence[Address]) -> Proven:
     source = DATASETS[config.dataset].open(Path(config.source), config)
     consistent = 0
     for address in addresses[: config.proof_first]:
-        consistent += prove(source.read(address), plan.method, plan.limits, f"{config.source}, sample {address}")
+        consistent += prove(
+            source.read(address), plan.method, plan.limits, f"{config.source}, sample {address}"
+        )
         log.info("%s, sample %s: every proof holds", config.source, address)
     if config.proof_atoms and not consistent:
         raise ValueError(
@@ -175,7 +231,8 @@ def _prove_first(plan: Plan, addresses: Sequence[Address]) -> Proven:
 
 
 def _make(part: Part) -> Proven:
-    """Make one shard; a random share of its samples, the same on every run, goes through the proofs."""
+    """Make one shard; a random share of its samples, the same on every run, goes through the
+    proofs."""
     plan, config, folder = part.plan, part.plan.config, _folder(part)
     shutil.rmtree(folder, ignore_errors=True)
     source = DATASETS[config.dataset].open(Path(config.source), config)
@@ -188,7 +245,9 @@ def _make(part: Part) -> Proven:
             consistent += prove(foreign, plan.method, plan.limits, where)
         molecule = _labelled(foreign, plan.method, config)
         if codec.labels_of(molecule) != plan.labels:
-            raise ValueError(f"{where}: has {', '.join(codec.labels_of(molecule))}, but the first sample {', '.join(plan.labels)}")
+            raise ValueError(
+                f"{where}: has {', '.join(codec.labels_of(molecule))}, but the first sample {', '.join(plan.labels)}"
+            )
         writer.write(molecule, split)
     writer.close()
     return Proven(int(drawn.sum()), consistent)
@@ -207,7 +266,9 @@ def _is_done(part: Part) -> bool:
     for name, got, wanted in (("method", made.method, part.plan.method), ("labels", made.labels, part.plan.labels),
                               ("input", made.source, part.plan.source), ("length", len(made), len(part.addresses))):  # fmt: skip
         if got != wanted:
-            raise ValueError(f"{folder}: begun with another {name}: {got}, now {wanted}; choose another folder or remove {folder.parent}")
+            raise ValueError(
+                f"{folder}: begun with another {name}: {got}, now {wanted}; choose another folder or remove {folder.parent}"
+            )
     return True
 
 

@@ -1,7 +1,7 @@
 """Clebsch-Gordan coupling of shell-pair blocks into irreps, as orthogonal matrices in float64.
 
-Tables come from e3nn's Wigner 3j symbols. e3nn's polar axis is y and ours is z; the coefficients are the same because
-e3nn's harmonics at (y, z, x) are ours at (x, y, z), m = -l..l in both.
+Tables come from e3nn's Wigner 3j symbols. e3nn's polar axis is y and ours is z; the coefficients
+are the same because e3nn's harmonics at (y, z, x) are ours at (x, y, z), m = -l..l in both.
 
 Axes: B blocks, p = 2*l1+1, q = 2*l2+1, M = 2*L+1.
 """
@@ -19,7 +19,8 @@ def coupled_degrees(l1: int, l2: int) -> tuple[int, ...]:
 
 @cache
 def clebsch_gordan(l1: int, l2: int, degree: int) -> Tensor:
-    """Return sqrt(2L+1) * w3j(l1, l2, L) as a float64 tensor [p, q, M], an isometry from M into p x q."""
+    """Return sqrt(2L+1) * w3j(l1, l2, L) as a float64 tensor [p, q, M], an isometry from M into p x
+    q."""
     from e3nn import o3  # slow to import, needed for tables only
 
     return (2 * degree + 1) ** 0.5 * o3.wigner_3j(l1, l2, degree, dtype=torch.float64)
@@ -27,9 +28,12 @@ def clebsch_gordan(l1: int, l2: int, degree: int) -> Tensor:
 
 @cache
 def coupling_matrix(l1: int, l2: int) -> Tensor:
-    """Return the orthogonal matrix [p*q, p*q] whose columns are the irreps (L ascending, then M) of a shell pair."""
+    """Return the orthogonal matrix [p*q, p*q] whose columns are the irreps (L ascending, then M) of
+    a shell pair."""
     size = (2 * l1 + 1) * (2 * l2 + 1)
-    columns = [clebsch_gordan(l1, l2, degree).reshape(size, -1) for degree in coupled_degrees(l1, l2)]
+    columns = [
+        clebsch_gordan(l1, l2, degree).reshape(size, -1) for degree in coupled_degrees(l1, l2)
+    ]
     return torch.cat(columns, dim=1)
 
 
@@ -46,7 +50,9 @@ def couple(block_Bpq: Tensor, l1: int, l2: int) -> dict[int, Tensor]:
         ValueError: the last two axes are not (2*l1+1, 2*l2+1).
     """
     if block_Bpq.shape[-2:] != (2 * l1 + 1, 2 * l2 + 1):
-        raise ValueError(f"shell-pair block: got {tuple(block_Bpq.shape[-2:])}, wanted {(2 * l1 + 1, 2 * l2 + 1)}")
+        raise ValueError(
+            f"shell-pair block: got {tuple(block_Bpq.shape[-2:])}, wanted {(2 * l1 + 1, 2 * l2 + 1)}"
+        )
     degrees = coupled_degrees(l1, l2)
     matrix = coupling_matrix(l1, l2).to(block_Bpq)
     parts = (block_Bpq.flatten(-2) @ matrix).split([2 * degree + 1 for degree in degrees], dim=-1)
@@ -54,6 +60,7 @@ def couple(block_Bpq: Tensor, l1: int, l2: int) -> dict[int, Tensor]:
 
 
 def uncouple(irreps: dict[int, Tensor], l1: int, l2: int) -> Tensor:
-    """Rebuild shell-pair blocks [B, 2*l1+1, 2*l2+1] from {L: h_BM}; absent degrees count as zero. Inverse of couple."""
+    """Rebuild shell-pair blocks [B, 2*l1+1, 2*l2+1] from {L: h_BM}; absent degrees count as zero.
+    Inverse of couple."""
     blocks = [h @ clebsch_gordan(l1, l2, L).to(h).flatten(0, 1).T for L, h in irreps.items()]
     return torch.stack(blocks).sum(0).unflatten(-1, (2 * l1 + 1, 2 * l2 + 1))

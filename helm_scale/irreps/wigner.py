@@ -1,12 +1,14 @@
 """Wigner matrices that turn an edge onto the polar axis, smooth at the poles.
 
-The shortest rotation of a unit vector n onto +z has the quaternion (1+n_z, n_y, -n_x, 0)/sqrt(2(1+n_z)). A Wigner
-matrix is a homogeneous polynomial of degree 2l in the quaternion, so one product of monomials with a constant float64
-table gives all its entries, with exact derivatives and without angles. For n_z < 0 the edge is first turned by half a
-turn about x, which only changes signs: neither pole is singular. The jump of the frame at n_z = 0 is a rotation about
-the edge, to which SO(2)-equivariant layers are blind.
+The shortest rotation of a unit vector n onto +z has the quaternion (1+n_z, n_y, -n_x,
+0)/sqrt(2(1+n_z)). A Wigner matrix is a homogeneous polynomial of degree 2l in the quaternion, so
+one product of monomials with a constant float64 table gives all its entries, with exact derivatives
+and without angles. For n_z < 0 the edge is first turned by half a
+turn about x, which only changes signs: neither pole is singular. The jump of the frame at n_z = 0
+is a rotation about the edge, to which SO(2)-equivariant layers are blind.
 
-Axes: E edges, K = (lmax+1)^2 degree-major coefficients, R rows in the edge frame (m-major, see so2.py).
+Axes: E edges, K = (lmax+1)^2 degree-major coefficients, R rows in the edge frame (m-major, see
+so2.py).
 """
 
 from functools import cache
@@ -21,7 +23,8 @@ _AXES = (1, 2, 0)  # m = -1, 0, +1 of degree 1 are y, z, x
 
 
 def _rotation_polynomials() -> Tensor:
-    """Rotation matrix of the quaternion (w, x, y, 0) in the order y, z, x; coefficients [3, 3, i, j] of w^(2-i-j) x^i y^j."""
+    """Rotation matrix of the quaternion (w, x, y, 0) in the order y, z, x; coefficients [3, 3, i,
+    j] of w^(2-i-j) x^i y^j."""
     poly = torch.zeros(3, 3, 3, 3, dtype=torch.float64)
     ww, xx, yy, wx, wy, xy = (0, 0), (2, 0), (0, 2), (1, 0), (0, 1), (1, 1)
     entries = {
@@ -36,7 +39,8 @@ def _rotation_polynomials() -> Tensor:
 
 
 def _multiply(first: Tensor, second: Tensor) -> Tensor:
-    """Kronecker product of two polynomial matrices: [a, b, ...] x [c, d, ...] -> [a*c, b*d, ...]."""
+    """Kronecker product of two polynomial matrices: [a, b, ...] x [c, d, ...] -> [a*c, b*d,
+    ...]."""
     degree = first.shape[-1] + second.shape[-1] - 1
     a, b, c, d = *first.shape[:2], *second.shape[:2]
     product = torch.zeros(a, c, b, d, degree, degree, dtype=torch.float64)
@@ -50,7 +54,8 @@ def _multiply(first: Tensor, second: Tensor) -> Tensor:
 
 @cache
 def _wigner_polynomials(degree: int) -> Tensor:
-    """Coefficients [2l+1, 2l+1, 2l+1, 2l+1] of D^l: the part of D^1 x D^(l-1) that couples to degree l."""
+    """Coefficients [2l+1, 2l+1, 2l+1, 2l+1] of D^l: the part of D^1 x D^(l-1) that couples to
+    degree l."""
     if degree == 0:
         return torch.ones(1, 1, 1, 1, dtype=torch.float64)
     if degree == 1:
@@ -62,8 +67,11 @@ def _wigner_polynomials(degree: int) -> Tensor:
 
 @cache
 def wigner_table(degree: int) -> tuple[Tensor, Tensor]:
-    """Monomial exponents [T, 3] of (w, x, y) and their coefficients [T, (2l+1)^2], float64, for D^l."""
-    exponents = [(2 * degree - i - j, i, j) for i in range(2 * degree + 1) for j in range(2 * degree + 1 - i)]
+    """Monomial exponents [T, 3] of (w, x, y) and their coefficients [T, (2l+1)^2], float64, for
+    D^l."""
+    exponents = [
+        (2 * degree - i - j, i, j) for i in range(2 * degree + 1) for j in range(2 * degree + 1 - i)
+    ]
     poly = _wigner_polynomials(degree)
     table = torch.stack([poly[..., i, j].flatten() for _, i, j in exponents])
     return torch.tensor(exponents), table
@@ -72,7 +80,11 @@ def wigner_table(degree: int) -> tuple[Tensor, Tensor]:
 @cache
 def _half_turn_signs(lmax: int) -> Tensor:
     """Signs [K] of the coefficients under the half turn (x, -y, -z)."""
-    signs = [(-1.0) ** (degree + abs(m)) * (-1.0 if m < 0 else 1.0) for degree in range(lmax + 1) for m in range(-degree, degree + 1)]
+    signs = [
+        (-1.0) ** (degree + abs(m)) * (-1.0 if m < 0 else 1.0)
+        for degree in range(lmax + 1)
+        for m in range(-degree, degree + 1)
+    ]
     return torch.tensor(signs, dtype=torch.float64)
 
 
@@ -93,15 +105,18 @@ def _dense_map(lmax: int, mmax: int, parity: int) -> Tensor:
     return (place[rows] + torch.where(place[rows] < count, shift, 0)).flatten()
 
 
-def edge_frames(edge_vector: Tensor, lmax: int, mmax: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def edge_frames(
+    edge_vector: Tensor, lmax: int, mmax: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Return the matrices that turn coefficients into the frame in which each edge points along +z.
 
     Args:
         edge_vector: [E, 3], any length unit, none of them zero; float64 keeps the error near 1e-14.
         dtype: of the matrices.
     Returns:
-        For even and for odd features (see so2.py), each [E, R, K]: rows as in So2Layout, columns degree-major. D D^T = 1
-        where mmax = lmax; turning the harmonics of the edge itself leaves m = 0 only.
+        For even and for odd features (see so2.py), each [E, R, K]: rows as in So2Layout, columns
+        degree-major. D D^T = 1 where mmax = lmax; turning the harmonics of the edge itself leaves m
+        = 0 only.
     """
     unit = edge_vector / edge_vector.norm(dim=-1, keepdim=True)
     lower = unit[:, 2] < 0
@@ -113,11 +128,17 @@ def edge_frames(edge_vector: Tensor, lmax: int, mmax: int, dtype: torch.dtype) -
     for degree in range(lmax + 1):
         exponents, table = wigner_table(degree)
         exponents, table = exponents.to(unit.device), table.to(unit)
-        monomials = powers[:, 0, exponents[:, 0]] * powers[:, 1, exponents[:, 1]] * powers[:, 2, exponents[:, 2]]
+        monomials = (
+            powers[:, 0, exponents[:, 0]]
+            * powers[:, 1, exponents[:, 1]]
+            * powers[:, 2, exponents[:, 2]]
+        )
         blocks.append(monomials @ table)
     flat = torch.cat(blocks, dim=1).to(dtype)
     flat = torch.cat([flat, -flat, flat.new_zeros(flat.shape[0], 1)], dim=1)
     signs = _half_turn_signs(lmax).to(flat)
     turned = torch.where(lower[:, None], signs, torch.ones_like(signs)).unsqueeze(1)
-    even, odd = (flat.index_select(1, _dense_map(lmax, mmax, parity).to(unit.device)) for parity in (0, 1))
+    even, odd = (
+        flat.index_select(1, _dense_map(lmax, mmax, parity).to(unit.device)) for parity in (0, 1)
+    )
     return even.unflatten(1, (-1, len(signs))) * turned, odd.unflatten(1, (-1, len(signs))) * turned

@@ -1,8 +1,8 @@
 """Sums over edges or pairs in bounded memory: chunk by chunk, exactly.
 
-Two ways, for two needs. A loss over pairs is a number at once, so each chunk runs forward and backward before the next
-begins and nothing is computed twice (`loss_over_chunks`). Messages are needed by what follows, so their chunks are
-recomputed in the backward pass (`recomputed_sum`).
+Two ways, for two needs. A loss over pairs is a number at once, so each chunk runs forward and
+backward before the next begins and nothing is computed twice (`loss_over_chunks`). Messages are
+needed by what follows, so their chunks are recomputed in the backward pass (`recomputed_sum`).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 ChunkT = TypeVar("ChunkT")
-RECOMPUTE: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # nothing here draws random numbers
+RECOMPUTE: dict[str, Any] = {
+    "use_reentrant": False,
+    "preserve_rng_state": False,
+}  # nothing here draws random numbers
 
 
 def kept_sum(function: Callable[[ChunkT], Tensor], chunks: Sequence[ChunkT]) -> Tensor:
@@ -36,12 +39,16 @@ def recomputed_sum(function: Callable[[ChunkT], Tensor], chunks: Sequence[ChunkT
 
 
 def loss_over_chunks(
-    function: Callable[[Tensor, ChunkT], Tensor], chunks: Sequence[ChunkT], states: Tensor, parameters: Sequence[Tensor]
+    function: Callable[[Tensor, ChunkT], Tensor],
+    chunks: Sequence[ChunkT],
+    states: Tensor,
+    parameters: Sequence[Tensor],
 ) -> Tensor:
     """Sum of function(states, chunk) over the chunks; memory of one chunk, no recomputation.
 
     Args:
-        function: gives a vector of sums [S]; only the first carries a gradient, to the states and the parameters.
+        function: gives a vector of sums [S]; only the first carries a gradient, to the states and
+            the parameters.
         parameters: all trainable tensors that the function uses besides the states.
     Returns:
         [S] float64.
@@ -52,7 +59,9 @@ def loss_over_chunks(
 
 class _LossOverChunks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: Any, chunks: Any, states: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, function: Any, chunks: Any, states: Tensor, *parameters: Tensor
+    ) -> Tensor:
         leaf = states.detach().requires_grad_()
         totals: Tensor | None = None
         gradients: list[Tensor] = []
@@ -64,7 +73,9 @@ class _LossOverChunks(torch.autograd.Function):
             if gradients:
                 torch._foreach_add_(gradients, found)
             else:
-                gradients = [gradient.clone() if gradient._is_view() else gradient for gradient in found]
+                gradients = [
+                    gradient.clone() if gradient._is_view() else gradient for gradient in found
+                ]
             del found, sums  # or they stay while the next chunk runs
         ctx.gradients = gradients
         return cast(Tensor, totals)

@@ -1,11 +1,13 @@
 """Energies from the trunk alone: per-element reference energies plus a head on node states.
 
-Every head is a linear one on invariants of an atom, plus nothing ("linear"), a perceptron on them ("mlp"), or one more
-message layer on the last states ("layer"). Invariants are the l = 0 channels, as in the paper, or these and the mean squares
-over the orders of every degree and channel: pretraining on Hamiltonians puts much of what it learns into l > 0, which on-site
-blocks need. Heads may read the last node states or those of every layer.
+Every head is a linear one on invariants of an atom, plus nothing ("linear"), a perceptron on them
+("mlp"), or one more message layer on the last states ("layer"). Invariants are the l = 0 channels,
+as in the paper, or these and the mean squares
+over the orders of every degree and channel: pretraining on Hamiltonians puts much of what it learns
+into l > 0, which on-site blocks need. Heads may read the last node states or those of every layer.
 
-Axes: N atoms, B molecules, E edges, Y node states read, K = (lmax+1)^2 coefficients, C channels, F invariants.
+Axes: N atoms, B molecules, E edges, Y node states read, K = (lmax+1)^2 coefficients, C channels, F
+invariants.
 """
 
 from dataclasses import replace
@@ -13,13 +15,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from helm_scale.batch import GraphBatch
 from helm_scale.config import EnergyHeadConfig, ModelConfig
 from helm_scale.irreps.so2 import degree_of_coefficient
 from helm_scale.model.chunks import kept_sum
 from helm_scale.model.equivariant import DegreeNorm
 from helm_scale.model.radial import PairScalars, envelope
 from helm_scale.model.trunk import NUM_ELEMENTS, Edges, NodeLayer, Trunk
+from helm_scale.types import GraphBatch
 
 
 class EnergyHead(nn.Module):
@@ -73,12 +75,15 @@ class PerceptronHead(EnergyHead):
 
 
 class LayerHead(EnergyHead):
-    """The linear head plus one more message layer on the last node states, within the trunk's cutoff."""
+    """The linear head plus one more message layer on the last node states, within the trunk's
+    cutoff."""
 
     def __init__(self, config: ModelConfig, head: EnergyHeadConfig) -> None:
         super().__init__(config, head)
         self.cutoff = config.trunk_cutoff
-        self.edge_scalars = PairScalars(NUM_ELEMENTS, config.channels, config.trunk_cutoff, config.radial_functions)
+        self.edge_scalars = PairScalars(
+            NUM_ELEMENTS, config.channels, config.trunk_cutoff, config.radial_functions
+        )
         self.layer = NodeLayer(config, self.edge_scalars.width)
         self.norm = DegreeNorm(degree_of_coefficient(config.lmax), config.channels)
         self.out = nn.Linear(config.channels, 1, bias=False)
@@ -96,8 +101,12 @@ class LayerHead(EnergyHead):
         first, second = batch.edge_index
         vector = batch.positions.index_select(0, second) - batch.positions.index_select(0, first)
         distance = vector.norm(dim=-1)
-        scalars = self.edge_scalars(batch.atomic_numbers[first], batch.atomic_numbers[second], distance)
-        edges = Edges(batch.edge_index, vector, scalars, envelope(distance, self.cutoff).to(scalars))
+        scalars = self.edge_scalars(
+            batch.atomic_numbers[first], batch.atomic_numbers[second], distance
+        )
+        edges = Edges(
+            batch.edge_index, vector, scalars, envelope(distance, self.cutoff).to(scalars)
+        )
         states = self.norm(self.layer(read[:, -1], [edges], kept_sum))
         return super().forward(read, batch) + self.out(states[:, 0]).squeeze(-1)
 
@@ -112,7 +121,8 @@ HEADS = {"linear": EnergyHead, "mlp": PerceptronHead, "layer": LayerHead}
 class EnergyModel(nn.Module):
     """Total energy of every molecule; forces are its exact gradient.
 
-    Property: E(Rx + t) = E(x), E(permuted) = E, and energies of molecules beyond the cutoff of each other add up.
+    Property: E(Rx + t) = E(x), E(permuted) = E, and energies of molecules beyond the cutoff of each
+    other add up.
     """
 
     reference: Tensor
@@ -131,8 +141,11 @@ class EnergyModel(nn.Module):
         """Energies [B], float64 Hartree."""
         return self.energies(self.read(batch), batch)
 
-    def energy_and_forces(self, batch: GraphBatch, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-        """Energies [B], float64 Hartree, and forces [N, 3], float64 Hartree/Angstrom, by one backward pass.
+    def energy_and_forces(
+        self, batch: GraphBatch, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Energies [B], float64 Hartree, and forces [N, 3], float64 Hartree/Angstrom, by one
+        backward pass.
 
         Args:
             create_graph: keep what a loss on forces needs.
@@ -148,16 +161,26 @@ class EnergyModel(nn.Module):
         return self._states(batch)[-1]
 
     def read(self, batch: GraphBatch) -> Tensor:
-        """What the head reads of the node states, atom by atom; while the trunk is frozen it can be kept."""
+        """What the head reads of the node states, atom by atom; while the trunk is frozen it can be
+        kept."""
         states = self._states(batch)
-        return self.head.read(torch.stack(states if self.head_config.reads == "each" else states[-1:]))
+        return self.head.read(
+            torch.stack(states if self.head_config.reads == "each" else states[-1:])
+        )
 
     def energies(self, read: Tensor, batch: GraphBatch) -> Tensor:
         """Energies [B], float64 Hartree, from what the head reads."""
-        learned = (self.head(read, batch).double() * self.output_scale) + self.reference[batch.atomic_numbers]
+        learned = (self.head(read, batch).double() * self.output_scale) + self.reference[
+            batch.atomic_numbers
+        ]
         return learned.new_zeros(batch.num_molecules).index_add(0, batch.molecule, learned)
 
     def _states(self, batch: GraphBatch) -> list[Tensor]:
         return self.trunk.states(
-            batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity
+            batch.positions,
+            batch.atomic_numbers,
+            batch.edge_index,
+            batch.molecule,
+            batch.charge,
+            batch.spin_multiplicity,
         )

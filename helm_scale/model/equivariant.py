@@ -1,7 +1,8 @@
 """Degree-wise layers on spherical-harmonic coefficients: linear map, RMS norm, gated feed-forward.
 
-They treat all orders m of a degree alike, so they act the same in any frame and any row order: each is built with the
-degree of every row. Where a state has even and odd halves (irreps/so2.py), an odd degree l counts as degree lmax+1+l.
+They treat all orders m of a degree alike, so they act the same in any frame and any row order: each
+is built with the degree of every row. Where a state has even and odd halves (irreps/so2.py), an odd
+degree l counts as degree lmax+1+l.
 
 Axes: N atoms or edges, K rows (coefficients), C channels.
 """
@@ -20,7 +21,8 @@ class DegreeLinear(nn.Module):
         self.register_buffer("degree", degree_of_row, persistent=False)
         bound = channels_in**-0.5
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.empty(channels_out, channels_in).uniform_(-bound, bound)) for _ in range(int(degree_of_row.max()) + 1)
+            nn.Parameter(torch.empty(channels_out, channels_in).uniform_(-bound, bound))
+            for _ in range(int(degree_of_row.max()) + 1)
         )
         self.bias = nn.Parameter(torch.zeros(channels_out))
 
@@ -33,7 +35,8 @@ class DegreeLinear(nn.Module):
 
 
 class DegreeNorm(nn.Module):
-    """RMS norm over all coefficients with equal weight per degree; affine per (l, channel), mean removed for l = 0."""
+    """RMS norm over all coefficients with equal weight per degree; affine per (l, channel), mean
+    removed for l = 0."""
 
     degree: Tensor
     balance: Tensor
@@ -43,7 +46,8 @@ class DegreeNorm(nn.Module):
         degrees = int(degree_of_row.max()) + 1
         rows_of_degree = torch.bincount(degree_of_row, minlength=degrees)
         self.register_buffer("degree", degree_of_row, persistent=False)
-        self.register_buffer("balance", 1.0 / (degrees * rows_of_degree[degree_of_row]).double(), persistent=False)
+        balance = 1.0 / (degrees * rows_of_degree[degree_of_row]).double()
+        self.register_buffer("balance", balance, persistent=False)
         self.weight = nn.Parameter(torch.ones(degrees, channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -51,8 +55,12 @@ class DegreeNorm(nn.Module):
         """[N, K, C] -> [N, K, C] with unit root mean square before the affine map."""
         scalar, rest = x_NKC.split([1, x_NKC.shape[1] - 1], dim=1)
         centred = torch.cat([scalar - scalar.mean(dim=-1, keepdim=True), rest], dim=1)
-        square = torch.einsum("nkc,k->n", centred.square(), self.balance.to(centred)) / centred.shape[-1]
-        scale = torch.rsqrt(square + 1e-12)[:, None, None] * self.weight.index_select(0, self.degree)
+        square = (
+            torch.einsum("nkc,k->n", centred.square(), self.balance.to(centred)) / centred.shape[-1]
+        )
+        scale = torch.rsqrt(square + 1e-12)[:, None, None] * self.weight.index_select(
+            0, self.degree
+        )
         scalar, rest = (centred * scale).split([1, x_NKC.shape[1] - 1], dim=1)
         return torch.cat([scalar + self.bias, rest], dim=1)
 
@@ -75,5 +83,7 @@ class FeedForward(nn.Module):
         hidden = self.first(x_NKC)
         scalar, rest = hidden.split([1, hidden.shape[1] - 1], dim=1)
         gates = torch.sigmoid(self.gates(x_NKC[:, 0])).unflatten(-1, (-1, hidden.shape[-1]))
-        gated = torch.cat([nn.functional.silu(scalar), rest * gates.index_select(1, self.gate_of_row)], dim=1)
+        gated = torch.cat(
+            [nn.functional.silu(scalar), rest * gates.index_select(1, self.gate_of_row)], dim=1
+        )
         return self.second(gated)

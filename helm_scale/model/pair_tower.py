@@ -1,11 +1,12 @@
 """The pair tower: reads node states, never feeds them; its state lives in the frame of the pair.
 
-One half of the channels is even, the other odd under exchange of the two atoms, so that exchanging them transposes the
-predicted block exactly. The layers read the last node states, or each those of the node layer of its number. All orders m
-are kept, whatever model.mmax says of the trunk: what is left out here could not be predicted.
+One half of the channels is even, the other odd under exchange of the two atoms, so that exchanging
+them transposes the predicted block exactly. The layers read the last node states, or each those of
+the node layer of its number. All orders m are kept, whatever model.mmax says of the trunk: what is
+left out here could not be predicted.
 
-Axes: P unordered pairs, N atoms, K degree-major coefficients, R rows of a feature in the pair's frame, Q = 2R rows of even
-and odd halves together, C channels.
+Axes: P unordered pairs, N atoms, K degree-major coefficients, R rows of a feature in the pair's
+frame, Q = 2R rows of even and odd halves together, C channels.
 """
 
 from collections.abc import Sequence
@@ -29,15 +30,25 @@ class PairLayer(nn.Module):
     def __init__(self, config: ModelConfig, scalars: int) -> None:
         super().__init__()
         layout = so2_layout(config.lmax, config.lmax)
-        half, hidden = config.pair_width * config.channels // 2, config.pair_width * config.hidden_channels
-        self.operator = EdgewiseOperator(layout, config.channels, hidden, half, scalars, config.edge_channels)
+        half, hidden = (
+            config.pair_width * config.channels // 2,
+            config.pair_width * config.hidden_channels,
+        )
+        self.operator = EdgewiseOperator(
+            layout, config.channels, hidden, half, scalars, config.edge_channels
+        )
         self.norm_operator = DegreeNorm(layout.kind, half)
         self.norm_update = DegreeNorm(layout.kind, half)
         self.update = FeedForward(layout.kind, half, hidden // 2)
 
-    def forward(self, z_PQC: Tensor, even_PRC: Tensor, odd_PRC: Tensor, scalars_PS: Tensor) -> Tensor:
-        """Update pair states from the sums and differences of both ends' node states in the pair's frame."""
-        z_PQC = z_PQC + self.norm_operator(torch.cat(self.operator(even_PRC, odd_PRC, scalars_PS), dim=1))
+    def forward(
+        self, z_PQC: Tensor, even_PRC: Tensor, odd_PRC: Tensor, scalars_PS: Tensor
+    ) -> Tensor:
+        """Update pair states from the sums and differences of both ends' node states in the pair's
+        frame."""
+        z_PQC = z_PQC + self.norm_operator(
+            torch.cat(self.operator(even_PRC, odd_PRC, scalars_PS), dim=1)
+        )
         return z_PQC + self.update(self.norm_update(z_PQC))
 
 
@@ -48,24 +59,42 @@ class PairTower(nn.Module):
         super().__init__()
         self.channels = config.pair_width * config.channels // 2  # of each parity
         self.layout = so2_layout(config.lmax, config.lmax)
-        self.edge_scalars = PairScalars(NUM_ELEMENTS, config.channels, config.pair_cutoff, config.radial_functions)
-        self.start = RadialMLP(self.edge_scalars.width, config.edge_channels, (config.lmax + 1) * self.channels)
-        self.layers = nn.ModuleList(PairLayer(config, self.edge_scalars.width) for _ in range(config.pair_layers))
+        self.edge_scalars = PairScalars(
+            NUM_ELEMENTS, config.channels, config.pair_cutoff, config.radial_functions
+        )
+        self.start = RadialMLP(
+            self.edge_scalars.width, config.edge_channels, (config.lmax + 1) * self.channels
+        )
+        self.layers = nn.ModuleList(
+            PairLayer(config, self.edge_scalars.width) for _ in range(config.pair_layers)
+        )
         self.product = PairProduct(config, self.edge_scalars.width) if config.two_stage else None
-        self.merge = FeedForward(self.layout.kind, self.channels, self.channels) if config.two_stage else None
+        self.merge = (
+            FeedForward(self.layout.kind, self.channels, self.channels)
+            if config.two_stage
+            else None
+        )
         self.stage_cutoff = config.stage_cutoff
         self.norm = DegreeNorm(self.layout.kind, self.channels)
 
     def forward(
-        self, states: Sequence[Tensor], atomic_numbers: Tensor, positions: Tensor, pair_index: Tensor, added_PKC: Tensor | None = None
+        self,
+        states: Sequence[Tensor],
+        atomic_numbers: Tensor,
+        positions: Tensor,
+        pair_index: Tensor,
+        added_PKC: Tensor | None = None,
     ) -> Tensor:
-        """Pair features [P, K, C_pair], turned back into the molecule's frame: the even half of the channels, then the odd.
+        """Pair features [P, K, C_pair], turned back into the molecule's frame: the even half of the
+        channels, then the odd.
 
         Args:
             states: node states [N, K, C] that the layers read, one for all or one for each.
             positions: [N, 3] float64, Angstrom. pair_index: [2, P] the two atoms of every pair.
-            added_PKC: what pairs read beside the node states (conditioning.py), laid out as the result.
-        Property: exchanging the two atoms of a pair keeps its even channels and changes the sign of its odd ones.
+            added_PKC: what pairs read beside the node states (conditioning.py), laid out as the
+                result.
+        Property: exchanging the two atoms of a pair keeps its even channels and changes the sign of
+        its odd ones.
         """
         first, second = pair_index
         vector = positions.index_select(0, second) - positions.index_select(0, first)
@@ -74,20 +103,36 @@ class PairTower(nn.Module):
         scalars = self.edge_scalars(*numbers, vector.norm(dim=-1))
         read = [ends(y_NKC, pair_index, frames) for y_NKC in states]
         z = self.start(scalars).unflatten(1, (-1, self.channels))
-        z = torch.cat([z, z.new_zeros(z.shape[0], len(self.layout.kind) - z.shape[1], self.channels)], dim=1)
+        z = torch.cat(
+            [z, z.new_zeros(z.shape[0], len(self.layout.kind) - z.shape[1], self.channels)], dim=1
+        )
         added = 0 if added_PKC is None else self._framed(frames, added_PKC)
         z = z + added
         for number, layer in enumerate(self.layers):
             z = layer(z, *read[min(number, len(read) - 1)], scalars)
         if self.product is not None and self.merge is not None:
             near = envelope(vector.norm(dim=-1), self.stage_cutoff).to(z)[:, None, None]
-            z = z * near + added * (1 - near) + self._framed(frames, self.product(states[-1], pair_index, scalars))
+            z = (
+                z * near
+                + added * (1 - near)
+                + self._framed(frames, self.product(states[-1], pair_index, scalars))
+            )
             z = z + self.merge(z)
         both = halves(self.norm(z).split(self.layout.parts, dim=1))
-        return torch.cat([torch.bmm(frame.mT, half) for frame, half in zip(frames, both, strict=True)], dim=-1)
+        return torch.cat(
+            [torch.bmm(frame.mT, half) for frame, half in zip(frames, both, strict=True)], dim=-1
+        )
 
     def _framed(self, frames: tuple[Tensor, Tensor], x_PKC: Tensor) -> Tensor:
-        """Even and odd halves of channels, turned into the pair's frame: [P, Q, C]; the inverse of what `forward` ends with."""
-        even, odd = (torch.bmm(frame, half) for frame, half in zip(frames, x_PKC.chunk(2, dim=-1), strict=True))
-        rows = zip(even.split(self.layout.parts[0::2], dim=1), odd.split(self.layout.parts[1::2], dim=1), strict=True)
+        """Even and odd halves of channels, turned into the pair's frame: [P, Q, C]; the inverse of
+        what `forward` ends with."""
+        even, odd = (
+            torch.bmm(frame, half)
+            for frame, half in zip(frames, x_PKC.chunk(2, dim=-1), strict=True)
+        )
+        rows = zip(
+            even.split(self.layout.parts[0::2], dim=1),
+            odd.split(self.layout.parts[1::2], dim=1),
+            strict=True,
+        )
         return torch.cat([part for pair in rows for part in pair], dim=1)

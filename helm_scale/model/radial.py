@@ -8,13 +8,15 @@ from torch import Tensor, nn
 
 
 def envelope(distance: Tensor, cutoff: float) -> Tensor:
-    """Polynomial 1 - 28 x^6 + 48 x^7 - 21 x^8 of x = distance/cutoff; value and two derivatives vanish at the cutoff."""
+    """Polynomial 1 - 28 x^6 + 48 x^7 - 21 x^8 of x = distance/cutoff; value and two derivatives
+    vanish at the cutoff."""
     x = (distance / cutoff).clamp(max=1.0)
     return 1 - x**6 * (28 - 48 * x + 21 * x * x)
 
 
 class GaussianBasis(nn.Module):
-    """exp(-((r - c_g)/w)^2 / 2) with centres c_g from 0 to the cutoff and w twice their spacing (Angstrom)."""
+    """exp(-((r - c_g)/w)^2 / 2) with centres c_g from 0 to the cutoff and w twice their spacing
+    (Angstrom)."""
 
     def __init__(self, cutoff: float, count: int) -> None:
         super().__init__()
@@ -23,15 +25,17 @@ class GaussianBasis(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         """[E] Angstrom -> [E, G]."""
-        centres = torch.arange(self.count, device=distance.device, dtype=distance.dtype) * self.spacing
+        centres = (
+            torch.arange(self.count, device=distance.device, dtype=distance.dtype) * self.spacing
+        )
         return torch.exp(-0.5 * ((distance.unsqueeze(-1) - centres) / (2 * self.spacing)) ** 2)
 
 
 class PairScalars(nn.Module):
     """s_ij = s_ji: sum and product of element embeddings, and Gaussians of the length between them.
 
-    The paper (HELM, arXiv:2510.00224) joins the embeddings of source and target; here the direction is left to the
-    features, so that one evaluation serves both.
+    The paper (HELM, arXiv:2510.00224) joins the embeddings of source and target; here the direction
+    is left to the features, so that one evaluation serves both.
     """
 
     def __init__(self, num_elements: int, channels: int, cutoff: float, count: int) -> None:
@@ -45,7 +49,9 @@ class PairScalars(nn.Module):
         """Atomic numbers [E] and distances [E] (Angstrom) -> [E, 2C+G]."""
         gaussians = self.basis(distance).to(self.sum.weight.dtype)
         total = self.sum(first_number) + self.sum(second_number)
-        return torch.cat([total, gaussians, self.product(first_number) * self.product(second_number)], dim=-1)
+        return torch.cat(
+            [total, gaussians, self.product(first_number) * self.product(second_number)], dim=-1
+        )
 
 
 class RadialMLP(nn.Sequential):

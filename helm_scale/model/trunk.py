@@ -1,9 +1,11 @@
-"""The node trunk: atoms exchange messages and leave their spherical-harmonic states; energies need it alone.
+"""The node trunk: atoms exchange messages and leave their spherical-harmonic states; energies need
+it alone.
 
-Takes plain tensors and names no batch type, so that it exports as it is; sizes come from .shape, which stays symbolic
-under torch.export where len() would not.
+Takes plain tensors and names no batch type, so that it exports as it is; sizes come from .shape,
+which stays symbolic under torch.export where len() would not.
 
-Axes: N atoms, E edges (unordered), K = (lmax+1)^2 degree-major coefficients, R edge-frame rows, C channels.
+Axes: N atoms, E edges (unordered), K = (lmax+1)^2 degree-major coefficients, R edge-frame rows, C
+channels.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,10 +32,15 @@ class NodeLayer(nn.Module):
 
     def __init__(self, config: ModelConfig, scalars: int) -> None:
         super().__init__()
-        self.layout, degrees = so2_layout(config.lmax, config.mmax), degree_of_coefficient(config.lmax)
+        self.layout, degrees = (
+            so2_layout(config.lmax, config.mmax),
+            degree_of_coefficient(config.lmax),
+        )
         channels, hidden = config.channels, config.hidden_channels
         self.norm_messages = DegreeNorm(degrees, channels)
-        self.messages = EdgewiseOperator(self.layout, channels, hidden, channels, scalars, config.edge_channels)
+        self.messages = EdgewiseOperator(
+            self.layout, channels, hidden, channels, scalars, config.edge_channels
+        )
         self.norm_update = DegreeNorm(degrees, channels)
         self.update = FeedForward(degrees, channels, hidden)
         self.recompute_update = False  # an execution setting
@@ -42,7 +49,11 @@ class NodeLayer(nn.Module):
         """Update node states from the messages of all chunks of edges, summed by `total`."""
         normed = self.norm_messages(y_NKC)
         y_NKC = y_NKC + total(lambda edges: self._collect(normed, edges), chunks)
-        return y_NKC + (checkpoint(self._updated, y_NKC, **RECOMPUTE) if self.recompute_update else self._updated(y_NKC))
+        return y_NKC + (
+            checkpoint(self._updated, y_NKC, **RECOMPUTE)
+            if self.recompute_update
+            else self._updated(y_NKC)
+        )
 
     def _updated(self, y_NKC: Tensor) -> Tensor:
         return self.update(self.norm_update(y_NKC))  # type: ignore[no-any-return]
@@ -55,9 +66,11 @@ class NodeLayer(nn.Module):
 
 
 class EdgeDegree(RadialMLP):
-    """y <- y + sum_j of an MLP of the edge scalars, in the rows that neither a turn about the edge nor an exchange of its ends changes.
+    """y <- y + sum_j of an MLP of the edge scalars, in the rows that neither a turn about the edge
+    nor an exchange of its ends changes.
 
-    A NodeLayer in form: chunks are walked inside, so an engine gathers the weights once, however many chunks there are.
+    A NodeLayer in form: chunks are walked inside, so an engine gathers the weights once, however
+    many chunks there are.
     """
 
     def __init__(self, config: ModelConfig, scalars: int) -> None:
@@ -73,12 +86,16 @@ class EdgeDegree(RadialMLP):
         rows = self.layout.sizes[0][:2]
         axial = super().forward(edges.scalars).unflatten(1, (sum(rows), -1)) / DEGREE_SCALE
         frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, axial.dtype)
-        invariant = [frame.split([n, frame.shape[1] - n], dim=1)[0] for frame, n in zip(frames, rows, strict=True)]
+        invariant = [
+            frame.split([n, frame.shape[1] - n], dim=1)[0]
+            for frame, n in zip(frames, rows, strict=True)
+        ]
         return collected(atoms, edges, invariant, axial.split(rows, dim=1))
 
 
 class Edges(NamedTuple):
-    """Message edges: ends [2, E] (atoms), vector [E, 3] float64 (Angstrom), scalars [E, S], envelope [E]."""
+    """Message edges: ends [2, E] (atoms), vector [E, 3] float64 (Angstrom), scalars [E, S],
+    envelope [E]."""
 
     ends: Tensor
     vector: Tensor
@@ -87,48 +104,82 @@ class Edges(NamedTuple):
 
     def split(self, length: int) -> list["Edges"]:
         """Chunks of at most `length` edges, at least one."""
-        return [Edges(*parts) for parts in zip(self.ends.split(length, dim=1), *(x.split(length) for x in self[1:]), strict=True)]
+        return [
+            Edges(*parts)
+            for parts in zip(
+                self.ends.split(length, dim=1), *(x.split(length) for x in self[1:]), strict=True
+            )
+        ]
 
 
 Sum = Callable[[Callable[[Edges], Tensor], Sequence[Edges]], Tensor]
 
 
 def ends(y_NKC: Tensor, edge_index: Tensor, frames: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Sum and difference of the states of an edge's atoms, turned into its frame: [E, R, C] each."""
+    """Sum and difference of the states of an edge's atoms, turned into its frame: [E, R, C]
+    each."""
     first, second = y_NKC.index_select(0, edge_index[0]), y_NKC.index_select(0, edge_index[1])
     return torch.bmm(frames[0], first + second), torch.bmm(frames[1], first - second)
 
 
-def collected(atoms: int, edges: Edges, frames: Sequence[Tensor], messages: Sequence[Tensor]) -> Tensor:
-    """Turn even and odd messages back; E + O goes to the second atom of every edge, E - O to the first: [N, K, C]."""
+def collected(
+    atoms: int, edges: Edges, frames: Sequence[Tensor], messages: Sequence[Tensor]
+) -> Tensor:
+    """Turn even and odd messages back; E + O goes to the second atom of every edge, E - O to the
+    first: [N, K, C]."""
     smooth = edges.smooth[:, None, None]
-    even, odd = (torch.bmm(frame.mT, message * smooth) for frame, message in zip(frames, messages, strict=True))
+    even, odd = (
+        torch.bmm(frame.mT, message * smooth)
+        for frame, message in zip(frames, messages, strict=True)
+    )
     total = even.new_zeros(atoms, *even.shape[1:])
     return total.index_add(0, edges.ends[1], even + odd).index_add(0, edges.ends[0], even - odd)
 
 
 class Trunk(nn.Module):
-    """Embeddings, edge-degree term and node layers of HELM (arXiv:2510.00224); smooth at its cutoff (ours)."""
+    """Embeddings, edge-degree term and node layers of HELM (arXiv:2510.00224); smooth at its cutoff
+    (ours)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.layout, self.cutoff, self.max_charge = so2_layout(config.lmax, config.mmax), config.trunk_cutoff, config.max_charge
+        self.layout, self.cutoff, self.max_charge = (
+            so2_layout(config.lmax, config.mmax),
+            config.trunk_cutoff,
+            config.max_charge,
+        )
         self.chunk = 0  # edges whose activations are held at once, an execution setting; 0: all, and none computed twice
-        self.part, self.parts = 0, 1  # the share of the edges that this process works on, an execution setting
-        self.over_parts: Callable[[Tensor], Tensor] = lambda total: total  # sum over the processes that share the edges
+        self.part, self.parts = (
+            0,
+            1,
+        )  # the share of the edges that this process works on, an execution setting
+        self.over_parts: Callable[[Tensor], Tensor] = lambda total: (
+            total
+        )  # sum over the processes that share the edges
         self.element = nn.Embedding(NUM_ELEMENTS, config.channels)
         self.charge = nn.Embedding(2 * config.max_charge + 1, config.channels)
         self.spin = nn.Embedding(config.max_multiplicity + 1, config.channels)
-        self.edge_scalars = PairScalars(NUM_ELEMENTS, config.channels, config.trunk_cutoff, config.radial_functions)
+        self.edge_scalars = PairScalars(
+            NUM_ELEMENTS, config.channels, config.trunk_cutoff, config.radial_functions
+        )
         self.edge_degree = EdgeDegree(config, self.edge_scalars.width)
-        self.layers = nn.ModuleList(NodeLayer(config, self.edge_scalars.width) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(
+            NodeLayer(config, self.edge_scalars.width) for _ in range(config.num_layers)
+        )
         self.norm = DegreeNorm(degree_of_coefficient(config.lmax), config.channels)
 
     def forward(
-        self, positions: Tensor, atomic_numbers: Tensor, edge_index: Tensor, molecule: Tensor, charge: Tensor, spin_multiplicity: Tensor
+        self,
+        positions: Tensor,
+        atomic_numbers: Tensor,
+        edge_index: Tensor,
+        molecule: Tensor,
+        charge: Tensor,
+        spin_multiplicity: Tensor,
     ) -> Tensor:
         """Node features: the last of `states`."""
-        return self.states(positions, atomic_numbers, edge_index, molecule, charge, spin_multiplicity)[-1]
+        return self.states(
+            positions, atomic_numbers, edge_index, molecule, charge, spin_multiplicity
+        )[-1]
 
     def states(
         self, positions: Tensor, atomic_numbers: Tensor, edge_index: Tensor, molecule: Tensor, charge: Tensor, spin_multiplicity: Tensor,
@@ -139,18 +190,28 @@ class Trunk(nn.Module):
         Args:
             positions: [N, 3] float64, Angstrom. atomic_numbers: [N].
             edge_index: [2, E] the two atoms of every edge, each edge once, in either order.
-            molecule: [N] index of each atom's molecule. charge, spin_multiplicity: one integer per molecule.
+            molecule: [N] index of each atom's molecule. charge, spin_multiplicity: one integer per
+                molecule.
             added_NKC: what atoms read beside the molecule (conditioning.py).
         Returns:
-            [N, K, C] each, in the dtype of the weights; degree l, order m at row l*l + l + m. They turn with the molecule.
+            [N, K, C] each, in the dtype of the weights; degree l, order m at row l*l + l + m. They
+            turn with the molecule.
         """
         own = edge_index if self.parts == 1 else edge_index[:, self.part :: self.parts]
         edges = self._edges(positions, atomic_numbers, own)
         whole = self.charge(charge + self.max_charge) + self.spin(spin_multiplicity)
         start = self.element(atomic_numbers) + whole.index_select(0, molecule)
-        y = torch.cat([start.unsqueeze(1), start.new_zeros(start.shape[0], (self.layout.lmax + 1) ** 2 - 1, start.shape[1])], dim=1)
+        y = torch.cat(
+            [
+                start.unsqueeze(1),
+                start.new_zeros(start.shape[0], (self.layout.lmax + 1) ** 2 - 1, start.shape[1]),
+            ],
+            dim=1,
+        )
         y = y if added_NKC is None else y + added_NKC
-        chunks, total_over = (edges.split(self.chunk), recomputed_sum) if self.chunk else ([edges], kept_sum)
+        chunks, total_over = (
+            (edges.split(self.chunk), recomputed_sum) if self.chunk else ([edges], kept_sum)
+        )
         total: Sum = lambda function, chunks: self.over_parts(total_over(function, chunks))  # noqa: E731
         y, states = self.edge_degree(y, chunks, total), []
         for layer in self.layers:
@@ -159,7 +220,8 @@ class Trunk(nn.Module):
         return states
 
     def set_memory(self, recompute: str, message_chunk: int) -> None:
-        """Choose what is held for the backward pass: recompute "none", "messages" in chunks of so many edges, or "full"."""
+        """Choose what is held for the backward pass: recompute "none", "messages" in chunks of so
+        many edges, or "full"."""
         self.chunk = 0 if recompute == "none" else message_chunk
         for layer in self.layers:
             cast(NodeLayer, layer).recompute_update = recompute == "full"
@@ -168,5 +230,7 @@ class Trunk(nn.Module):
         first, second = edge_index
         vector = positions.index_select(0, second) - positions.index_select(0, first)
         distance = vector.norm(dim=-1)
-        scalars = self.edge_scalars(atomic_numbers.index_select(0, first), atomic_numbers.index_select(0, second), distance)
+        scalars = self.edge_scalars(
+            atomic_numbers.index_select(0, first), atomic_numbers.index_select(0, second), distance
+        )
         return Edges(edge_index, vector, scalars, envelope(distance, self.cutoff).to(scalars.dtype))

@@ -1,11 +1,13 @@
-"""Stage II of the two-stage pair update (QHFlow2, arXiv:2602.16897): a Clebsch-Gordan product of both atoms' states.
+"""Stage II of the two-stage pair update (QHFlow2, arXiv:2602.16897): a Clebsch-Gordan product of
+both atoms' states.
 
-Stage I, the SO(2) layers of the pair tower, ends smoothly at its own cutoff; stage II reaches every pair. With u the product
-of maps A y_i and B y_j and v that of A y_j and B y_i, u + v is even and u - v odd under exchange of the atoms. Unlike the
-paper the stages are added and pass a gated feed-forward instead of another tensor product.
+Stage I, the SO(2) layers of the pair tower, ends smoothly at its own cutoff; stage II reaches every
+pair. With u the product of maps A y_i and B y_j and v that of A y_j and B y_i, u + v is even and u
+- v odd under exchange of the atoms. Unlike the paper the stages are added and pass a gated
+feed-forward instead of another tensor product.
 
-Axes: P pairs, N atoms, K = (lmax+1)^2 degree-major coefficients, C channels of each parity, T paths (l1, l2, L), J coupled
-components of paths of one l1.
+Axes: P pairs, N atoms, K = (lmax+1)^2 degree-major coefficients, C channels of each parity, T paths
+(l1, l2, L), J coupled components of paths of one l1.
 """
 
 from functools import cache
@@ -21,7 +23,8 @@ from helm_scale.model.radial import RadialMLP
 
 
 class PairProduct(nn.Module):
-    """Even and odd pair features from products of node states; weights per path and channel from the pair's scalars."""
+    """Even and odd pair features from products of node states; weights per path and channel from
+    the pair's scalars."""
 
     def __init__(self, config: ModelConfig, scalars: int) -> None:
         super().__init__()
@@ -34,11 +37,16 @@ class PairProduct(nn.Module):
         self.norm = DegreeNorm(torch.cat([degrees, config.lmax + 1 + degrees]), self.channels)
 
     def forward(self, y_NKC: Tensor, pair_index: Tensor, scalars_PS: Tensor) -> Tensor:
-        """Node states -> [P, K, 2C] in the molecule's frame: the even half of the channels, then the odd, normalised."""
+        """Node states -> [P, K, 2C] in the molecule's frame: the even half of the channels, then
+        the odd, normalised."""
         left, right = self.left(y_NKC), self.right(y_NKC)
         both = torch.cat([pair_index[0], pair_index[1]])
         weights = self.weights(scalars_PS).unflatten(1, (-1, self.channels)).repeat(2, 1, 1)
-        product = self._product(left.index_select(0, both), right.index_select(0, both.roll(pair_index.shape[1])), weights)
+        product = self._product(
+            left.index_select(0, both),
+            right.index_select(0, both.roll(pair_index.shape[1])),
+            weights,
+        )
         u, v = product.unflatten(0, (2, -1)).unbind()
         z = self.norm(torch.cat([u + v, u - v], dim=1))
         return torch.cat(z.chunk(2, dim=1), dim=-1)
@@ -47,12 +55,18 @@ class PairProduct(nn.Module):
         """sum over paths of w_T CG(a, b), one l1 after the other: [P, K, C]."""
         total = torch.zeros_like(a_PKC)
         for l1, (a, weight) in enumerate(
-            zip(a_PKC.split([2 * l1 + 1 for l1 in range(self.lmax + 1)], dim=1), weights_PTC.split(self.counts, dim=1), strict=True)
+            zip(
+                a_PKC.split([2 * l1 + 1 for l1 in range(self.lmax + 1)], dim=1),
+                weights_PTC.split(self.counts, dim=1),
+                strict=True,
+            )
         ):
             table, path, place = product_table(self.lmax, l1)
             outer = (a.unsqueeze(2) * b_PKC.unsqueeze(1)).flatten(1, 2)
             coupled = table.to(outer) @ outer
-            total = total.index_add(1, place.to(outer.device), coupled * weight.index_select(1, path.to(outer.device)))
+            total = total.index_add(
+                1, place.to(outer.device), coupled * weight.index_select(1, path.to(outer.device))
+            )
         return total
 
 
@@ -63,7 +77,8 @@ def coupled_paths(lmax: int, l1: int) -> list[tuple[int, int]]:
 
 @cache
 def product_table(lmax: int, l1: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Clebsch-Gordan coefficients [J, (2*l1+1)*K], float64, and for every coupled component its path and its coefficient k."""
+    """Clebsch-Gordan coefficients [J, (2*l1+1)*K], float64, and for every coupled component its
+    path and its coefficient k."""
     rows: list[Tensor] = []
     path: list[int] = []
     place: list[int] = []

@@ -8,9 +8,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
-def save_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+def save_weights(
+    state: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
     """Write tensors under their names; shared or strided storage is copied first."""
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path, metadata)
+    save_file(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()},
+        path,
+        metadata,
+    )
 
 
 def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:

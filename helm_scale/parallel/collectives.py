@@ -1,4 +1,5 @@
-"""Collectives that training needs; each is reached by all ranks, and each is a plain function where there is one process."""
+"""Collectives that training needs; each is reached by all ranks, and each is a plain function where
+there is one process."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

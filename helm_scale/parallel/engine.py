@@ -1,7 +1,7 @@
 """The engine contract: all that training may know of ranks, wrappers and devices.
 
-`engines.start` names the engines. Whatever keeps this contract, DeepSpeed included, is an engine; the parity tests hold
-each to the same losses.
+`engines.start` names the engines. Whatever keeps this contract, DeepSpeed included, is an engine;
+the parity tests hold each to the same losses.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,9 +11,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from helm_scale.batch import GraphBatch
-from helm_scale.parallel.pieces import Piece
+from helm_scale.parallel.flat_shards import Piece
 from helm_scale.parallel.snapshot import Snapshot
+from helm_scale.types import GraphBatch
 
 
 class Sums(Protocol):
@@ -48,12 +48,16 @@ class StepResult:
     """What one global step did; the same on every rank but for `seconds`.
 
     Attributes:
-        loss: of the weights before the step. grad_norm: of the loss, before clipping. metrics: global means.
+        loss: of the weights before the step. grad_norm: of the loss, before clipping. metrics:
+            global means.
         molecules, pairs: seen by all ranks.
         suspects: keys of the micro-batches whose sum was not finite, if any.
-        stepped: false if loss or gradient was not finite; the weights are then as before, on every rank.
-        first_loss: what a loss was that was not finite or a spike; `loss` is then that of a second pass over the batch.
-        seconds: of this rank's own passes. unsteady: ranks whose sums differ between the two passes: their hardware is not to be trusted.
+        stepped: false if loss or gradient was not finite; the weights are then as before, on every
+            rank.
+        first_loss: what a loss was that was not finite or a spike; `loss` is then that of a second
+            pass over the batch.
+        seconds: of this rank's own passes. unsteady: ranks whose sums differ between the two
+            passes: their hardware is not to be trusted.
     """
 
     loss: float
@@ -92,20 +96,27 @@ class Engine(Protocol):
     trained: dict[str, Piece]
 
     def step(
-        self, micro_batches: Sequence[GraphBatch], rate: float, is_spike: Callable[[float], bool] = ..., on_doubt: Callable[[], None] = ...
+        self,
+        micro_batches: Sequence[GraphBatch],
+        rate: float,
+        is_spike: Callable[[float], bool] = ...,
+        on_doubt: Callable[[], None] = ...,
     ) -> StepResult:
-        """One optimiser step on the global sums; equally many micro-batches on every rank, empty ones included.
+        """One optimiser step on the global sums; equally many micro-batches on every rank, empty
+        ones included.
 
         Args:
             rate: factor of every learning rate, from the schedule.
-            is_spike: whether a loss is out of line; such a batch, and one whose loss is not finite, is computed twice.
+            is_spike: whether a loss is out of line; such a batch, and one whose loss is not finite,
+                is computed twice.
             on_doubt: called by all ranks before the second computation.
         Raises:
             BatchMemoryError: a micro-batch of this rank does not fit; the others wait for it.
         """
 
     def evaluate(self, batches: Iterable[GraphBatch]) -> dict[str, float]:
-        """Loss and metrics over the batches of all ranks, without gradients; equally many on every rank."""
+        """Loss and metrics over the batches of all ranks, without gradients; equally many on every
+        rank."""
 
     def publish(self) -> None:
         """Make what was written into `trained` the weights that run."""
@@ -114,16 +125,20 @@ class Engine(Protocol):
         """Whole parameters and buffers on the CPU of rank 0; empty elsewhere."""
 
     def odd_ranks(self) -> list[int]:
-        """Ranks whose weights are not those of their replicas, by majority; all of them where there is none."""
+        """Ranks whose weights are not those of their replicas, by majority; all of them where there
+        is none."""
 
     def capture(self, with_weights: bool) -> Snapshot:
-        """Copy optimiser states, random states and, unless the whole weights are saved anyway, weights to the CPU."""
+        """Copy optimiser states, random states and, unless the whole weights are saved anyway,
+        weights to the CPU."""
 
     def load(self, folder: Path, averages: Mapping[str, Piece]) -> None:
-        """Read a checkpoint that any engine wrote on any number of ranks; the averages are filled in place.
+        """Read a checkpoint that any engine wrote on any number of ranks; the averages are filled
+        in place.
 
         Args:
-            folder: holds state/ (snapshots) and model.safetensors: the averages if state/ has the weights, else the weights.
+            folder: holds state/ (snapshots) and model.safetensors: the averages if state/ has the
+                weights, else the weights.
         Raises:
             ValueError: a file or a tensor is missing or does not fit.
         """

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 from torch.optim import Optimizer
 
-from helm_scale.batch import GraphBatch
 from helm_scale.config import ExecutionConfig
 from helm_scale.parallel import wrapping, zero
 from helm_scale.parallel.engine import Engine, Objective
+from helm_scale.parallel.flat_shards import Piece
 from helm_scale.parallel.mesh import Processes
-from helm_scale.parallel.pieces import Piece
 from helm_scale.parallel.sum_engine import SumEngine
+from helm_scale.types import GraphBatch
 
 WRAPPERS = {
     "single": wrapping.alone, "ddp": wrapping.replicated, "fsdp2": wrapping.sharded,
@@ -32,9 +32,11 @@ def start(
     """Put a model under the engine that the config names.
 
     Args:
-        model: built alike on every rank. optimizers: makes the optimisers of the trained parameters' pieces; a group's
-            "lr" is its peak rate. clip_norm: largest gradient norm, 0 for none.
-        empty: batch without molecules, which is run once: see SumEngine.warm_up. low: passes in bfloat16.
+        model: built alike on every rank. optimizers: makes the optimisers of the trained
+            parameters' pieces; a group's "lr" is its peak rate. clip_norm: largest gradient norm, 0
+            for none.
+        empty: batch without molecules, which is run once: see SumEngine.warm_up. low: passes in
+            bfloat16.
     """
     wrapped = WRAPPERS[execution.engine](model.to(processes.device), processes, execution, low)
     trained = {name: piece for name, piece in wrapped.pieces.items() if piece.held.requires_grad}

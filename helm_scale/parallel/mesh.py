@@ -56,7 +56,8 @@ def launched_rank() -> int:
 
 
 def requeue_code() -> int:
-    """Exit code of a run that was asked to stop: 75, or 0 under torchrun, which would start any other anew at once."""
+    """Exit code of a run that was asked to stop: 75, or 0 under torchrun, which would start any
+    other anew at once."""
     return 0 if "TORCHELASTIC_RUN_ID" in os.environ else 75
 
 
@@ -64,14 +65,16 @@ def check_launch(execution: ExecutionConfig) -> None:
     """Refuse what cannot start, before any process group does.
 
     Raises:
-        ValueError: engine 'single' under several ranks, replicas that do not divide the ranks, or no GPU
-            where one is asked for.
+        ValueError: engine 'single' under several ranks, replicas that do not divide the ranks, or
+            no GPU where one is asked for.
     """
     if execution.engine == "single" and launched_world_size() > 1:
         raise ValueError(
             f"execution.engine: got 'single', which runs in one process, but torchrun started {launched_world_size()}; wanted another"
         )
-    if execution.replicas > 1 and (execution.engine != "fsdp2" or launched_world_size() % execution.replicas):
+    if execution.replicas > 1 and (
+        execution.engine != "fsdp2" or launched_world_size() % execution.replicas
+    ):
         raise ValueError(
             f"execution.replicas: got {execution.replicas} with engine '{execution.engine}' on {launched_world_size()} ranks;"
             " wanted engine fsdp2 and a divisor of the number of ranks"
@@ -81,9 +84,13 @@ def check_launch(execution: ExecutionConfig) -> None:
             f"execution.pair_ranks: got {execution.pair_ranks} on {launched_world_size()} ranks; wanted a divisor of the number of ranks"
         )
     if execution.cpu_offload and execution.engine in ("single", "ddp"):
-        raise ValueError(f"execution.cpu_offload: got true with engine '{execution.engine}'; wanted fsdp2 or zero1, zero2, zero3")
+        raise ValueError(
+            f"execution.cpu_offload: got true with engine '{execution.engine}'; wanted fsdp2 or zero1, zero2, zero3"
+        )
     if execution.engine == "zero3" and execution.compile:
-        raise ValueError("execution.compile: got true with engine 'zero3', whose hooks cannot be compiled; wanted false, or another engine")
+        raise ValueError(
+            "execution.compile: got true with engine 'zero3', whose hooks cannot be compiled; wanted false, or another engine"
+        )
     if execution.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("execution.device: got 'cuda', but torch sees no GPU; wanted cpu or auto")
 
@@ -108,7 +115,9 @@ def processes(execution: ExecutionConfig) -> Iterator[Processes]:
         yield Processes(0, 1, device)
         return
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    timeout = datetime.timedelta(seconds=2 * execution.start_timeout_seconds)  # the watch ends a stuck process long before
+    timeout = datetime.timedelta(
+        seconds=2 * execution.start_timeout_seconds
+    )  # the watch ends a stuck process long before
     if "RANK" in os.environ:
         store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
         store = dist.PrefixStore(f"life-{_life()}", store)
@@ -123,11 +132,16 @@ def processes(execution: ExecutionConfig) -> Iterator[Processes]:
 
 
 def _life() -> str:
-    """What tells this start of the ranks from earlier ones in torchrun's store, which outlives them with their old addresses.
+    """What tells this start of the ranks from earlier ones in torchrun's store, which outlives them
+    with their old addresses.
 
     Between nodes the count of restarts differs, so there it cannot serve.
     """
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if os.environ.get("GROUP_WORLD_SIZE", "1") == "1" else "any"
+    return (
+        os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        if os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+        else "any"
+    )
 
 
 def _device(execution: ExecutionConfig) -> torch.device:

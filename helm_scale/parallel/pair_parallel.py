@@ -1,9 +1,9 @@
 """Several ranks on the same molecules: each works on a part of their message edges and pairs.
 
-Node states are whole on every rank: the messages of all parts are summed after every layer, which sends as many numbers as
-the states have, whatever the number of pairs. Each rank's loss is its part of the whole loss. As the sum over parts passes
-gradients back by the same sum, the sum of all ranks' gradients is exactly that of the whole loss; the gradient of one rank
-alone means nothing.
+Node states are whole on every rank: the messages of all parts are summed after every layer, which
+sends as many numbers as the states have, whatever the number of pairs. Each rank's loss is its part
+of the whole loss. As the sum over parts passes gradients back by the same sum, the sum of all
+ranks' gradients is exactly that of the whole loss; the gradient of one rank alone means nothing.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,8 @@ class _SumOverParts(torch.autograd.Function):
 
 
 def sum_over_parts(processes: Processes) -> Callable[[Tensor], Tensor]:
-    """Sum of a tensor over the ranks that share this rank's molecules, the same sum in its backward pass."""
+    """Sum of a tensor over the ranks that share this rank's molecules, the same sum in its backward
+    pass."""
     if processes.parts == 1:
         return lambda part: part
     return lambda part: cast(Tensor, _SumOverParts.apply(part, processes.part_group))

@@ -1,8 +1,10 @@
 """State on disk: saved on any number of ranks under any engine, loaded on any other.
 
-Every rank writes one safetensors file, rank-00002-of-00008.safetensors, with its pieces (flat ranges of tensors); the
-file's metadata say where in which tensor each piece lies. Equal copies share the work: each writes its part. Reading
-finds tensors by name, reads what this rank is to hold, and runs nothing: safetensors are numbers and names. Whether the
+Every rank writes one safetensors file, rank-00002-of-00008.safetensors, with its pieces (flat
+ranges of tensors); the file's metadata say where in which tensor each piece lies. Equal copies
+share the work: each writes its part. Reading
+finds tensors by name, reads what this rank is to hold, and runs nothing: safetensors are numbers
+and names. Whether the
 files are whole is for the caller to check first: a flipped bit loads without an error.
 """
 
@@ -20,10 +22,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from helm_scale.parallel.pieces import Piece
+from helm_scale.parallel.flat_shards import Piece
 
 _NAME = re.compile(r"rank-(\d{5})-of-(\d{5})\.safetensors")
-_TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64", torch.uint8: "U8"}
+_TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.uint8: "U8",
+}
 _BLOCK = 1 << 24  # bytes hashed and written at a time
 
 
@@ -37,7 +45,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {
+            "dtype": _TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
@@ -96,19 +108,29 @@ class Stored:
     """Tensors of a folder that `Snapshot.write` filled, and of a file with whole tensors beside it.
 
     Args:
-        folder: of the pieces. whole: file with whole tensors. prefix: what their names begin with here.
+        folder: of the pieces. whole: file with whole tensors. prefix: what their names begin with
+            here.
     Raises:
         ValueError: a file is missing or is no safetensors file of ours; names it.
     """
 
-    def __init__(self, folder: Path, whole: Path | None = None, prefix: Callable[["Stored"], str] = lambda stored: "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        whole: Path | None = None,
+        prefix: Callable[["Stored"], str] = lambda stored: "",
+    ) -> None:
         self._folder = folder
         files = sorted(path for path in folder.glob("rank-*") if _NAME.fullmatch(path.name))
         wanted = {int(path.name[14:19]) for path in files}
         if wanted != {len(files)}:
-            raise ValueError(f"{folder}: got {len(files)} files rank-*, wanted {' or '.join(map(str, wanted)) or 'some'}; copy it again")
+            raise ValueError(
+                f"{folder}: got {len(files)} files rank-*, wanted {' or '.join(map(str, wanted)) or 'some'}; copy it again"
+            )
         self._files: list[Any] = []
-        self._pieces: dict[str, list[tuple[int, int, str]]] = {}  # name -> (start, file, name there)
+        self._pieces: dict[
+            str, list[tuple[int, int, str]]
+        ] = {}  # name -> (start, file, name there)
         self.shapes: dict[str, tuple[int, ...]] = {}
         for number, path in enumerate(files):
             try:
@@ -118,7 +140,9 @@ class Stored:
                     self.shapes[name] = tuple(map(int, place["shape"]))
                     self._pieces.setdefault(name, []).append((int(place["start"]), number, name))
             except (SafetensorError, ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}: not a file of a checkpoint: {error!r}; it is not loaded") from None
+                raise ValueError(
+                    f"{path}: not a file of a checkpoint: {error!r}; it is not loaded"
+                ) from None
         if whole is not None:
             self._add_whole(whole, prefix(self))
 
@@ -126,7 +150,9 @@ class Stored:
         try:
             file = safe_open(path, framework="pt", device="cpu")
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: not a file of a checkpoint: {error!r}; it is not loaded") from None
+            raise ValueError(
+                f"{path}: not a file of a checkpoint: {error!r}; it is not loaded"
+            ) from None
         self._files.append(file)
         for name in file.keys():  # noqa: SIM118
             self.shapes[prefix + name] = tuple(file.get_slice(name).get_shape())
@@ -139,13 +165,24 @@ class Stored:
             ValueError: the tensor is absent or of another shape, or elements are missing.
         """
         if self.shapes.get(name) != piece.shape:
-            raise ValueError(f"{self._folder}: {name} has shape {self.shapes.get(name)}, wanted {piece.shape}; resume with its own config")
+            raise ValueError(
+                f"{self._folder}: {name} has shape {self.shapes.get(name)}, wanted {piece.shape}; resume with its own config"
+            )
         flat, done = piece.held.detach(), 0
         for start, number, there in self._pieces[name]:
-            stored = self._files[number].get_tensor(there).view(-1)  # mapped: only what is copied is read
-            first, last = max(start, piece.start), min(start + stored.numel(), piece.start + flat.numel())
+            stored = (
+                self._files[number].get_tensor(there).view(-1)
+            )  # mapped: only what is copied is read
+            first, last = (
+                max(start, piece.start),
+                min(start + stored.numel(), piece.start + flat.numel()),
+            )
             if last > first:
-                flat[first - piece.start : last - piece.start] = stored[first - start : last - start]
+                flat[first - piece.start : last - piece.start] = stored[
+                    first - start : last - start
+                ]
                 done += last - first
         if done != flat.numel():
-            raise ValueError(f"{self._folder}: {name}: got {done} of {flat.numel()} elements; the checkpoint is incomplete")
+            raise ValueError(
+                f"{self._folder}: {name}: got {done} of {flat.numel()} elements; the checkpoint is incomplete"
+            )

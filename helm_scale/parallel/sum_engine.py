@@ -1,8 +1,9 @@
 """The engine: micro-batches, global sums, one scale, clip, step; the same under every wrapper.
 
-For a loss L(S, N) of a global sum S and count N the gradient is dL/dS times that of S. The backward passes gather the
-gradient of S over micro-batches and ranks; S and N are summed once; then one factor is applied, then clipping, then the
-step. So neither micro-batches nor ranks change the numbers.
+For a loss L(S, N) of a global sum S and count N the gradient is dL/dS times that of S. The backward
+passes gather the gradient of S over micro-batches and ranks; S and N are summed once; then one
+factor is applied, then clipping, then the step. So neither micro-batches nor ranks change the
+numbers.
 """
 
 import logging
@@ -18,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from helm_scale.batch import GraphBatch
-from helm_scale.parallel import collectives, pieces, snapshot
+from helm_scale.parallel import collectives, flat_shards, snapshot
 from helm_scale.parallel.engine import BatchMemoryError, Objective, StepResult
+from helm_scale.parallel.flat_shards import Piece
 from helm_scale.parallel.mesh import Processes
-from helm_scale.parallel.pieces import Piece
 from helm_scale.parallel.tally import Tally
 from helm_scale.parallel.wrapping import Wrapped
+from helm_scale.types import GraphBatch
 
 _log = logging.getLogger(__name__)
 _SAME = 1e-4  # relative; sums of one batch differ by this much at most where the hardware is sound
@@ -42,16 +43,28 @@ class SumEngine:
         processes: Processes,
         clip_norm: float,
     ) -> None:
-        self.rank, self.world_size, self._device = processes.rank, processes.world_size, processes.device
-        self._wrapped, self._objective, self._optimizers, self.trained = wrapped, objective, list(optimizers), dict(trained)
+        self.rank, self.world_size, self._device = (
+            processes.rank,
+            processes.world_size,
+            processes.device,
+        )
+        self._wrapped, self._objective, self._optimizers, self.trained = (
+            wrapped,
+            objective,
+            list(optimizers),
+            dict(trained),
+        )
         self._clip_norm, self._parts = clip_norm, processes.parts
-        self._peak_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
+        self._peak_rates = [
+            [group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers
+        ]
 
     def warm_up(self, empty: GraphBatch) -> None:
         """Run one backward pass that changes nothing, so that the first step runs like all others.
 
-        DDP rearranges its buckets after the first backward pass of every start. From four ranks on that changes the order
-        of sums, and a resumed run would differ from an uninterrupted one in the last bit.
+        DDP rearranges its buckets after the first backward pass of every start. From four ranks on
+        that changes the order of sums, and a resumed run would differ from an uninterrupted one in
+        the last bit.
         """
         self._accumulate([empty])
         self._wrapped.update(lambda: None)
@@ -78,18 +91,34 @@ class SumEngine:
             tally = self._accumulate(micro_batches)
             total, count, molecules, pairs, metrics = tally.over_ranks()
             loss, slope = self._loss_and_slope(total, count)
-            unsteady = tuple(rank for rank, differs in enumerate(collectives.gather(_differ(before, tally.own))) if differs)
+            unsteady = tuple(
+                rank
+                for rank, differs in enumerate(collectives.gather(_differ(before, tally.own)))
+                if differs
+            )
         norms = self._update(slope, rate, math.isfinite(loss))
-        grad_norm, stepped = norms[0] if norms else math.nan, bool(norms) and math.isfinite(norms[0]) and math.isfinite(loss)
-        suspects = () if stepped else tuple(key for keys in collectives.gather(tally.suspects) for key in keys)
-        return StepResult(loss, grad_norm, metrics, molecules, pairs, suspects, stepped, first, unsteady, seconds)
+        grad_norm, stepped = (
+            norms[0] if norms else math.nan,
+            bool(norms) and math.isfinite(norms[0]) and math.isfinite(loss),
+        )
+        suspects = (
+            ()
+            if stepped
+            else tuple(key for keys in collectives.gather(tally.suspects) for key in keys)
+        )
+        return StepResult(
+            loss, grad_norm, metrics, molecules, pairs, suspects, stepped, first, unsteady, seconds
+        )
 
     def _accumulate(self, micro_batches: Sequence[GraphBatch]) -> Tally:
         """Forward and backward through this rank's micro-batches."""
         self._wrapped.module.train()
         tally = Tally(self._device)
         for number, batch in enumerate(micro_batches, start=1):
-            with self._wrapped.micro_step(last=number == len(micro_batches)), _names_what_does_not_fit(batch):
+            with (
+                self._wrapped.micro_step(last=number == len(micro_batches)),
+                _names_what_does_not_fit(batch),
+            ):
                 placed = self._placed(batch)
                 sums = self._objective(self._wrapped.module, placed)
                 self._wrapped.backward(sums.total)
@@ -101,13 +130,14 @@ class SumEngine:
         return replace(batch.to(self._device), copies=self._parts)
 
     def _update(self, slope: float, rate: float, finite: bool) -> list[float]:
-        """Scale, clip and step, unless loss or gradient are not finite on any rank; [gradient norm], empty if DeepSpeed saw infinities."""
+        """Scale, clip and step, unless loss or gradient are not finite on any rank; [gradient
+        norm], empty if DeepSpeed saw infinities."""
         norms: list[float] = []
 
         def apply() -> None:
             held = [piece for piece in self.trained.values() if piece.held.grad is not None]
             gradients = [piece.held.grad for piece in held if piece.held.grad is not None]
-            norms.append(abs(slope) * float(pieces.norm(held, gradients)))
+            norms.append(abs(slope) * float(flat_shards.norm(held, gradients)))
             if collectives.on_any_rank(not (finite and math.isfinite(norms[0]))):
                 return
             clipped = self._clip_norm / norms[0] if 0 < self._clip_norm < norms[0] else 1.0
@@ -141,7 +171,7 @@ class SumEngine:
         """See engine.Engine."""
         state = {}
         for name, piece in self._wrapped.pieces.items():
-            tensor = pieces.whole(piece)
+            tensor = flat_shards.whole(piece)
             if self.rank == 0:
                 state[name] = tensor.cpu()
         return state
@@ -154,19 +184,27 @@ class SumEngine:
             votes = Counter(digest for own, digest in found if own == shard)
             (most, count), *rest = votes.most_common()
             tied = bool(rest) and rest[0][1] == count
-            odd += [rank for rank, (own, digest) in enumerate(found) if own == shard and (tied or digest != most)]
+            odd += [
+                rank
+                for rank, (own, digest) in enumerate(found)
+                if own == shard and (tied or digest != most)
+            ]
         return sorted(odd)
 
     def capture(self, with_weights: bool) -> snapshot.Snapshot:
         """See engine.Engine."""
-        state = {f"weights/{name}": piece for name, piece in self._wrapped.pieces.items()} if with_weights else {}
+        state = (
+            {f"weights/{name}": piece for name, piece in self._wrapped.pieces.items()}
+            if with_weights
+            else {}
+        )
         for optimizer in self._optimizers:
             for name, piece in self._of(optimizer).items():
                 for key, value in optimizer.state.get(piece.held, {}).items():
                     place = self._once(value) if value.ndim == 0 else piece.like(value)
                     state[f"{_kind(optimizer)}/{key}/{name}"] = place
         for name, random in _random_states().items():
-            state[f"random/{name}/rank{self.rank}"] = pieces.of_whole(random)
+            state[f"random/{name}/rank{self.rank}"] = flat_shards.of_whole(random)
         return snapshot.capture(state, self.rank, self.world_size)
 
     def load(self, folder: Path, averages: Mapping[str, Piece]) -> None:
@@ -183,8 +221,10 @@ class SumEngine:
         for optimizer in self._optimizers:
             self._load_optimizer(optimizer, stored)
         for name, random in _random_states().items():
-            if f"random/{name}/rank{self.rank}" in stored.shapes:  # a rank that did not exist at saving keeps its own
-                stored.fill(f"random/{name}/rank{self.rank}", pieces.of_whole(random))
+            if (
+                f"random/{name}/rank{self.rank}" in stored.shapes
+            ):  # a rank that did not exist at saving keeps its own
+                stored.fill(f"random/{name}/rank{self.rank}", flat_shards.of_whole(random))
                 (torch.set_rng_state if name == "cpu" else torch.cuda.set_rng_state)(random)
 
     def _load_optimizer(self, optimizer: Optimizer, stored: snapshot.Stored) -> None:
@@ -195,9 +235,16 @@ class SumEngine:
             if name not in held:
                 continue
             piece = held[name]
-            value = piece.held.new_zeros(()) if stored.shapes[f"{kind}/{key}/{name}"] == () else torch.zeros_like(piece.held)
+            value = (
+                piece.held.new_zeros(())
+                if stored.shapes[f"{kind}/{key}/{name}"] == ()
+                else torch.zeros_like(piece.held)
+            )
             value = value.detach()
-            stored.fill(f"{kind}/{key}/{name}", pieces.of_whole(value) if value.ndim == 0 else piece.like(value))
+            stored.fill(
+                f"{kind}/{key}/{name}",
+                flat_shards.of_whole(value) if value.ndim == 0 else piece.like(value),
+            )
             optimizer.state[piece.held][key] = value
         if not found:
             _log.warning("the checkpoint has no states of %s, which starts afresh", kind)
@@ -209,7 +256,7 @@ class SumEngine:
 
     def _once(self, value: Tensor) -> Piece:
         """A number that all ranks have; one writes it."""
-        return pieces.of_whole(value, self.rank, self.world_size)
+        return flat_shards.of_whole(value, self.rank, self.world_size)
 
     def _loss_and_slope(self, total: Tensor, count: Tensor) -> tuple[float, float]:
         """L(S, N) and dL/dS."""
@@ -225,7 +272,9 @@ def _names_what_does_not_fit(batch: GraphBatch) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        of_memory = isinstance(
+            error, torch.OutOfMemoryError | MemoryError
+        ) or "can't allocate memory" in str(error)
         if not of_memory:
             raise
         raise BatchMemoryError(batch, str(error).strip().split("\n")[0]) from error
@@ -253,10 +302,17 @@ def _differ(a: float, b: float) -> bool:
 
 
 def _digest(tensors: Sequence[Tensor]) -> int:
-    """A number that changes with any single bit: position-weighted sum of the words, modulo 2^64."""
+    """A number that changes with any single bit: position-weighted sum of the words, modulo
+    2^64."""
     sums = []
     for tensor in tensors:
-        words = tensor.detach().contiguous().view(-1).view(torch.uint8 if tensor.element_size() % 4 else torch.int32).to(torch.int64)
+        words = (
+            tensor.detach()
+            .contiguous()
+            .view(-1)
+            .view(torch.uint8 if tensor.element_size() % 4 else torch.int32)
+            .to(torch.int64)
+        )
         sums.append((words * (2 * torch.arange(len(words), device=words.device) + 1)).sum())
     number = 0
     for value in torch.stack(sums).tolist():

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from helm_scale.batch import GraphBatch
 from helm_scale.parallel import collectives
 from helm_scale.parallel.engine import Sums
+from helm_scale.types import GraphBatch
 
 
 class Tally:
@@ -35,19 +35,30 @@ class Tally:
     @property
     def suspects(self) -> tuple[str, ...]:
         """Molecules of the micro-batches whose sum is not finite."""
-        return tuple(key for total, keys in self._totals if not bool(torch.isfinite(total)) for key in keys)
+        return tuple(
+            key for total, keys in self._totals if not bool(torch.isfinite(total)) for key in keys
+        )
 
     def over_ranks(self) -> tuple[Tensor, Tensor, int, int, dict[str, float]]:
-        """Global (total, count, molecules, pairs, means of metrics); a metric without terms is left out."""
+        """Global (total, count, molecules, pairs, means of metrics); a metric without terms is left
+        out."""
         names = sorted(self._sums)
         summed = collectives.sum_over_ranks(torch.stack([self._sums[name] for name in names])).cpu()
         by_name = dict(zip(names, summed, strict=True))
         metrics = {
-            name.removeprefix("sum "): float(by_name[name] / by_name[f"terms {name.removeprefix('sum ')}"])
+            name.removeprefix("sum "): float(
+                by_name[name] / by_name[f"terms {name.removeprefix('sum ')}"]
+            )
             for name in names
             if name.startswith("sum ") and by_name[f"terms {name.removeprefix('sum ')}"] > 0
         }
-        return by_name["total"], by_name["count"], round(float(by_name["molecules"])), round(float(by_name["pairs"])), metrics
+        return (
+            by_name["total"],
+            by_name["count"],
+            round(float(by_name["molecules"])),
+            round(float(by_name["pairs"])),
+            metrics,
+        )
 
     def _put(self, name: str, value: Tensor) -> None:
         value = value.detach().to(self._device, torch.float64)

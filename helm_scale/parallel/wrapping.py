@@ -1,4 +1,5 @@
-"""Wrappers put on from outside: none, DDP, FSDP2; each sums gradients over ranks and never averages them.
+"""Wrappers put on from outside: none, DDP, FSDP2; each sums gradients over ranks and never averages
+them.
 
 A new one keeps the protocol Wrapped and takes one line in engines.py; DeepSpeed's is in zero.py.
 """
@@ -12,14 +13,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from helm_scale.config import ExecutionConfig
-from helm_scale.parallel import pieces
+from helm_scale.parallel import flat_shards
+from helm_scale.parallel.flat_shards import Piece
 from helm_scale.parallel.mesh import Processes
-from helm_scale.parallel.pieces import Piece
 
 
 class Shardable(Protocol):
@@ -33,8 +40,9 @@ class Wrapped(Protocol):
     """A model ready to run.
 
     Attributes:
-        module: what objectives call. pieces: what this rank holds of every parameter and buffer; those that require a
-            gradient are trained. shard: ranks with the same number hold equal weights.
+        module: what objectives call. pieces: what this rank holds of every parameter and buffer;
+            those that require a gradient are trained. shard: ranks with the same number hold equal
+            weights.
     """
 
     @property
@@ -53,7 +61,8 @@ class Wrapped(Protocol):
         """Add the gradient of this rank's sum."""
 
     def update(self, apply: Callable[[], None]) -> None:
-        """Run `apply` with the sum of the gradients over all ranks in pieces, make what it changed the weights, forget gradients."""
+        """Run `apply` with the sum of the gradients over all ranks in pieces, make what it changed
+        the weights, forget gradients."""
 
     def publish(self) -> None:
         """Make changed pieces the weights that run."""
@@ -88,7 +97,11 @@ class TorchWrapped:
         """See Wrapped."""
         for name, parameter in self.model.named_parameters():
             if parameter.grad is not None:
-                gradient = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
+                gradient = (
+                    parameter.grad.to_local()
+                    if isinstance(parameter.grad, DTensor)
+                    else parameter.grad
+                )
                 self.pieces[name].held.grad = gradient.reshape(-1)
                 parameter.grad = None
         apply()
@@ -108,38 +121,67 @@ def alone(model: nn.Module, processes: Processes, execution: ExecutionConfig, lo
     return TorchWrapped(model, model, pieces_of(model, 0, 1))
 
 
-def replicated(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
+def replicated(
+    model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool
+) -> Wrapped:
     """DDP: whole weights on every rank, gradients summed in buckets behind the last backward."""
-    module = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    module = DistributedDataParallel(
+        model, forward_sync_buffers=False, gradient_as_bucket_view=True
+    )
     module.register_comm_hook(None, _sum_bucket)
-    return TorchWrapped(module, model, pieces_of(model, processes.rank, processes.world_size), accumulate=module.no_sync)
+    return TorchWrapped(
+        module,
+        model,
+        pieces_of(model, processes.rank, processes.world_size),
+        accumulate=module.no_sync,
+    )
 
 
-def sharded(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
-    """FSDP2: weights, gradients and optimiser states cut over the ranks; each unit is gathered while it runs.
+def sharded(
+    model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool
+) -> Wrapped:
+    """FSDP2: weights, gradients and optimiser states cut over the ranks; each unit is gathered
+    while it runs.
 
-    With execution.replicas > 1 (HSDP) so many groups of ranks hold the model once each. Gradients travel after every
-    micro-step: holding them whole would cost the memory that sharding saves.
+    With execution.replicas > 1 (HSDP) so many groups of ranks hold the model once each. Gradients
+    travel after every micro-step: holding them whole would cost the memory that sharding saves.
     """
     shards = processes.world_size // execution.replicas
-    shape, names = ((execution.replicas, shards), ("replicate", "shard")) if execution.replicas > 1 else ((shards,), ("shard",))
+    shape, names = (
+        ((execution.replicas, shards), ("replicate", "shard"))
+        if execution.replicas > 1
+        else ((shards,), ("shard",))
+    )
     mesh = init_device_mesh(processes.device.type, shape, mesh_dim_names=names)
-    offload = CPUOffloadPolicy(pin_memory=processes.device.type == "cuda") if execution.cpu_offload else OffloadPolicy()
+    offload = (
+        CPUOffloadPolicy(pin_memory=processes.device.type == "cuda")
+        if execution.cpu_offload
+        else OffloadPolicy()
+    )
     low_types = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if low else {}
-    precision = MixedPrecisionPolicy(**low_types, cast_forward_inputs=False)  # positions stay as they are
+    precision = MixedPrecisionPolicy(
+        **low_types, cast_forward_inputs=False
+    )  # positions stay as they are
     for unit in [*cast(Shardable, model).sharding_units(), model]:
         fully_shard(unit, mesh=mesh, offload_policy=offload, mp_policy=precision)
         wrapped = cast(FSDPModule, unit)
         wrapped.set_gradient_divide_factor(1.0)
         wrapped.set_force_sum_reduction_for_comms(True)  # gloo has no premultiplied sum
     held = pieces_of(model, processes.rank, processes.world_size)
-    return TorchWrapped(model, model, held, mesh.get_local_rank("shard"), reshard=cast(FSDPModule, model).reshard)
+    return TorchWrapped(
+        model, model, held, mesh.get_local_rank("shard"), reshard=cast(FSDPModule, model).reshard
+    )
 
 
 def pieces_of(model: nn.Module, copy: int, copies: int) -> dict[str, Piece]:
     """Pieces of parameters and persistent buffers; what is not sharded lies on all ranks."""
     tensors = model.state_dict(keep_vars=True).items()
-    return {name: pieces.of_rows(t) if isinstance(t, DTensor) else pieces.of_whole(t, copy, copies) for name, t in tensors}
+    return {
+        name: flat_shards.of_rows(t)
+        if isinstance(t, DTensor)
+        else flat_shards.of_whole(t, copy, copies)
+        for name, t in tensors
+    }
 
 
 def _sum_bucket(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:

@@ -1,8 +1,10 @@
-"""DeepSpeed ZeRO 1, 2 and 3: it cuts, gathers and reduces; our own optimisers step on the pieces it leaves with a rank.
+"""DeepSpeed ZeRO 1, 2 and 3: it cuts, gathers and reduces; our own optimisers step on the pieces it
+leaves with a rank.
 
-DeepSpeed is handed an optimiser whose step is ours, with all parameters in one group and as one sub-group, so that the
-flat float32 partition of this rank and its gradient are complete when it is called. Its loss scaling, clipping,
-checkpoints and JSON optimisers stay unused. Gradients arrive averaged over ranks; the sum is restored here.
+DeepSpeed is handed an optimiser whose step is ours, with all parameters in one group and as one
+sub-group, so that the flat float32 partition of this rank and its gradient are complete when it is
+called. Its loss scaling, clipping, checkpoints and JSON optimisers stay unused. Gradients arrive
+averaged over ranks; the sum is restored here.
 """
 
 import importlib
@@ -18,9 +20,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from helm_scale.config import ExecutionConfig
-from helm_scale.parallel import pieces
+from helm_scale.parallel import flat_shards
+from helm_scale.parallel.flat_shards import Piece
 from helm_scale.parallel.mesh import Processes
-from helm_scale.parallel.pieces import Piece
 from helm_scale.parallel.wrapping import Shardable, Wrapped
 
 
@@ -40,16 +42,27 @@ class _Handed(torch.optim.Optimizer):
 class Zero:
     """See wrapping.Wrapped."""
 
-    def __init__(self, model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> None:
+    def __init__(
+        self, model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool
+    ) -> None:
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._stage, self._model, self._world_size = _stage(execution), model, processes.world_size
-        self._handed = _Handed([parameter for parameter in model.parameters() if parameter.requires_grad])
+        self._handed = _Handed(
+            [parameter for parameter in model.parameters() if parameter.requires_grad]
+        )
         engine: Any = _initialize(model, self._handed, processes, execution, low)
         self.module: nn.Module = engine
         self._engine, self._zero = engine, engine.optimizer
         self.shard = 0 if self._stage < 3 else processes.rank
-        buffers = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if not isinstance(tensor, nn.Parameter)}
-        self.pieces = {name: pieces.of_whole(tensor, processes.rank, processes.world_size) for name, tensor in buffers.items()}
+        buffers = {
+            name: tensor
+            for name, tensor in model.state_dict(keep_vars=True).items()
+            if not isinstance(tensor, nn.Parameter)
+        }
+        self.pieces = {
+            name: flat_shards.of_whole(tensor, processes.rank, processes.world_size)
+            for name, tensor in buffers.items()
+        }
         self._trained: list[tuple[Piece, int]] = []  # with the offset in the flat partition
         for parameter, start, offset, length in self._parts(processes.rank):
             held = nn.Parameter(self._flat.detach()[offset : offset + length])
@@ -96,7 +109,11 @@ class Zero:
 
     def working(self) -> list[Tensor]:
         """See Wrapped."""
-        weights = list(self._model.parameters()) if self._stage < 3 else [piece.held for piece, _ in self._trained]
+        weights = (
+            list(self._model.parameters())
+            if self._stage < 3
+            else [piece.held for piece, _ in self._trained]
+        )
         return [*weights, *self._model.buffers()]
 
     def reshard(self) -> None:
@@ -107,28 +124,42 @@ class Zero:
     @property
     def _flat(self) -> Tensor:
         """This rank's partition of all parameters, float32."""
-        groups = self._zero.single_partition_of_fp32_groups if self._stage < 3 else self._zero.fp32_partitioned_groups_flat
+        groups = (
+            self._zero.single_partition_of_fp32_groups
+            if self._stage < 3
+            else self._zero.fp32_partitioned_groups_flat
+        )
         (flat,) = groups
         return cast(Tensor, flat)
 
     def _frozen_piece(self, parameter: nn.Parameter, processes: Processes) -> Piece:
         """A parameter that no optimiser knows: whole, or this rank's part of what stage 3 cuts."""
         if self._stage < 3:
-            return pieces.of_whole(parameter, processes.rank, processes.world_size)
+            return flat_shards.of_whole(parameter, processes.rank, processes.world_size)
         cut: Any = parameter
         start = min(processes.rank * cut.ds_tensor.ds_numel, cut.ds_numel)
         length = min(cut.ds_tensor.ds_numel, cut.ds_numel - start)
         return Piece(cut.ds_tensor.detach()[:length], tuple(cut.ds_shape), start, dist.group.WORLD)
 
     def _parts(self, rank: int) -> Iterator[tuple[nn.Parameter, int, int, int]]:
-        """(parameter, first element held here, its offset in the flat partition, number of elements held here)."""
+        """(parameter, first element held here, its offset in the flat partition, number of elements
+        held here)."""
         if self._stage < 3:
-            (parameters,), (offsets,), (size,) = self._zero.bit16_groups, self._zero.round_robin_bit16_offsets, self._zero.partition_size
+            (parameters,), (offsets,), (size,) = (
+                self._zero.bit16_groups,
+                self._zero.round_robin_bit16_offsets,
+                self._zero.partition_size,
+            )
             low, high = rank * size, (rank + 1) * size
             for parameter, offset in zip(parameters, offsets, strict=True):
                 first, last = max(offset, low), min(offset + parameter.numel(), high)
                 length = max(last - first, 0)
-                yield parameter, first - offset if length else 0, first - low if length else 0, length
+                yield (
+                    parameter,
+                    first - offset if length else 0,
+                    first - low if length else 0,
+                    length,
+                )
             return
         offset = 0
         for parameter in self._zero.fp16_groups[0]:
@@ -138,7 +169,9 @@ class Zero:
             offset += each
 
 
-def partitioned(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
+def partitioned(
+    model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool
+) -> Wrapped:
     """ZeRO of the stage that the config names."""
     return Zero(model, processes, execution, low)
 
@@ -147,23 +180,35 @@ def _stage(execution: ExecutionConfig) -> int:
     return int(execution.engine.removeprefix("zero"))
 
 
-def _initialize(model: nn.Module, optimizer: _Handed, processes: Processes, execution: ExecutionConfig, low: bool) -> Any:
+def _initialize(
+    model: nn.Module,
+    optimizer: _Handed,
+    processes: Processes,
+    execution: ExecutionConfig,
+    low: bool,
+) -> Any:
     """DeepSpeed's engine around a model."""
-    os.environ["DS_ACCELERATOR"] = processes.device.type  # before the import, which looks for accelerators itself
+    os.environ["DS_ACCELERATOR"] = (
+        processes.device.type
+    )  # before the import, which looks for accelerators itself
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import deepspeed
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    # An operator for CPU inference that training never calls; building it takes a compiler, and a killed build hangs later ones.
+    # An operator for CPU inference that training never calls; building it takes a compiler, and a
+    # killed build hangs later ones.
     importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
     units = cast(Shardable, model).sharding_units() if _stage(execution) == 3 else []
     joined = [_Joined(unit) for unit in units]
     for unit in units:  # gathered whole: what runs inside may differ between ranks
         deepspeed.utils.set_z3_leaf_module(unit, True)
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=optimizer, config=_settings(processes, execution, low), dist_init_required=False
+        model=model,
+        optimizer=optimizer,
+        config=_settings(processes, execution, low),
+        dist_init_required=False,
     )
     for join in joined:
         join.undo()
@@ -173,7 +218,8 @@ def _initialize(model: nn.Module, optimizer: _Handed, processes: Processes, exec
 class _Joined:
     """Lets DeepSpeed see one tensor where a module returns a list.
 
-    Its hooks count the outputs of every module, and the ranks must agree on the counts; lists differ in length.
+    Its hooks count the outputs of every module, and the ranks must agree on the counts; lists
+    differ in length.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -186,7 +232,11 @@ class _Joined:
 
     def _join(self, module: nn.Module, arguments: object, output: object) -> object:
         self._shapes = [tensor.shape for tensor in output] if isinstance(output, list) else []
-        return torch.cat([tensor.flatten() for tensor in output]) if isinstance(output, list) else output
+        return (
+            torch.cat([tensor.flatten() for tensor in output])
+            if isinstance(output, list)
+            else output
+        )
 
     def _split(self, module: nn.Module, arguments: object, output: Any) -> object:
         if not self._shapes:
@@ -196,7 +246,8 @@ class _Joined:
 
 
 def _settings(processes: Processes, execution: ExecutionConfig, low: bool) -> dict[str, Any]:
-    """DeepSpeed's JSON. A step ends when `step` is called, whatever the number of micro-batches before."""
+    """DeepSpeed's JSON. A step ends when `step` is called, whatever the number of micro-batches
+    before."""
     zero: dict[str, Any] = {
         "stage": _stage(execution),
         "overlap_comm": False,

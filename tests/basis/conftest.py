@@ -1,18 +1,20 @@
-"""Real matrices of one asymmetric molecule with s, p, d and f shells and an ECP atom, in two orientations."""
+"""Real matrices of one asymmetric molecule with s, p, d and f shells and an ECP atom, in two
+orientations."""
 
 import numpy as np
 import pytest
 from pyscf import gto, scf
 
 from helm_scale.basis.layout import ao_offsets
-from helm_scale.batch import Molecule
 from helm_scale.dft.molecule import build_mol, kohn_sham, to_canonical
+from helm_scale.types import Molecule
 from tests.basis.samples import BASIS, PBE, Turned
 from tests.rotations import ao_rotation, random_rotation
 
 
 def _matrices(mol: gto.Mole, density: np.ndarray) -> dict[str, np.ndarray]:
-    """S, core Hamiltonian, and the Fock matrices of Hartree-Fock and PBE in PySCF's order, both of one density."""
+    """S, core Hamiltonian, and the Fock matrices of Hartree-Fock and PBE in PySCF's order, both of
+    one density."""
     solver = scf.RHF(mol)
     return {
         "overlap": solver.get_ovlp(),
@@ -24,7 +26,8 @@ def _matrices(mol: gto.Mole, density: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def turned() -> Turned:
-    """Distorted HO-I in def2-TZVPD, 108 AOs: its converged Hartree-Fock density fixes all Fock matrices."""
+    """Distorted HO-I in def2-TZVPD, 108 AOs: its converged Hartree-Fock density fixes all Fock
+    matrices."""
     numbers = np.array([8, 1, 53])
     positions = np.array([[0.0, 0.0, 0.1], [0.76, 0.1, 0.6], [-1.8, 0.7, -0.4]])
     rotation = random_rotation(7)
@@ -36,5 +39,14 @@ def turned() -> Turned:
         solver.kernel()
         assert solver.converged
         matrices = _matrices(mol, solver.make_rdm1())
-        found.append({name: to_canonical(matrix, BASIS, numbers) for name, matrix in matrices.items()})
-    return Turned(numbers, ao_offsets(BASIS, numbers), found[0], found[1], rotation, ao_rotation(rotation, BASIS, numbers))
+        found.append(
+            {name: to_canonical(matrix, BASIS, numbers) for name, matrix in matrices.items()}
+        )
+    return Turned(
+        numbers,
+        ao_offsets(BASIS, numbers),
+        found[0],
+        found[1],
+        rotation,
+        ao_rotation(rotation, BASIS, numbers),
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from helm_scale.batch import Method
+from helm_scale.types import Method
 
 BASIS = "def2-tzvpd"
 PBE = Method("pbe", BASIS, "def2", 1, None, 1e-10, "none", "PySCF")
@@ -13,7 +13,8 @@ PBE = Method("pbe", BASIS, "def2", 1, None, 1e-10, "none", "PySCF")
 
 @dataclass(frozen=True)
 class Turned:
-    """Matrices {name: [nao, nao]} Hartree, canonical order, of a molecule and of its turned copy; and D between them."""
+    """Matrices {name: [nao, nao]} Hartree, canonical order, of a molecule and of its turned copy;
+    and D between them."""
 
     atomic_numbers: np.ndarray
     offsets: np.ndarray

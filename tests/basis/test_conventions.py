@@ -22,7 +22,9 @@ def test_canonical_functions_are_the_real_harmonics_about_z(degree: int) -> None
     radius = np.linalg.norm(points, axis=1, keepdims=True)
     angular = canonical / (radius**degree * np.exp(-0.7 * radius**2))
     ratio = angular / harmonics(torch.tensor(points), degree).numpy()
-    assert np.ptp(ratio) < 1e-8 * ratio.mean()  # one positive constant; harmonics near their nodes lose digits
+    assert (
+        np.ptp(ratio) < 1e-8 * ratio.mean()
+    )  # one positive constant; harmonics near their nodes lose digits
     assert ratio.min() > 0
 
 
@@ -31,7 +33,9 @@ def test_canonical_functions_are_the_real_harmonics_about_z(degree: int) -> None
     [("pyscf", [1, 2, 0], [0, 1, 2, 3, 4], list(range(7))), ("orca", [2, 0, 1], [4, 2, 0, 1, 3], [6, 4, 2, 0, 1, 3, 5]),
      ("psi4", [2, 0, 1], [4, 2, 0, 1, 3], [6, 4, 2, 0, 1, 3, 5]), ("canonical", [0, 1, 2], list(range(5)), list(range(7)))],
 )  # fmt: skip
-def test_published_orders_inside_a_shell(source: str, p: list[int], d: list[int], f: list[int]) -> None:
+def test_published_orders_inside_a_shell(
+    source: str, p: list[int], d: list[int], f: list[int]
+) -> None:
     for degree, places in enumerate(([0], p, d, f)):
         assert conventions.ao_order(source, [[degree]])[0].tolist() == places
 
@@ -40,22 +44,32 @@ def test_only_orca_flips_signs_and_only_of_orders_3_and_4() -> None:
     for source in conventions.SOURCES:
         for degree in range(5):
             sign = conventions.ao_order(source, [[degree]])[1]
-            flipped = {abs(m) for m, s in zip(range(-degree, degree + 1), sign, strict=True) if s < 0}
+            flipped = {
+                abs(m) for m, s in zip(range(-degree, degree + 1), sign, strict=True) if s < 0
+            }
             assert flipped == ({3, 4} & set(range(degree + 1)) if source == "orca" else set())
 
 
 @pytest.mark.parametrize("source", conventions.SOURCES)
-@pytest.mark.parametrize("shells", [[CARBON_IN_ORCA, [0, 0, 0, 1, 1], [0, 1, 4]], [CARBON_SORTED, [0, 0, 1]]])
+@pytest.mark.parametrize(
+    "shells", [[CARBON_IN_ORCA, [0, 0, 0, 1, 1], [0, 1, 4]], [CARBON_SORTED, [0, 0, 1]]]
+)
 def test_reordering_there_and_back_changes_nothing(source: str, shells: list[list[int]]) -> None:
     size = sum(2 * degree + 1 for atom in shells for degree in atom)
     matrix = np.random.default_rng(1).normal(size=(2, size, size))
     there = conventions.to_canonical(matrix, source, shells)
     assert np.array_equal(conventions.from_canonical(there, source, shells), matrix)
-    assert np.array_equal(conventions.to_canonical(conventions.from_canonical(matrix, source, shells), source, shells), matrix)
+    assert np.array_equal(
+        conventions.to_canonical(
+            conventions.from_canonical(matrix, source, shells), source, shells
+        ),
+        matrix,
+    )
 
 
 def _orca_labels(shells: list[int]) -> list[tuple[int, int, int]]:
-    """(degree, number of the shell within its degree, m) of ORCA's functions, in the order in which ORCA prints them."""
+    """(degree, number of the shell within its degree, m) of ORCA's functions, in the order in which
+    ORCA prints them."""
     labels, seen = [], {degree: 0 for degree in shells}
     for degree in shells:
         orders = [0] + [sign * m for m in range(1, degree + 1) for sign in (1, -1)]
@@ -66,26 +80,78 @@ def _orca_labels(shells: list[int]) -> list[tuple[int, int, int]]:
 
 def test_diffuse_shells_that_orca_lists_last_go_home_to_their_degree() -> None:
     hydrogen = [0, 0, 0, 1, 1]
-    printed = [(atom, *label) for atom, shells in enumerate((CARBON_IN_ORCA, hydrogen)) for label in _orca_labels(shells)]
+    printed = [
+        (atom, *label)
+        for atom, shells in enumerate((CARBON_IN_ORCA, hydrogen))
+        for label in _orca_labels(shells)
+    ]
     index, sign = conventions.ao_order("orca", [CARBON_IN_ORCA, hydrogen])
     canonical = [printed[i] for i in index]
-    assert canonical == sorted(printed)  # atoms, degrees, shells in ORCA's order within a degree, m = -l..l
+    assert canonical == sorted(
+        printed
+    )  # atoms, degrees, shells in ORCA's order within a degree, m = -l..l
     assert [label[3] for label, s in zip(canonical, sign, strict=True) if s < 0] == [-3, 3]
 
 
 def test_a_sorted_list_for_orca_s_carbon_scrambles_it() -> None:
-    right, wrong = (conventions.ao_order("orca", [shells])[0] for shells in (CARBON_IN_ORCA, CARBON_SORTED))
+    right, wrong = (
+        conventions.ao_order("orca", [shells])[0] for shells in (CARBON_IN_ORCA, CARBON_SORTED)
+    )
     assert not np.array_equal(right, wrong)
 
 
 def test_orca_s_shells_are_those_of_the_basis_and_sorted_for_the_elements_known_to_be() -> None:
-    listed = {elements.symbol(z): conventions.listed_shells("orca", "def2-tzvpd", z) for z in elements.ELEMENTS}
-    assert all(tuple(sorted(shells)) == shells_of("def2-tzvpd", elements.atomic_number(symbol)) for symbol, shells in listed.items())
+    listed = {
+        elements.symbol(z): conventions.listed_shells("orca", "def2-tzvpd", z)
+        for z in elements.ELEMENTS
+    }
+    assert all(
+        tuple(sorted(shells)) == shells_of("def2-tzvpd", elements.atomic_number(symbol))
+        for symbol, shells in listed.items()
+    )
     unsorted = [symbol for symbol, shells in listed.items() if tuple(sorted(shells)) != shells]
-    alike = ["H", "He", "Li", "K", "Ca", "Rb", "Sr", "Y", "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "Cs", "Ba"]
+    alike = [
+        "H",
+        "He",
+        "Li",
+        "K",
+        "Ca",
+        "Rb",
+        "Sr",
+        "Y",
+        "Zr",
+        "Nb",
+        "Mo",
+        "Tc",
+        "Ru",
+        "Rh",
+        "Pd",
+        "Ag",
+        "Cd",
+        "Cs",
+        "Ba",
+    ]
     assert sorted([*unsorted, *alike]) == sorted(listed)
-    assert list(listed["C"]) == CARBON_IN_ORCA and listed["Te"] == (*[0] * 6, *[1] * 5, 2, 2, 2, 3, 3, 0, 1, 2)
-    assert listed["Hg"] == (*[0] * 6, *[1] * 5, 2, 2, 2, 3, 1) and listed["Mg"] == (*[0] * 5, *[1] * 4, 2, 2, 2, 1)
+    assert list(listed["C"]) == CARBON_IN_ORCA and listed["Te"] == (
+        *[0] * 6,
+        *[1] * 5,
+        2,
+        2,
+        2,
+        3,
+        3,
+        0,
+        1,
+        2,
+    )
+    assert listed["Hg"] == (*[0] * 6, *[1] * 5, 2, 2, 2, 3, 1) and listed["Mg"] == (
+        *[0] * 5,
+        *[1] * 4,
+        2,
+        2,
+        2,
+        1,
+    )
 
 
 def test_other_lists_are_sorted() -> None:
@@ -96,7 +162,9 @@ def test_other_lists_are_sorted() -> None:
 
 
 def test_unknown_sources_and_degrees_are_refused() -> None:
-    with pytest.raises(ValueError, match="got 'gaussian', wanted one of canonical, pyscf, orca, psi4"):
+    with pytest.raises(
+        ValueError, match="got 'gaussian', wanted one of canonical, pyscf, orca, psi4"
+    ):
         conventions.ao_order("gaussian", [[0]])
     with pytest.raises(ValueError, match="orca: degree 5 is not known, wanted 0 to 4"):
         conventions.ao_order("orca", [[0, 5]])

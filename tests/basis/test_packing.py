@@ -1,4 +1,5 @@
-"""Packing is an isometry of exactly the true size, for every element pair tried; and the head's rows fit together."""
+"""Packing is an isometry of exactly the true size, for every element pair tried; and the head's
+rows fit together."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,14 @@ import torch
 from torch import Tensor
 
 from helm_scale.basis.elements import ELEMENTS, supported
-from helm_scale.basis.layout import BlockLayout, ao_offsets, head_multiplicities, offsite_layout, onsite_layout, transposed_rows
+from helm_scale.basis.layout import (
+    BlockLayout,
+    ao_offsets,
+    head_multiplicities,
+    offsite_layout,
+    onsite_layout,
+    transposed_rows,
+)
 from helm_scale.basis.packing import absolute_sum, pack, unpack
 from helm_scale.basis.shells import nao, shell_counts
 from tests.tolerances import ALGEBRA
@@ -17,7 +25,9 @@ EXACT = ALGEBRA[torch.float64]
 
 def random_blocks(*shape: int) -> Tensor:
     """Random blocks, float64."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+    return torch.randn(
+        *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape))
+    )
 
 
 def symmetric_blocks(size: int) -> Tensor:
@@ -64,8 +74,15 @@ def test_a_mean_over_packed_components_is_a_mean_over_matrix_elements() -> None:
     total = torch.zeros((), dtype=torch.float64)
     for i, first in enumerate(numbers):
         for j, second in enumerate(numbers[: i + 1]):
-            layout = onsite_layout("def2-tzvpd", first, "full") if i == j else offsite_layout("def2-tzvpd", first, second)
-            total += (pack(matrix[None, starts[i] : starts[i + 1], starts[j] : starts[j + 1]], layout) ** 2).sum()
+            layout = (
+                onsite_layout("def2-tzvpd", first, "full")
+                if i == j
+                else offsite_layout("def2-tzvpd", first, second)
+            )
+            total += (
+                pack(matrix[None, starts[i] : starts[i + 1], starts[j] : starts[j + 1]], layout)
+                ** 2
+            ).sum()
     assert abs(total / (matrix**2).sum() - 1) < EXACT
 
 
@@ -74,12 +91,15 @@ def test_the_transposed_block_of_like_atoms_is_the_packed_vector_reordered(z: in
     layout = offsite_layout("def2-tzvpd", z, z)
     blocks = random_blocks(2, *layout.shape)
     straight, transposed = (
-        pack(b, layout).split([(2 * L + 1) * len(rows) for L, rows in layout.rows.items()], dim=1) for b in (blocks, blocks.mT)
+        pack(b, layout).split([(2 * L + 1) * len(rows) for L, rows in layout.rows.items()], dim=1)
+        for b in (blocks, blocks.mT)
     )
     for (degree, rows), a, b in zip(layout.rows.items(), straight, transposed, strict=True):
         index, sign = transposed_rows("def2-tzvpd")[degree]
         place = {int(row): n for n, row in enumerate(rows)}
-        mirrored = a.unflatten(1, (-1, len(rows)))[:, :, [place[int(index[row])] for row in rows]] * torch.tensor(sign[rows])
+        mirrored = a.unflatten(1, (-1, len(rows)))[
+            :, :, [place[int(index[row])] for row in rows]
+        ] * torch.tensor(sign[rows])
         assert (b - mirrored.flatten(1)).abs().max() < EXACT
 
 
@@ -99,10 +119,18 @@ def test_every_row_exists_in_the_head_and_sizes_add_up(basis: str) -> None:
     heads = {onsite: head_multiplicities(basis, onsite) for onsite in (True, False)}
     for z in supported(basis):
         partner = supported(basis)[z % 7]
-        for onsite, layout in ((True, onsite_layout(basis, z, "full")), (False, offsite_layout(basis, z, partner))):
-            assert sum((2 * degree + 1) * len(rows) for degree, rows in layout.rows.items()) == layout.size
+        for onsite, layout in (
+            (True, onsite_layout(basis, z, "full")),
+            (False, offsite_layout(basis, z, partner)),
+        ):
+            assert (
+                sum((2 * degree + 1) * len(rows) for degree, rows in layout.rows.items())
+                == layout.size
+            )
             assert sorted(layout.order) == list(range(layout.size))
-            assert all(max(rows) < heads[onsite][degree] for degree, rows in _rows_of(layout).items())
+            assert all(
+                max(rows) < heads[onsite][degree] for degree, rows in _rows_of(layout).items()
+            )
 
 
 def test_the_widest_rows_couple_f_with_f_to_degree_6() -> None:
@@ -113,7 +141,9 @@ def test_the_widest_rows_couple_f_with_f_to_degree_6() -> None:
 
 def test_unlike_elements_share_the_rows_of_the_slots_they_share() -> None:
     carbon, oxygen = (_rows_of(offsite_layout("def2-tzvpd", 1, z)) for z in (6, 8))
-    assert all(carbon[degree] <= oxygen[degree] for degree in carbon)  # O has C's shells and one more p
+    assert all(
+        carbon[degree] <= oxygen[degree] for degree in carbon
+    )  # O has C's shells and one more p
     assert carbon != oxygen
 
 

@@ -26,7 +26,9 @@ def test_the_58_elements_skip_the_first_transition_row_and_the_lanthanides() -> 
     skipped = {*range(21, 31), *range(57, 72)}
     assert set(elements.ELEMENTS) == set(range(1, 84)) - skipped
     assert len(elements.ELEMENTS) == 58
-    assert [elements.symbol(z) for z in elements.ELEMENTS] == [SYMBOLS[z] for z in elements.ELEMENTS]
+    assert [elements.symbol(z) for z in elements.ELEMENTS] == [
+        SYMBOLS[z] for z in elements.ELEMENTS
+    ]
     assert all(elements.atomic_number(elements.symbol(z)) == z for z in elements.ELEMENTS)
 
 
@@ -46,9 +48,14 @@ def test_effective_core_potentials_replace_28_46_or_60_electrons() -> None:
         assert bool(elements.pyscf_ecp("def2-tzvpd", [z])) == (wanted > 0)
 
 
-@pytest.mark.parametrize(("basis", "z", "name"), [("def2-tzvpd", 26, "Z = 26"), ("def2-tzvpd", 57, "Z = 57"), ("def2-svp", 53, "I")])
+@pytest.mark.parametrize(
+    ("basis", "z", "name"),
+    [("def2-tzvpd", 26, "Z = 26"), ("def2-tzvpd", 57, "Z = 57"), ("def2-svp", 53, "I")],
+)
 def test_an_element_outside_the_basis_is_refused_by_name(basis: str, z: int, name: str) -> None:
-    with pytest.raises(ValueError, match=f"^a.xyz: element {name} is not among the .* elements of {basis}"):
+    with pytest.raises(
+        ValueError, match=f"^a.xyz: element {name} is not among the .* elements of {basis}"
+    ):
         elements.check_supported(basis, [1, z], "a.xyz")
 
 

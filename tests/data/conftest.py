@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from helm_scale.batch import Molecule
 from helm_scale.dft.generate import Job, label
+from helm_scale.types import Molecule
 from tests.data.labels import TZVPD
 
 

@@ -1,4 +1,5 @@
-"""Labelled molecules for the tests of data: small random ones, which say nothing of chemistry, and where it matters real ones."""
+"""Labelled molecules for the tests of data: small random ones, which say nothing of chemistry, and
+where it matters real ones."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,16 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from helm_scale.basis.layout import ao_offsets
-from helm_scale.batch import Method, Molecule
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.shards import ShardWriter
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardWriter
+from helm_scale.types import Method, Molecule
 
 SVP = Method("pbe", "def2-svp", "def2", 1, None, 1e-9, "minao", "PySCF 2.14.0")
 TZVPD = replace(SVP, basis="def2-tzvpd", grid_level=0, auxbasis="def2-universal-jfit")
 
 
 def random_symmetric(size: int, seed: int) -> np.ndarray:
-    """Symmetric matrix with elements of size one and a diagonal of hundreds, as all-electron matrices have."""
+    """Symmetric matrix with elements of size one and a diagonal of hundreds, as all-electron
+    matrices have."""
     raw = np.random.default_rng(seed).normal(size=(size, size))
     return raw + raw.T + np.diag(np.linspace(-490.0, 1.0, size))
 
@@ -36,13 +38,30 @@ def write_dataset(folder: Path, molecules: int = 5, per_shard: int = 2) -> Manif
     """A dataset of random molecules; the last is the test split."""
     writer = ShardWriter(folder, SVP, "CC0-1.0", "random numbers", per_shard)
     for number in range(molecules):
-        writer.write(random_molecule(f"hof-{number}", number), "test" if number == molecules - 1 else "train")
+        writer.write(
+            random_molecule(f"hof-{number}", number), "test" if number == molecules - 1 else "train"
+        )
     return writer.close()
 
 
 def same(first: Molecule, second: Molecule, tolerance: float = 0.0) -> bool:
     """Whether two molecules agree, matrices to a tolerance (Hartree)."""
-    plain = all(getattr(first, name) == getattr(second, name) for name in ("key", "charge", "spin_multiplicity", "energy", "method"))
-    exact = all(np.array_equal(getattr(first, name), getattr(second, name)) for name in ("atomic_numbers", "positions", "forces"))
-    pairs = ((first.hamiltonian, second.hamiltonian), (first.baseline_hamiltonian, second.baseline_hamiltonian))
-    return plain and exact and all(a is not None and b is not None and np.abs(a - b).max() <= tolerance for a, b in pairs)
+    plain = all(
+        getattr(first, name) == getattr(second, name)
+        for name in ("key", "charge", "spin_multiplicity", "energy", "method")
+    )
+    exact = all(
+        np.array_equal(getattr(first, name), getattr(second, name))
+        for name in ("atomic_numbers", "positions", "forces")
+    )
+    pairs = (
+        (first.hamiltonian, second.hamiltonian),
+        (first.baseline_hamiltonian, second.baseline_hamiltonian),
+    )
+    return (
+        plain
+        and exact
+        and all(
+            a is not None and b is not None and np.abs(a - b).max() <= tolerance for a, b in pairs
+        )
+    )

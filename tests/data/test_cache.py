@@ -1,4 +1,5 @@
-"""Shards from elsewhere: whole or absent, whoever is killed; bounded, and never taken from under a reader."""
+"""Shards from elsewhere: whole or absent, whoever is killed; bounded, and never taken from under a
+reader."""
 
 import contextlib
 import functools
@@ -17,9 +18,9 @@ import numpy as np
 import pytest
 
 from helm_scale.config import DataConfig
-from helm_scale.data import cache
-from helm_scale.data.corpus import Corpus
-from helm_scale.data.manifest import Manifest, ShardRecord
+from helm_scale.data.format import cache
+from helm_scale.data.format.manifest import Manifest, ShardRecord
+from helm_scale.data.loading.dataset import Corpus
 from tests.data.labels import random_molecule, same, write_dataset
 from tests.tolerances import SHARD_MAX
 
@@ -59,15 +60,24 @@ def bucket(dataset: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """The dataset as a bucket, which a command named `aws` reads as that of AWS would."""
     command = tmp_path / "bin" / "aws"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\n[ "$1 $2 $3 $5" = "s3 cp --only-show-errors -" ] && cat "{tmp_path}/${{4#s3://}}"\n')
+    command.write_text(
+        f'#!/bin/sh\n[ "$1 $2 $3 $5" = "s3 cp --only-show-errors -" ] && cat "{tmp_path}/${{4#s3://}}"\n'
+    )
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
     return f"s3://{dataset.folder.relative_to(tmp_path)}"
 
 
 @pytest.mark.parametrize("scheme", ["file", "pipe", "http", "s3"])
-def test_remote_samples_are_those_of_the_dataset(scheme: str, dataset: Manifest, server: str, bucket: str, tmp_path: Path) -> None:
-    address = {"file": f"file:{dataset.folder}", "pipe": f"pipe:cat {dataset.folder}/{{name}}", "http": server, "s3": bucket}[scheme]
+def test_remote_samples_are_those_of_the_dataset(
+    scheme: str, dataset: Manifest, server: str, bucket: str, tmp_path: Path
+) -> None:
+    address = {
+        "file": f"file:{dataset.folder}",
+        "pipe": f"pipe:cat {dataset.folder}/{{name}}",
+        "http": server,
+        "s3": bucket,
+    }[scheme]
     corpus = opened(address, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.tar")), "shards come when they are needed"
     for number in (3, 0, 4, 1, 2):
@@ -84,7 +94,9 @@ def test_a_pipe_needs_a_place_for_the_name() -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing"])
-def test_what_arrives_damaged_is_named_and_not_kept(damage: str, dataset: Manifest, tmp_path: Path) -> None:
+def test_what_arrives_damaged_is_named_and_not_kept(
+    damage: str, dataset: Manifest, tmp_path: Path
+) -> None:
     path = dataset.folder / "shard-000001.tar"
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
@@ -94,7 +106,9 @@ def test_what_arrives_damaged_is_named_and_not_kept(damage: str, dataset: Manife
         path.write_bytes(content if damage == "flip" else content[:-600])
     corpus = opened(f"pipe:cat {dataset.folder}/{{name}}", tmp_path / "cache")
     assert corpus.read(0).key == "hof-0"
-    message = "cannot be fetched" if damage == "missing" else r"got \d+ bytes with SHA-256 .* wanted"
+    message = (
+        "cannot be fetched" if damage == "missing" else r"got \d+ bytes with SHA-256 .* wanted"
+    )
     with pytest.raises(ValueError, match=f"shard-000001.tar: {message}"):
         corpus.read(2)
     assert [found.name for found in (tmp_path / "cache").rglob("shard-*")] == ["shard-000000.tar"]
@@ -127,13 +141,20 @@ def shards(folder: Path, count: int) -> list[ShardRecord]:
 def cached(tmp_path: Path, limit: float, slow: str = "") -> cache.CachedShards:
     """A cache of so many shards; `slow` goes before the copying."""
     (tmp_path / "cache" / "set").mkdir(parents=True, exist_ok=True)
-    return cache.CachedShards(cache.Remote(f"pipe:{slow}cat {tmp_path}/source/{{name}}"), tmp_path / "cache" / "set", int(limit * SIZE))
+    return cache.CachedShards(
+        cache.Remote(f"pipe:{slow}cat {tmp_path}/source/{{name}}"),
+        tmp_path / "cache" / "set",
+        int(limit * SIZE),
+    )
 
 
 def whole(found: cache.CachedShards, record: ShardRecord) -> bool:
     """Whether the cache gives the right bytes."""
     memory = bytearray(SIZE)
-    return found.read_into(record, 0, memoryview(memory)) == SIZE and hashlib.sha256(memory).hexdigest() == record.sha256
+    return (
+        found.read_into(record, 0, memoryview(memory)) == SIZE
+        and hashlib.sha256(memory).hexdigest() == record.sha256
+    )
 
 
 def held(folder: Path) -> list[str]:
@@ -141,7 +162,9 @@ def held(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*.tar"))
 
 
-def test_the_cache_stays_within_its_limit_and_drops_what_was_read_longest_ago(tmp_path: Path) -> None:
+def test_the_cache_stays_within_its_limit_and_drops_what_was_read_longest_ago(
+    tmp_path: Path,
+) -> None:
     records, found = shards(tmp_path / "source", 5), cached(tmp_path, 3.5)
     for number in (0, 1, 2):
         assert whole(found, records[number])
@@ -154,17 +177,26 @@ def test_the_cache_stays_within_its_limit_and_drops_what_was_read_longest_ago(tm
         whole(cached(tmp_path / "small", 0.5), records[0])
 
 
-def test_a_shard_that_is_read_is_not_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_is_read_is_not_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records, found = shards(tmp_path / "source", 3), cached(tmp_path, 2)
     with found._held(records[0]), found._held(records[1]):
         monkeypatch.setattr(cache, "WAIT", 0.2)
-        with pytest.raises(ValueError, match=r"no room for s2.tar within 0 s: all .* GB are in use"):
+        with pytest.raises(
+            ValueError, match=r"no room for s2.tar within 0 s: all .* GB are in use"
+        ):
             found._fetch(records[2])
         assert held(tmp_path / "cache") == ["s0.tar", "s1.tar"]
     assert whole(found, records[2]) and len(held(tmp_path / "cache")) == 2
 
 
-def read_for_ever(tmp_path: Path, records: list[ShardRecord], seed: int, good: "multiprocessing.sharedctypes.Synchronized[int]") -> None:
+def read_for_ever(
+    tmp_path: Path,
+    records: list[ShardRecord],
+    seed: int,
+    good: "multiprocessing.sharedctypes.Synchronized[int]",
+) -> None:
     """Read shards at random, counting the right ones; exit code 3 at the first wrong one."""
     found, rng = cached(tmp_path, 3.2, "sleep 0.004; "), np.random.default_rng(seed)
     while True:
@@ -175,7 +207,8 @@ def read_for_ever(tmp_path: Path, records: list[ShardRecord], seed: int, good: "
 
 
 def test_killed_processes_leave_no_corrupt_file_to_the_others(tmp_path: Path) -> None:
-    """One process reads throughout, another is killed again and again at any moment, in a cache that has to drop all the time."""
+    """One process reads throughout, another is killed again and again at any moment, in a cache
+    that has to drop all the time."""
     records, fork = shards(tmp_path / "source", 8), multiprocessing.get_context("fork")
     good = [fork.Value("i", 0) for _ in range(13)]
     steady = fork.Process(target=read_for_ever, args=(tmp_path, records, 0, good[0]))
@@ -191,7 +224,9 @@ def test_killed_processes_leave_no_corrupt_file_to_the_others(tmp_path: Path) ->
     before, patience = good[0].value, time.monotonic() + 30
     while good[0].value < before + 5 and time.monotonic() < patience:
         time.sleep(0.02)
-    assert steady.is_alive() and good[0].value >= before + 5, "the survivor goes on, and reads right bytes only"
+    assert steady.is_alive() and good[0].value >= before + 5, (
+        "the survivor goes on, and reads right bytes only"
+    )
     with contextlib.suppress(ProcessLookupError):
         steady.kill()
     steady.join()

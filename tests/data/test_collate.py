@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from helm_scale.basis.layout import ao_offsets
-from helm_scale.batch import Molecule
-from helm_scale.data import codec
-from helm_scale.data.collate import collate, collate_stored
+from helm_scale.data.format import codec
+from helm_scale.data.graphs.collate import collate, collate_stored
 from helm_scale.evaluation.assemble import assemble
+from helm_scale.types import Molecule
 from tests.data.labels import TZVPD
 from tests.model.test_physics import NUMBERS, SMALL, build, hamiltonians, molecule, positions
 
@@ -24,13 +24,17 @@ def labelled() -> Molecule:
 def test_targets_rebuild_the_hamiltonian() -> None:
     label = labelled()
     batch = collate([label, label], CONFIG)
-    for matrix in assemble(batch, batch.onsite_target, batch.offsite_target, CONFIG.basis, CONFIG.parity):
+    for matrix in assemble(
+        batch, batch.onsite_target, batch.offsite_target, CONFIG.basis, CONFIG.parity
+    ):
         assert np.abs(matrix - label.hamiltonian).max() < 1e-12
     assert batch.matrix_elements.tolist() == [label.hamiltonian.size] * 2
 
 
 def test_pairs_put_the_lower_atomic_number_first_and_are_sorted() -> None:
-    batch = collate([molecule(NUMBERS, positions()), molecule(NUMBERS[::-1].copy(), positions())], CONFIG)
+    batch = collate(
+        [molecule(NUMBERS, positions()), molecule(NUMBERS[::-1].copy(), positions())], CONFIG
+    )
     first, second = batch.atomic_numbers[batch.pair_index]
     assert (first <= second).all()
     kinds = list(zip(first.tolist(), second.tolist(), strict=True))
@@ -60,7 +64,9 @@ def test_exact_exchange_under_the_semilocal_rule_is_refused() -> None:
     size = int(ao_offsets(CONFIG.basis, NUMBERS)[-1])
     noise = np.random.default_rng(0).normal(size=(size, size)) * 1e-4
     with pytest.raises(ValueError, match=r"model\.parity: full"):
-        collate([dataclasses.replace(label, hamiltonian=label.hamiltonian + noise + noise.T)], CONFIG)
+        collate(
+            [dataclasses.replace(label, hamiltonian=label.hamiltonian + noise + noise.T)], CONFIG
+        )
 
 
 def test_a_baseline_that_the_data_lacks_is_refused() -> None:
@@ -72,14 +78,21 @@ def test_further_matrices_are_packed_as_targets_are_from_molecules_and_from_shar
     label = labelled()
     rng = np.random.default_rng(3)
     scales = {"overlap": rng.uniform(0.1, 0.4), "baseline_hamiltonian": rng.uniform(0.5, 0.9)}
-    whole = dataclasses.replace(label, method=TZVPD, **{name: scale * label.hamiltonian for name, scale in scales.items()})
-    asked = {"config": CONFIG.model_copy(update={"conditions": ("overlap",)}), "matrices": ("baseline_hamiltonian",)}
+    whole = dataclasses.replace(
+        label, method=TZVPD, **{name: scale * label.hamiltonian for name, scale in scales.items()}
+    )
+    asked = {
+        "config": CONFIG.model_copy(update={"conditions": ("overlap",)}),
+        "matrices": ("baseline_hamiltonian",),
+    }
     dense = collate([whole, whole], **asked)
     stored = collate_stored([codec.parse(codec.encode(whole), "here")] * 2, **asked).to("cpu")
     for batch in (dense, stored):
         for name, scale in scales.items():
             for part in ("onsite", "offsite"):
-                difference = getattr(batch, f"{part}_{name}") - scale * getattr(batch, f"{part}_target")
+                difference = getattr(batch, f"{part}_{name}") - scale * getattr(
+                    batch, f"{part}_target"
+                )
                 assert difference.abs().max() < 1e-7, (part, name)
     assert collate([whole], CONFIG).offsite_overlap is None
 
@@ -88,15 +101,21 @@ def test_a_matrix_that_the_data_lacks_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"molecule 'm': no overlap.*--overlap true"):
         collate([labelled()], CONFIG, ("overlap",))
     stored = codec.parse(codec.encode(dataclasses.replace(labelled(), method=TZVPD)), "here")
-    with pytest.raises(ValueError, match=r"molecule 'm': no baseline_hamiltonian.*--baseline minao"):
+    with pytest.raises(
+        ValueError, match=r"molecule 'm': no baseline_hamiltonian.*--baseline minao"
+    ):
         collate_stored([stored], CONFIG, matrices=("baseline_hamiltonian",))
 
 
 @pytest.mark.parametrize("part", ["onsite", "offsite"])
 def test_a_stored_matrix_that_holds_nan_is_refused_by_name(part: str) -> None:
-    good = codec.parse(codec.encode(dataclasses.replace(labelled(), method=TZVPD)), "shard.tar, key 'm'")
+    good = codec.parse(
+        codec.encode(dataclasses.replace(labelled(), method=TZVPD)), "shard.tar, key 'm'"
+    )
     values = good.matrices["hamiltonian"][part].copy()
     values[7] = np.nan
-    bad = dataclasses.replace(good, matrices={"hamiltonian": {**good.matrices["hamiltonian"], part: values}})
+    bad = dataclasses.replace(
+        good, matrices={"hamiltonian": {**good.matrices["hamiltonian"], part: values}}
+    )
     with pytest.raises(ValueError, match=f"shard.tar, key 'm': hamiltonian_{part} holds NaN"):
         collate_stored([good, bad], CONFIG)

@@ -1,4 +1,5 @@
-"""Damage that WebDataset passes in silence is caught by name; it stops the run, or is skipped, counted and listed."""
+"""Damage that WebDataset passes in silence is caught by name; it stops the run, or is skipped,
+counted and listed."""
 
 import io
 import json
@@ -11,14 +12,14 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from helm_scale import build, config
+from helm_scale import commands, config
 from helm_scale.config import ModelConfig
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.quarantine import Quarantine, Skipped
-from helm_scale.data.shards import ShardReader, sample_bytes, verify
-from helm_scale.data.stream import BatchMaker, Stream
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader, sample_bytes, verify
+from helm_scale.data.loading.quarantine import Quarantine, Skipped
+from helm_scale.data.loading.stream import BatchMaker, Stream
 from tests.data.labels import random_molecule, write_dataset
-from tests.training import launching
+from tests.pretraining import launching
 
 MODEL = ModelConfig(basis="def2-svp", parity="full")
 
@@ -74,7 +75,13 @@ def other_method(dataset: Manifest, shard: Path, start: int, size: int) -> None:
     """The same molecule with labels of another functional."""
     molecule = random_molecule("hof-1", 1)
     assert molecule.method is not None
-    rewritten(dataset, shard, start, size, sample_bytes(replace(molecule, method=replace(molecule.method, xc="pbx"))))
+    rewritten(
+        dataset,
+        shard,
+        start,
+        size,
+        sample_bytes(replace(molecule, method=replace(molecule.method, xc="pbx"))),
+    )
 
 
 DAMAGES: dict[Callable[..., None], str] = {
@@ -89,7 +96,9 @@ DAMAGES: dict[Callable[..., None], str] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damage_is_named_or_skipped_and_never_used(damage: Callable[..., None], tmp_path: Path) -> None:
+def test_damage_is_named_or_skipped_and_never_used(
+    damage: Callable[..., None], tmp_path: Path
+) -> None:
     dataset = write_dataset(tmp_path / "dataset", 6)
     shard = dataset.folder / "shard-000000.tar"
     damage(dataset, shard, int(dataset.offset[1]), int(dataset.size[1]))
@@ -105,7 +114,10 @@ def test_damage_is_named_or_skipped_and_never_used(damage: Callable[..., None], 
             stream = Stream(BatchMaker(reader, MODEL, skip=True), 0, 1, workers, quarantine)
             keys = [key for batch in stream.batches([[0, 1, 2], [3, 4, 5]]) for key in batch.keys]
             assert keys == [f"hof-{n}" for n in range(6) if f"hof-{n}" not in lost]
-    listed = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    listed = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
+    ]
     assert [one["sample"] for one in listed] == list(range(2 - len(lost), 2))
     assert all("shard-000000.tar" in one["reason"] for one in listed)
 
@@ -121,9 +133,15 @@ def test_plain_webdataset_passes_some_of_it_in_silence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("row", "key", "message"),
-    [(1, "hof-0", "key 'hof-0' occurs 2 times"), (1, "hof.1", "key 'hof.1': wanted 1 to 90 of"), (0, "", "key '': wanted 1 to 90")],
+    [
+        (1, "hof-0", "key 'hof-0' occurs 2 times"),
+        (1, "hof.1", "key 'hof.1': wanted 1 to 90 of"),
+        (0, "", "key '': wanted 1 to 90"),
+    ],
 )
-def test_duplicate_and_dotted_keys_of_a_manifest_are_named(row: int, key: str, message: str, tmp_path: Path) -> None:
+def test_duplicate_and_dotted_keys_of_a_manifest_are_named(
+    row: int, key: str, message: str, tmp_path: Path
+) -> None:
     path = write_dataset(tmp_path / "dataset").folder / "manifest.json"
     record = json.loads(path.read_text())
     record["samples"][row][0] = key
@@ -146,7 +164,10 @@ def test_a_duplicate_key_inside_a_shard_is_found_by_verify(tmp_path: Path) -> No
 def test_a_tolerated_share_is_a_limit(tmp_path: Path) -> None:
     quarantine = Quarantine(0.01, tmp_path / "list.jsonl")
     quarantine.note(500, [Skipped(n, f"sample {n}") for n in range(10)])
-    with pytest.raises(ValueError, match=r"sample 10: 11 of 510 samples read were skipped, more than data\.quarantine_share = 0\.01"):
+    with pytest.raises(
+        ValueError,
+        match=r"sample 10: 11 of 510 samples read were skipped, more than data\.quarantine_share = 0\.01",
+    ):
         quarantine.note(10, [Skipped(10, "sample 10")])
     rare = Quarantine(0.01, tmp_path / "rare.jsonl")
     for step in range(5000):
@@ -157,28 +178,48 @@ def test_training_stops_at_damage_or_goes_on_without_it(tmp_path: Path) -> None:
     data = launching.write_dataset(tmp_path / "data")
     dataset = Manifest.load(data)
     lost = int(dataset.split("train")[4])
-    flip(dataset, data / dataset.shards[dataset.shard[lost]].name, int(dataset.offset[lost]), int(dataset.size[lost]))
+    flip(
+        dataset,
+        data / dataset.shards[dataset.shard[lost]].name,
+        int(dataset.offset[lost]),
+        int(dataset.size[lost]),
+    )
 
     def run(out: Path, **changes: object) -> str:
-        return build.pretrain(config.load(config.PretrainConfig, launching.flags(data, out, training__steps=4, **changes)))
+        return commands.pretrain(
+            config.load(
+                config.PretrainConfig, launching.flags(data, out, training__steps=4, **changes)
+            )
+        )
 
     with pytest.raises(ValueError, match=f"key '{dataset.key[lost]}': bytes have changed"):
         run(tmp_path / "stopped")
-    assert "finished, 4 steps" in run(tmp_path / "run", data__damaged="quarantine", execution__workers=1)
+    assert "finished, 4 steps" in run(
+        tmp_path / "run", data__damaged="quarantine", execution__workers=1
+    )
     (line,) = (tmp_path / "run" / "quarantine-0.jsonl").read_text().splitlines()
     assert json.loads(line)["sample"] == lost and dataset.key[lost] in json.loads(line)["reason"]
 
 
-def test_a_dataset_edited_between_runs_is_refused_unless_accepted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dataset_edited_between_runs_is_refused_unless_accepted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data = launching.write_dataset(tmp_path / "data")
 
     def run(**changes: object) -> str:
-        return build.pretrain(config.load(config.PretrainConfig, launching.flags(data, tmp_path / "run", training__steps=1, **changes)))
+        return commands.pretrain(
+            config.load(
+                config.PretrainConfig,
+                launching.flags(data, tmp_path / "run", training__steps=1, **changes),
+            )
+        )
 
     run()
     path = data / "manifest.json"
     path.write_text(path.read_text().replace('"source": "made up"', '"source": "made up anew"'))
-    with pytest.raises(ValueError, match=r"checkpoint of other settings or data: data\.manifest_sha256"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint of other settings or data: data\.manifest_sha256"
+    ):
         run()
     run(accept_changes=True)
     assert "accepted change: data.manifest_sha256" in caplog.text

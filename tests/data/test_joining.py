@@ -1,4 +1,5 @@
-"""Joined and repacked datasets hold the same samples, and what does not belong together is not joined."""
+"""Joined and repacked datasets hold the same samples, and what does not belong together is not
+joined."""
 
 import runpy
 from dataclasses import replace
@@ -7,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helm_scale.data import histograms
-from helm_scale.data.joining import concat
-from helm_scale.data.manifest import Manifest, Rejected
-from helm_scale.data.repacking import repack
-from helm_scale.data.shards import ShardReader, ShardWriter, verify
+from helm_scale.data.format.manifest import Manifest, Rejected
+from helm_scale.data.format.shards import ShardReader, ShardWriter, verify
+from helm_scale.data.tools import histograms
+from helm_scale.data.tools.merge import concat
+from helm_scale.data.tools.repacking import repack
 from tests.data.labels import SVP, random_molecule, same, write_dataset
 from tests.tolerances import SHARD_MAX
 
 ROOT = Path(__file__).parents[2]
 
 
-def write_other(folder: Path, key: str = "hof-9", xc: str = "pbe", licence: str = "MIT") -> Manifest:
+def write_other(
+    folder: Path, key: str = "hof-9", xc: str = "pbe", licence: str = "MIT"
+) -> Manifest:
     """A dataset of one molecule and one rejected."""
     method = replace(SVP, xc=xc)
     writer = ShardWriter(folder, method, licence, "more random numbers", 2)
@@ -30,18 +33,31 @@ def test_joined_datasets_hold_all_samples_in_order(tmp_path: Path) -> None:
     first, second = write_dataset(tmp_path / "a"), write_other(tmp_path / "b")
     joined = concat([first.folder, second.folder], tmp_path / "new" / "joined")
     assert verify(joined.folder) == [] and joined.key.tolist() == [*first.key.tolist(), "hof-9"]
-    assert joined.splits.tolist() == ["train"] * 4 + ["test"] * 2 and joined.licence == "CC0-1.0 AND MIT"
-    assert joined.source == "random numbers; more random numbers" and joined.elements == {"H": 6, "O": 6, "F": 6}
+    assert (
+        joined.splits.tolist() == ["train"] * 4 + ["test"] * 2
+        and joined.licence == "CC0-1.0 AND MIT"
+    )
+    assert joined.source == "random numbers; more random numbers" and joined.elements == {
+        "H": 6,
+        "O": 6,
+        "F": 6,
+    }
     assert joined.rejected == (Rejected("hof-x", "made up"),) and len(joined.shards) == 4
     reader = ShardReader(joined)
-    assert all(same(reader.read(place), random_molecule(f"hof-{seed}", seed), SHARD_MAX) for place, seed in enumerate((0, 1, 2, 3, 4, 9)))
+    assert all(
+        same(reader.read(place), random_molecule(f"hof-{seed}", seed), SHARD_MAX)
+        for place, seed in enumerate((0, 1, 2, 3, 4, 9))
+    )
     assert verify(first.folder) == [] and verify(second.folder) == []
 
 
 def test_what_does_not_belong_together_is_not_joined(tmp_path: Path) -> None:
     first = write_dataset(tmp_path / "a")
     other, twice = write_other(tmp_path / "b", xc="blyp"), write_other(tmp_path / "c", key="hof-2")
-    with pytest.raises(ValueError, match=r"b: its method is .*'blyp'.*, that of .*a is .*'pbe'.*; one dataset holds one method"):
+    with pytest.raises(
+        ValueError,
+        match=r"b: its method is .*'blyp'.*, that of .*a is .*'pbe'.*; one dataset holds one method",
+    ):
         concat([first.folder, other.folder], tmp_path / "new")
     with pytest.raises(ValueError, match=r"c: key 'hof-2' occurs in .*a too"):
         concat([first.folder, twice.folder], tmp_path / "new")
@@ -57,7 +73,12 @@ def test_repacked_samples_keep_their_bytes(per_shard: int, tmp_path: Path) -> No
     assert len(after.shards) == -(-5 // per_shard) and verify(after.folder) == []
     for name in ("key", "splits", "size", "crc32", "atoms", "cost"):
         assert np.array_equal(getattr(before, name), getattr(after, name))
-    assert (after.method, after.licence, after.source, after.labels) == (before.method, before.licence, before.source, before.labels)
+    assert (after.method, after.licence, after.source, after.labels) == (
+        before.method,
+        before.licence,
+        before.source,
+        before.labels,
+    )
 
 
 def test_a_damaged_sample_is_not_repacked(tmp_path: Path) -> None:
@@ -74,34 +95,58 @@ def test_a_damaged_sample_is_not_repacked(tmp_path: Path) -> None:
 def test_histograms_count_every_molecule_once(tmp_path: Path) -> None:
     dataset = Manifest.load(ROOT / "data_shards" / "quickstart")
     text = histograms.text(dataset)
-    assert text.startswith("atoms of each element: H 148  He 1  Li 1 ") and "atoms per molecule: min 2, median 3, mean 3.7, max 9" in text
+    assert (
+        text.startswith("atoms of each element: H 148  He 1  Li 1 ")
+        and "atoms per molecule: min 2, median 3, mean 3.7, max 9" in text
+    )
     blocks = text.split("per molecule: ")[1:]
     for block in blocks:
         counts = [int(line.split()[-1]) for line in block.splitlines() if line.startswith("  ")]
         assert sum(counts) == len(dataset) == 97
-    assert "  2  #" in blocks[0] and blocks[0].splitlines()[1].endswith(" 24") and int((dataset.atoms == 2).sum()) == 24
+    assert (
+        "  2  #" in blocks[0]
+        and blocks[0].splitlines()[1].endswith(" 24")
+        and int((dataset.atoms == 2).sum()) == 24
+    )
     histograms.draw(dataset, tmp_path / "new" / "sizes.png")
     assert (tmp_path / "new" / "sizes.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_dataset_of_one_size_has_histograms_too(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "a")
-    assert "atoms per molecule: min 3, median 3, mean 3.0, max 3\n  3  ########################################  5" in histograms.text(
-        dataset
+    assert (
+        "atoms per molecule: min 3, median 3, mean 3.0, max 3\n  3  ########################################  5"
+        in histograms.text(dataset)
     )
     histograms.draw(dataset, tmp_path / "a.png")
 
 
 def test_the_launcher_divides_checks_repacks_joins_and_draws(tmp_path: Path) -> None:
     main = runpy.run_path(str(ROOT / "launch" / "shards.py"))["main"]
-    first, second = str(write_dataset(tmp_path / "a").folder), str(write_other(tmp_path / "b").folder)
-    with pytest.raises(ValueError, match=r"splits leak within 0.01 Angstrom\n1 of 1 samples of test have a near-duplicate in train"):
+    first, second = (
+        str(write_dataset(tmp_path / "a").folder),
+        str(write_other(tmp_path / "b").folder),
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"splits leak within 0.01 Angstrom\n1 of 1 samples of test have a near-duplicate in train",
+    ):
         main(["leaks", "--folder", first, "--tolerance", "0.01"])
-    assert main(["split", "--folder", first, "--fractions", "[0.4, 0.2, 0.4]"]).startswith("5 samples in 3 groups by composition\n")
-    assert main(["leaks", "--folder", first]).startswith(f"{first}: no near-duplicates within 0.05 Angstrom")
-    assert "2 shards" in main(["repack", "--folder", first, "--out", str(tmp_path / "c"), "--molecules_per_shard", "3"])
+    assert main(["split", "--folder", first, "--fractions", "[0.4, 0.2, 0.4]"]).startswith(
+        "5 samples in 3 groups by composition\n"
+    )
+    assert main(["leaks", "--folder", first]).startswith(
+        f"{first}: no near-duplicates within 0.05 Angstrom"
+    )
+    assert "2 shards" in main(
+        ["repack", "--folder", first, "--out", str(tmp_path / "c"), "--molecules_per_shard", "3"]
+    )
     assert "6 molecules" in main(["concat", str(tmp_path / "d"), str(tmp_path / "c"), second])
     said = main(["info", str(tmp_path / "d"), "--png", str(tmp_path / "d.png")])
-    assert "licence CC0-1.0 AND MIT" in said and "cost per molecule: min " in said and (tmp_path / "d.png").stat().st_size > 1000
+    assert (
+        "licence CC0-1.0 AND MIT" in said
+        and "cost per molecule: min " in said
+        and (tmp_path / "d.png").stat().st_size > 1000
+    )
     with pytest.raises(ValueError, match="got concat; wanted one of"):
         main(["concat"])

@@ -1,13 +1,14 @@
-"""The order of training: a function of dataset, seed and step alone, fair to every sample and to every rank."""
+"""The order of training: a function of dataset, seed and step alone, fair to every sample and to
+every rank."""
 
 from itertools import chain
 
 import numpy as np
 import pytest
 
-from helm_scale.data import order
-from helm_scale.data.order import Row
-from helm_scale.data.plan import StepPlan, check_world_size, pack, validation_bins
+from helm_scale.data.loading import order
+from helm_scale.data.loading.order import Row
+from helm_scale.data.loading.sampler import StepPlan, check_world_size, pack, validation_bins
 
 SAMPLES = np.array([3, 4, 7, 9, 11, 12, 20, 21, 22, 30, 41])
 COSTS = np.array([5.0, 1.0, 9.0, 2.0, 2.0, 7.0, 1.0, 30.0, 4.0, 4.0, 6.0])
@@ -53,7 +54,11 @@ def test_any_step_is_found_without_the_steps_before() -> None:
 
 
 def test_order_depends_on_seed_and_on_the_dataset() -> None:
-    orders = {tuple(plan(seed=seed, manifest=manifest).samples_of(0)) for seed in (0, 1) for manifest in ("a", "b")}
+    orders = {
+        tuple(plan(seed=seed, manifest=manifest).samples_of(0))
+        for seed in (0, 1)
+        for manifest in ("a", "b")
+    }
     assert len(orders) == 4
 
 
@@ -68,8 +73,12 @@ def test_bins_are_balanced_and_none_is_empty() -> None:
         loads = [costs[members].sum() for members in pack(costs, 8)]
         best = max(costs.max(), costs.sum() / 8)
         assert min(loads) > 0
-        assert max(loads) <= (4 / 3) * best + costs.max() / 3, "Graham's bound for longest processing time first"
-    assert [len(members) for members in pack([1, 1, 1, 1, 4], 2)] == [1, 4], "the costliest goes first"
+        assert max(loads) <= (4 / 3) * best + costs.max() / 3, (
+            "Graham's bound for longest processing time first"
+        )
+    assert [len(members) for members in pack([1, 1, 1, 1, 4], 2)] == [1, 4], (
+        "the costliest goes first"
+    )
     assert all(len(members) == 1 for members in pack(np.zeros(3), 3))
 
 
@@ -95,7 +104,9 @@ def test_more_bins_than_molecules_and_an_empty_split_are_refused() -> None:
 
 def mixture(weights: list[float], batch: int = 8, bins: int = 4) -> StepPlan:
     """Plan over two datasets, of 11 and 100 samples."""
-    return StepPlan([Row("a", SAMPLES, 0), Row("b", np.arange(100, 200), 0)], np.ones(200), batch, bins, weights)
+    return StepPlan(
+        [Row("a", SAMPLES, 0), Row("b", np.arange(100, 200), 0)], np.ones(200), batch, bins, weights
+    )
 
 
 def test_datasets_are_mixed_by_weight_in_any_stretch_and_each_in_its_own_order() -> None:
@@ -112,8 +123,12 @@ def test_without_weights_each_sample_is_seen_equally_often() -> None:
     row = list(chain(*(mixture([]).samples_of(step) for step in range(111 * 10))))
     counts = np.bincount(row, minlength=200)[[*SAMPLES, *range(100, 200)]]
     assert counts.min() >= 79 and counts.max() <= 81
-    rare = StepPlan([Row("a", SAMPLES, 0), Row("b", np.arange(100, 200), 0)], np.ones(200), 1000, 1, [1e-9, 1.0])
-    assert sum(sum(i < 100 for i in rare.samples_of(step)) for step in range(11)) > 0, "the least weight is not none"
+    rare = StepPlan(
+        [Row("a", SAMPLES, 0), Row("b", np.arange(100, 200), 0)], np.ones(200), 1000, 1, [1e-9, 1.0]
+    )
+    assert sum(sum(i < 100 for i in rare.samples_of(step)) for step in range(11)) > 0, (
+        "the least weight is not none"
+    )
 
 
 def windowed(epoch_shards: int = 3, per_shard: int = 7, shards: int = 10, seed: int = 0) -> Row:
@@ -122,7 +137,9 @@ def windowed(epoch_shards: int = 3, per_shard: int = 7, shards: int = 10, seed: 
     return Row("a", samples, seed, samples // per_shard, epoch_shards)
 
 
-def test_a_permutation_sorted_in_parts_is_that_sorted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permutation_sorted_in_parts_is_that_sorted_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     places = np.array([0, 1, 9_999, 5_000, 5_001, 137, 3])
     at_once = Row("a", np.arange(10_000), 0).at(places)
     monkeypatch.setattr(order, "LARGE", 1)
@@ -137,8 +154,13 @@ def test_a_window_holds_whole_shards_and_an_epoch_every_sample() -> None:
     shards = [set(part // 7) for part in np.split(row[:70], [21, 42, 63])]
     assert [len(part) for part in shards] == [3, 3, 3, 1] and set().union(*shards) == set(range(10))
     assert len(set(row[:7] // 7)) > 1, "shuffled within the window"
-    assert set(row[70:91] // 7) != shards[0] and len(set(row[70:91] // 7)) == 3, "other shards go together in the next epoch"
-    assert row[:70].tolist() != row[70:].tolist() and row.tolist() != windowed(seed=1).at(np.arange(140)).tolist()
+    assert set(row[70:91] // 7) != shards[0] and len(set(row[70:91] // 7)) == 3, (
+        "other shards go together in the next epoch"
+    )
+    assert (
+        row[:70].tolist() != row[70:].tolist()
+        and row.tolist() != windowed(seed=1).at(np.arange(140)).tolist()
+    )
 
 
 def test_any_place_of_a_windowed_row_is_found_without_those_before() -> None:
@@ -152,4 +174,6 @@ def test_windows_follow_the_shards_that_a_split_really_has() -> None:
     row = Row("a", samples, 0, shards, 1).at(np.arange(6))
     assert sorted(row) == samples.tolist()
     runs = [shards[samples.tolist().index(i)] for i in row]
-    assert [shard for n, shard in enumerate(runs) if n == 0 or runs[n - 1] != shard] == list(dict.fromkeys(runs))
+    assert [shard for n, shard in enumerate(runs) if n == 0 or runs[n - 1] != shard] == list(
+        dict.fromkeys(runs)
+    )

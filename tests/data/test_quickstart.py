@@ -7,16 +7,23 @@ import ase.io
 import numpy as np
 import pytest
 
-from helm_scale import build, config
-from helm_scale.batch import Molecule
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.shards import ShardReader, verify
-from helm_scale.data.xyz import read_xyz
+from helm_scale import commands, config
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader, verify
+from helm_scale.data.format.xyz import read_xyz
 from helm_scale.dft.generate import Job, label, method_of
+from helm_scale.types import Molecule
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "data_shards" / "quickstart"
-SETTINGS = ["--config", str(ROOT / "configs" / "quickstart_data.yaml"), "--xyz", str(FOLDER / "molecules.xyz"), "--out", str(FOLDER)]
+SETTINGS = [
+    "--config",
+    str(ROOT / "configs" / "quickstart_data.yaml"),
+    "--xyz",
+    str(FOLDER / "molecules.xyz"),
+    "--out",
+    str(FOLDER),
+]
 RELABELLED = 1e-5  # Hartree: largest element after two SCF runs, each converged to 1e-9 Hartree in the energy
 
 
@@ -25,12 +32,20 @@ def molecules() -> dict[str, list[Molecule]]:
     """Molecules by split."""
     manifest = Manifest.load(FOLDER)
     reader = ShardReader(manifest)
-    return {split: [reader.read(int(i)) for i in manifest.split(split)] for split in manifest.split_names()}
+    return {
+        split: [reader.read(int(i)) for i in manifest.split(split)]
+        for split in manifest.split_names()
+    }
 
 
 def element_pairs(molecules: list[Molecule]) -> set[tuple[int, int]]:
     """Unordered pairs of elements that occur in one molecule."""
-    rows = [(m.atomic_numbers.tolist(), i, j) for m in molecules for i in range(len(m.atomic_numbers)) for j in range(i)]
+    rows = [
+        (m.atomic_numbers.tolist(), i, j)
+        for m in molecules
+        for i in range(len(m.atomic_numbers))
+        for j in range(i)
+    ]
     return {(min(z[i], z[j]), max(z[i], z[j])) for z, i, j in rows}
 
 
@@ -45,12 +60,14 @@ def test_it_is_sound_small_and_wide() -> None:
 
 def test_whatever_is_tested_was_seen_in_training(molecules: dict[str, list[Molecule]]) -> None:
     seen = element_pairs(molecules["train"])
-    assert element_pairs(molecules["validation"]) <= seen and element_pairs(molecules["test"]) <= seen
+    assert (
+        element_pairs(molecules["validation"]) <= seen and element_pairs(molecules["test"]) <= seen
+    )
 
 
 def test_the_command_finds_it_finished() -> None:
     before = {path: path.stat().st_mtime_ns for path in FOLDER.iterdir()}
-    report = build.shards_generate(config.load(config.GenerateConfig, SETTINGS))
+    report = commands.shards_generate(config.load(config.GenerateConfig, SETTINGS))
     assert "97 molecules (train 81, validation 8, test 8)" in report and "rejected: 0" in report
     assert before == {path: path.stat().st_mtime_ns for path in FOLDER.iterdir()}
 
@@ -60,7 +77,11 @@ def test_labels_can_be_made_again(molecules: dict[str, list[Molecule]]) -> None:
     asked = {molecule.key: molecule for molecule in read_xyz(settings.xyz)[0]}
     for stored in molecules["train"]:
         if stored.key in ("HeH+", "LiF"):
-            again = label(Job(asked[stored.key], method_of(settings), forces=True, overlap=False, max_cycle=50))
+            again = label(
+                Job(
+                    asked[stored.key], method_of(settings), forces=True, overlap=False, max_cycle=50
+                )
+            )
             for name in ("hamiltonian", "baseline_hamiltonian", "forces"):
                 assert np.abs(getattr(again, name) - getattr(stored, name)).max() < RELABELLED
             assert again.energy == pytest.approx(stored.energy, abs=1e-8)
@@ -70,4 +91,6 @@ def test_the_script_writes_the_geometries() -> None:
     made = runpy.run_path(str(FOLDER / "make_xyz.py"))["molecules"]()
     kept = ase.io.read(FOLDER / "molecules.xyz", index=":")
     assert [atoms.info["key"] for atoms in made] == [atoms.info["key"] for atoms in kept]
-    assert max(np.abs(a.positions - b.positions).max() for a, b in zip(made, kept, strict=True)) < 1e-8
+    assert (
+        max(np.abs(a.positions - b.positions).max() for a, b in zip(made, kept, strict=True)) < 1e-8
+    )

@@ -1,4 +1,5 @@
-"""Datasets on disk: what is written is read, by us and by plain webdataset, and damage never passes in silence."""
+"""Datasets on disk: what is written is read, by us and by plain webdataset, and damage never passes
+in silence."""
 
 import hashlib
 import json
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 import webdataset
 
-from helm_scale.batch import Molecule
-from helm_scale.data import columns, manifest, shards
-from helm_scale.data.manifest import Manifest, Rejected
-from helm_scale.data.shards import ShardReader, ShardWriter, verify
+from helm_scale.data.format import columns, manifest, shards
+from helm_scale.data.format.manifest import Manifest, Rejected
+from helm_scale.data.format.shards import ShardReader, ShardWriter, verify
+from helm_scale.types import Molecule
 from tests.data.labels import SVP, random_molecule, same, write_dataset
 from tests.tolerances import SHARD_MAX
 
@@ -41,12 +42,22 @@ def test_every_sample_is_read_at_random_and_is_what_was_written(dataset: Manifes
 
 
 def test_the_manifest_lists_what_the_dataset_holds(dataset: Manifest) -> None:
-    assert [shard.name for shard in dataset.shards] == ["shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
+    assert [shard.name for shard in dataset.shards] == [
+        "shard-000000.tar",
+        "shard-000001.tar",
+        "shard-000002.tar",
+    ]
     assert dataset.split("test").tolist() == [4] and dataset.split("train").tolist() == [0, 1, 2, 3]
     assert dataset.labels == ("hamiltonian", "baseline_hamiltonian", "energy", "forces")
     assert dataset.method == SVP and dataset.elements == {"H": 5, "O": 5, "F": 5}
-    assert dataset.atoms.tolist() == [3] * 5 and dataset.pairs.tolist() == [3] * 5 and (dataset.cost > 6).all()
-    assert dataset.hash == hashlib.sha256((dataset.folder / "manifest.json").read_bytes()).hexdigest()
+    assert (
+        dataset.atoms.tolist() == [3] * 5
+        and dataset.pairs.tolist() == [3] * 5
+        and (dataset.cost > 6).all()
+    )
+    assert (
+        dataset.hash == hashlib.sha256((dataset.folder / "manifest.json").read_bytes()).hexdigest()
+    )
     with pytest.raises(ValueError, match="no split 'validation'; known: train, test"):
         dataset.split("validation")
 
@@ -57,11 +68,16 @@ def test_plain_webdataset_reads_the_same_molecules(dataset: Manifest) -> None:
     assert [sample["__key__"] for sample in samples] == dataset.key.tolist()
     for number, sample in enumerate(samples):
         molecule = random_molecule(f"hof-{number}", number)
-        assert sample["json"]["energy"] == molecule.energy and sample["json"]["charge"] == molecule.charge
+        assert (
+            sample["json"]["energy"] == molecule.energy
+            and sample["json"]["charge"] == molecule.charge
+        )
         assert np.array_equal(sample["npz"]["positions"], molecule.positions)
 
 
-def test_the_reader_printed_in_the_readme_rebuilds_the_matrix(dataset: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reader_printed_in_the_readme_rebuilds_the_matrix(
+    dataset: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[0]
     monkeypatch.chdir(dataset.folder.parent)
     names: dict = {}
@@ -73,7 +89,9 @@ def test_the_same_labels_give_the_same_bytes(dataset: Manifest, tmp_path: Path) 
     again = write_dataset(tmp_path / "again")
     files = sorted(path.name for path in dataset.folder.iterdir())
     assert files == sorted(path.name for path in again.folder.iterdir())
-    assert all((dataset.folder / name).read_bytes() == (again.folder / name).read_bytes() for name in files)
+    assert all(
+        (dataset.folder / name).read_bytes() == (again.folder / name).read_bytes() for name in files
+    )
 
 
 def test_a_truncated_shard_is_named(dataset: Manifest) -> None:
@@ -81,7 +99,9 @@ def test_a_truncated_shard_is_named(dataset: Manifest) -> None:
     path.write_bytes(path.read_bytes()[: int(dataset.offset[3]) + 700])
     reader = ShardReader(dataset)
     assert reader.read(2).key == "hof-2"
-    with pytest.raises(ValueError, match=r"shard-000001.tar, key 'hof-3': shard is cut short: got 700 of \d+ bytes"):
+    with pytest.raises(
+        ValueError, match=r"shard-000001.tar, key 'hof-3': shard is cut short: got 700 of \d+ bytes"
+    ):
         reader.read(3)
     problems = verify(dataset.folder)
     assert len(problems) == 2 and all("shard-000001.tar" in problem for problem in problems)
@@ -94,7 +114,9 @@ def test_every_flipped_bit_of_a_sample_is_noticed(dataset: Manifest) -> None:
     places = np.random.default_rng(0).integers(start, start + size, size=40)
     for place in [start, start + 600, *places.tolist()]:
         flip(path, place)
-        with pytest.raises(ValueError, match=r"shard-000000.tar, key 'hof-1': bytes have changed \(CRC-32"):
+        with pytest.raises(
+            ValueError, match=r"shard-000000.tar, key 'hof-1': bytes have changed \(CRC-32"
+        ):
             reader.read(1)
         assert reader.read(0).key == "hof-0"
         path.write_bytes(whole)
@@ -118,7 +140,9 @@ def test_a_damaged_single_sample_is_refused_or_unharmed(tmp_path: Path) -> None:
 
 
 def test_a_missing_manifest_or_shard_is_named(dataset: Manifest, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere/manifest.json: not found; .* run launch/shards.py generate"):
+    with pytest.raises(
+        ValueError, match=r"nowhere/manifest.json: not found; .* run launch/shards.py generate"
+    ):
         Manifest.load(tmp_path / "nowhere")
     (dataset.folder / "shard-000002.tar").unlink()
     with pytest.raises(ValueError, match=r"shard-000002.tar: shard not found"):
@@ -128,7 +152,11 @@ def test_a_missing_manifest_or_shard_is_named(dataset: Manifest, tmp_path: Path)
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 1,\n "method"', '"version": 9,\n "method"', "version 9, wanted 'helm_scale shards' version 1"),
+        (
+            '"version": 1,\n "method"',
+            '"version": 9,\n "method"',
+            "version 9, wanted 'helm_scale shards' version 1",
+        ),
         ('"licence"', '"license"', "manifest.json: damaged or foreign manifest: 'licence'"),
         ("]\n}", "", "damaged or foreign manifest"),
         ('"hof-3", "train"', '"hof-3", "train", 7', "damaged or foreign manifest"),
@@ -147,26 +175,41 @@ def test_a_manifest_of_another_dataset_does_not_fit(dataset: Manifest) -> None:
     record = json.loads(path.read_text())
     record["samples"][0][0] = "water"
     path.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"key 'water': got the members hof-0.json, hof-0.npz, wanted water.json"):
+    with pytest.raises(
+        ValueError, match=r"key 'water': got the members hof-0.json, hof-0.npz, wanted water.json"
+    ):
         ShardReader(Manifest.load(dataset.folder)).read(0)
     record["samples"][0][0] = "hof-0"
     path.write_text(json.dumps(record | {"method": record["method"] | {"xc": "b3lyp"}}))
-    with pytest.raises(ValueError, match=r"key 'hof-0': method: got .*'pbe'.*, but the manifest says .*'b3lyp'"):
+    with pytest.raises(
+        ValueError, match=r"key 'hof-0': method: got .*'pbe'.*, but the manifest says .*'b3lyp'"
+    ):
         ShardReader(Manifest.load(dataset.folder)).read(0)
 
 
-def test_a_large_manifest_keeps_its_rows_in_mapped_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_manifest_keeps_its_rows_in_mapped_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = write_dataset(tmp_path / "small")
     monkeypatch.setattr(manifest, "LARGE", 3)
     large = write_dataset(tmp_path / "large")
     assert "hof-3" not in (large.folder / "manifest.json").read_text()
     for name in ("key", "splits", "shard", "offset", "size", "crc32", "atoms", "pairs", "cost"):
         assert getattr(large, name).tolist() == getattr(small, name).tolist()
-    assert isinstance(large.cost, np.memmap) and large.key[2] == "hof-2" and large.key[np.array([4, 1])].tolist() == ["hof-4", "hof-1"]
-    assert same(ShardReader(large).read(3), random_molecule("hof-3", 3), SHARD_MAX) and verify(large.folder) == []
+    assert (
+        isinstance(large.cost, np.memmap)
+        and large.key[2] == "hof-2"
+        and large.key[np.array([4, 1])].tolist() == ["hof-4", "hof-1"]
+    )
+    assert (
+        same(ShardReader(large).read(3), random_molecule("hof-3", 3), SHARD_MAX)
+        and verify(large.folder) == []
+    )
     (column,) = (large.folder / "columns").glob("cost-*.npy")
     flip(column, column.stat().st_size - 1)
-    with pytest.raises(ValueError, match=r"columns/cost-.*npy is missing or not the file that the manifest lists"):
+    with pytest.raises(
+        ValueError, match=r"columns/cost-.*npy is missing or not the file that the manifest lists"
+    ):
         Manifest.load(large.folder)
     column.unlink()
     with pytest.raises(ValueError, match=r"columns/cost-.*npy is missing"):
@@ -188,7 +231,9 @@ def test_keys_are_looked_at_whatever_their_number() -> None:
 
 
 def test_a_shard_that_no_manifest_lists_is_reported(dataset: Manifest) -> None:
-    (dataset.folder / "shard-000007.tar").write_bytes((dataset.folder / "shard-000000.tar").read_bytes())
+    (dataset.folder / "shard-000007.tar").write_bytes(
+        (dataset.folder / "shard-000000.tar").read_bytes()
+    )
     assert verify(dataset.folder) == [f"{dataset.folder / 'shard-000007.tar'}: not in the manifest"]
 
 
@@ -203,21 +248,38 @@ def test_a_shard_that_no_manifest_lists_is_reported(dataset: Manifest) -> None:
             replace(random_molecule("hof-1", 1), method=replace(SVP, xc="b3lyp")),
             "key 'hof-1' has labels of .*b3lyp.* holds .*pbe.* one method",
         ),
-        (replace(random_molecule("hof-1", 1), method=replace(SVP, program="PySCF 2.3.0")), "one dataset holds one method"),
-        (replace(random_molecule("hof-1", 1), forces=None), "key 'hof-1' has the labels hamiltonian, baseline_hamiltonian, energy, but"),
-        (replace(random_molecule("hof-1", 1), hamiltonian=np.full((33, 33), np.nan)), "molecule 'hof-1': hamiltonian holds NaN"),
+        (
+            replace(random_molecule("hof-1", 1), method=replace(SVP, program="PySCF 2.3.0")),
+            "one dataset holds one method",
+        ),
+        (
+            replace(random_molecule("hof-1", 1), forces=None),
+            "key 'hof-1' has the labels hamiltonian, baseline_hamiltonian, energy, but",
+        ),
+        (
+            replace(random_molecule("hof-1", 1), hamiltonian=np.full((33, 33), np.nan)),
+            "molecule 'hof-1': hamiltonian holds NaN",
+        ),
     ],
 )
-def test_a_dataset_takes_only_molecules_of_its_kind(second: Molecule, message: str, tmp_path: Path) -> None:
+def test_a_dataset_takes_only_molecules_of_its_kind(
+    second: Molecule, message: str, tmp_path: Path
+) -> None:
     writer = ShardWriter(tmp_path, SVP, "CC0-1.0", "test", 8)
     writer.write(random_molecule("hof-0", 0), "train")
     with pytest.raises(ValueError, match=message):
         writer.write(second, "train")
     finished = writer.close([Rejected("hof-1", "not written")])  # what was good is kept
-    assert finished.key.tolist() == ["hof-0"] and finished.rejected == (Rejected("hof-1", "not written"),) and verify(tmp_path) == []
+    assert (
+        finished.key.tolist() == ["hof-0"]
+        and finished.rejected == (Rejected("hof-1", "not written"),)
+        and verify(tmp_path) == []
+    )
 
 
-def test_a_finished_dataset_is_not_overwritten_and_an_empty_one_not_written(dataset: Manifest, tmp_path: Path) -> None:
+def test_a_finished_dataset_is_not_overwritten_and_an_empty_one_not_written(
+    dataset: Manifest, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="holds a finished dataset already"):
         ShardWriter(dataset.folder, SVP, "CC0-1.0", "test", 8)
     with pytest.raises(ValueError, match="no molecule to write"):

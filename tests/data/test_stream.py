@@ -1,4 +1,5 @@
-"""Batches made ahead are those made in place; a run goes on where it stopped, on any number of ranks."""
+"""Batches made ahead are those made in place; a run goes on where it stopped, on any number of
+ranks."""
 
 import multiprocessing
 import os
@@ -14,15 +15,15 @@ import pytest
 import torch
 
 from helm_scale.basis import layout, packing
-from helm_scale.batch import GraphBatch
 from helm_scale.config import DataConfig, ModelConfig
-from helm_scale.data import codec
-from helm_scale.data.collate import collate
-from helm_scale.data.corpus import Corpus
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.shards import ShardReader
-from helm_scale.data.stream import BatchMaker, Stream
-from helm_scale.data.workers import Slot, in_processes
+from helm_scale.data.format import codec
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader
+from helm_scale.data.graphs.collate import collate
+from helm_scale.data.loading.dataset import Corpus
+from helm_scale.data.loading.stream import BatchMaker, Stream
+from helm_scale.data.loading.workers import Slot, in_processes
+from helm_scale.types import GraphBatch
 from tests.data.labels import write_dataset
 
 QUICKSTART = Path(__file__).parents[2] / "data_shards" / "quickstart"
@@ -35,7 +36,11 @@ def equal(first: GraphBatch, second: GraphBatch, tolerance: float = 0.0) -> bool
     for field in fields(GraphBatch):
         a, b = getattr(first, field.name), getattr(second, field.name)
         if isinstance(a, torch.Tensor):
-            if a.dtype != b.dtype or a.shape != b.shape or (a.numel() and float((a - b).abs().max()) > tolerance):
+            if (
+                a.dtype != b.dtype
+                or a.shape != b.shape
+                or (a.numel() and float((a - b).abs().max()) > tolerance)
+            ):
                 return False
         elif a != b:
             return False
@@ -50,8 +55,13 @@ def corpus() -> Corpus:
 
 @pytest.mark.parametrize("first,second", [(1, 8), (8, 8), (17, 53)])
 def test_the_sparse_coupling_is_that_of_the_shell_pairs(first: int, second: int) -> None:
-    for kind in (layout.offsite_layout("def2-tzvpd", first, second), layout.onsite_layout("def2-tzvpd", first, "semilocal")):
-        blocks = torch.randn(3, *kind.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for kind in (
+        layout.offsite_layout("def2-tzvpd", first, second),
+        layout.onsite_layout("def2-tzvpd", first, "semilocal"),
+    ):
+        blocks = torch.randn(
+            3, *kind.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
         component, row, column, value = packing.packing_entries(kind)
         packed = np.zeros((3, kind.size))
         np.add.at(packed, (slice(None), component), value * blocks.numpy()[:, row, column])
@@ -60,10 +70,15 @@ def test_the_sparse_coupling_is_that_of_the_shell_pairs(first: int, second: int)
 
 
 @pytest.mark.parametrize("config", [EXACT, RESIDUAL], ids=["H", "H-H0"])
-def test_stored_blocks_give_the_batch_of_the_dense_matrices(config: ModelConfig, corpus: Corpus) -> None:
+def test_stored_blocks_give_the_batch_of_the_dense_matrices(
+    config: ModelConfig, corpus: Corpus
+) -> None:
     samples = list(range(0, len(corpus), 3))
     made = BatchMaker(corpus, config)(samples)
-    assert equal(made.batch.to("cpu"), collate([corpus.read(i) for i in samples], config), 1e-13) and not made.skipped
+    assert (
+        equal(made.batch.to("cpu"), collate([corpus.read(i) for i in samples], config), 1e-13)
+        and not made.skipped
+    )
 
 
 def test_float32_targets_keep_what_float32_can_keep(corpus: Corpus) -> None:
@@ -71,16 +86,25 @@ def test_float32_targets_keep_what_float32_can_keep(corpus: Corpus) -> None:
     for changes in ({}, {"baseline": "minao"}):
         configs = [ModelConfig(dtype=d, **changes) for d in ("float64", "float32")]
         exact, rounded = (BatchMaker(corpus, config)(samples).batch.to("cpu") for config in configs)
-        assert rounded.offsite_target.dtype == torch.float32 and torch.equal(rounded.onsite_target, exact.onsite_target)
+        assert rounded.offsite_target.dtype == torch.float32 and torch.equal(
+            rounded.onsite_target, exact.onsite_target
+        )
         error = (rounded.offsite_target.double() - exact.offsite_target).abs()
-        assert float(error.max()) < 3e-7 * float(exact.offsite_target.abs().max()) and float(error.mean()) < 1e-8
+        assert (
+            float(error.max()) < 3e-7 * float(exact.offsite_target.abs().max())
+            and float(error.mean()) < 1e-8
+        )
 
 
 def test_processes_make_the_same_batches_in_the_same_order(corpus: Corpus) -> None:
     bins = [list(range(n, 97, 13)) for n in range(13)] + [[], [5]]
     here = list(Stream(BatchMaker(corpus, RESIDUAL), 0, 1, 0).batches(bins))
-    there = list(Stream(BatchMaker(corpus, RESIDUAL), 0, 1, 3).batches(bins))  # holds more batches than there are slots
-    assert len(here) == len(there) and all(equal(a.to("cpu"), b.to("cpu")) for a, b in zip(here, there, strict=True))
+    there = list(
+        Stream(BatchMaker(corpus, RESIDUAL), 0, 1, 3).batches(bins)
+    )  # holds more batches than there are slots
+    assert len(here) == len(there) and all(
+        equal(a.to("cpu"), b.to("cpu")) for a, b in zip(here, there, strict=True)
+    )
     assert not multiprocessing.active_children()
 
 
@@ -95,7 +119,8 @@ def test_memory_is_used_again_only_when_its_batch_is_gone(corpus: Corpus) -> Non
 
 
 def at_hand(path: Path) -> bool:
-    """Whether the first sample of a shard is in the page cache; asking fetches it, so that a second answer tells nothing."""
+    """Whether the first sample of a shard is in the page cache; asking fetches it, so that a second
+    answer tells nothing."""
     with path.open("rb") as file:
         try:
             return os.preadv(file.fileno(), [bytearray(4096)], 512, os.RWF_NOWAIT) == 4096
@@ -165,7 +190,9 @@ def test_an_error_comes_in_its_turn_and_as_it_is(corpus: Corpus, tmp_path: Path)
     path.write_bytes(content)
     config = ModelConfig(basis="def2-svp", parity="full")
     for workers in (0, 2):
-        batches = Stream(BatchMaker(ShardReader(dataset), config), 0, 1, workers).batches([[0], [1], [2], [3]])
+        batches = Stream(BatchMaker(ShardReader(dataset), config), 0, 1, workers).batches(
+            [[0], [1], [2], [3]]
+        )
         assert [next(batches).keys for _ in range(2)] == [("hof-0",), ("hof-1",)]
         with pytest.raises(ValueError, match=r"shard-000001.tar, key 'hof-2': bytes have changed"):
             next(batches)
@@ -177,7 +204,9 @@ def test_a_killed_process_is_named_and_none_is_left(corpus: Corpus) -> None:
     next(batches)
     for child in multiprocessing.active_children():
         os.kill(child.pid, signal.SIGKILL)
-    with pytest.raises(ChildProcessError, match=r"a data process died \(exit code -9\) over the samples \[\d"):
+    with pytest.raises(
+        ChildProcessError, match=r"a data process died \(exit code -9\) over the samples \[\d"
+    ):
         list(batches)
     assert not multiprocessing.active_children()
 
@@ -200,7 +229,9 @@ class Ids:
 
 @pytest.mark.parametrize("window", [0, 1])
 @pytest.mark.parametrize("stopped", [1, 7, 40])
-def test_a_resumed_run_sees_the_rest_of_the_uninterrupted_one_on_any_number_of_ranks(stopped: int, window: int) -> None:
+def test_a_resumed_run_sees_the_rest_of_the_uninterrupted_one_on_any_number_of_ranks(
+    stopped: int, window: int
+) -> None:
     corpus = Corpus.open(DataConfig(path=str(QUICKSTART), shuffle_window=window))
     plan, last = corpus.plan(24, 12, 3), stopped + 3
     config = ModelConfig(baseline="minao")
@@ -209,9 +240,15 @@ def test_a_resumed_run_sees_the_rest_of_the_uninterrupted_one_on_any_number_of_r
         steps: list[list[str]] = [[] for _ in range(first, last)]
         readers = [Ids(corpus) for _ in range(world_size)]
         for rank, reader in enumerate(readers):
-            for step, batches in zip(steps, Stream(BatchMaker(reader, config), rank, world_size, 0).steps(plan, first, last), strict=True):
+            for step, batches in zip(
+                steps,
+                Stream(BatchMaker(reader, config), rank, world_size, 0).steps(plan, first, last),
+                strict=True,
+            ):
                 step += [key for batch in batches for key in batch.keys]
-        return [sorted(step) for step in steps], [index for reader in readers for index in reader.asked]
+        return [sorted(step) for step in steps], [
+            index for reader in readers for index in reader.asked
+        ]
 
     names = [sorted(corpus.key[i] for i in plan.samples_of(step)) for step in range(stopped, last)]
     for world_size in (1, 2, 3, 4):
@@ -223,13 +260,21 @@ def test_a_resumed_run_sees_the_rest_of_the_uninterrupted_one_on_any_number_of_r
 def test_an_interrupted_mixture_goes_on_with_every_dataset_where_it_was(tmp_path: Path) -> None:
     write_dataset(tmp_path / "a", 5), write_dataset(tmp_path / "b", 12, 3)
     path = tmp_path / "b" / "manifest.json"
-    path.write_text(path.read_text().replace('"source": "random numbers"', '"source": "other numbers"'))
-    config = DataConfig(path=(str(tmp_path / "a"), str(tmp_path / "b")), weights=(0.5, 0.5), shuffle_window=2)
+    path.write_text(
+        path.read_text().replace('"source": "random numbers"', '"source": "other numbers"')
+    )
+    config = DataConfig(
+        path=(str(tmp_path / "a"), str(tmp_path / "b")), weights=(0.5, 0.5), shuffle_window=2
+    )
     corpus = Corpus.open(config)
     whole = [corpus.plan(6, 2, 0).samples_of(step) for step in range(30)]
-    assert [Corpus.open(config).plan(6, 2, 0).samples_of(step) for step in range(20, 30)] == whole[20:]
+    assert [Corpus.open(config).plan(6, 2, 0).samples_of(step) for step in range(20, 30)] == whole[
+        20:
+    ]
     from_first = sum(i < 5 for step in whole for i in step)
-    assert from_first == 90 and {corpus.key[i] for step in whole for i in step if i >= 5} == {f"hof-{n}" for n in range(11)}
+    assert from_first == 90 and {corpus.key[i] for step in whole for i in step if i >= 5} == {
+        f"hof-{n}" for n in range(11)
+    }
     assert corpus.split("test").tolist() == [4, 16] and corpus.read(16).key == "hof-11"
     assert corpus.hash != Corpus.open(config.model_copy(update={"weights": (0.4, 0.6)})).hash
     config = ModelConfig(basis="def2-svp", parity="full")
@@ -241,7 +286,9 @@ def test_datasets_of_two_methods_do_not_mix(tmp_path: Path) -> None:
     write_dataset(tmp_path / "a"), write_dataset(tmp_path / "b")
     path = tmp_path / "b" / "manifest.json"
     path.write_text(path.read_text().replace('"xc": "pbe"', '"xc": "b3lyp"'))
-    with pytest.raises(ValueError, match=r"data\.path: .*/a and .*/b do not mix: method .*'pbe'.* and .*'b3lyp'"):
+    with pytest.raises(
+        ValueError, match=r"data\.path: .*/a and .*/b do not mix: method .*'pbe'.* and .*'b3lyp'"
+    ):
         Corpus.open(DataConfig(path=(str(tmp_path / "a"), str(tmp_path / "b"))))
 
 

@@ -1,4 +1,5 @@
-"""What a survey counts is what the molecules hold, and what lies beyond a cutoff is what setting it to zero costs."""
+"""What a survey counts is what the molecules hold, and what lies beyond a cutoff is what setting it
+to zero costs."""
 
 from pathlib import Path
 
@@ -7,10 +8,10 @@ import pytest
 
 from helm_scale.basis import layout
 from helm_scale.config import DataConfig, ModelConfig
-from helm_scale.data.collate import collate
-from helm_scale.data.corpus import Corpus
-from helm_scale.data.survey import spread, survey
-from tests.training import launching
+from helm_scale.data.graphs.collate import collate
+from helm_scale.data.loading.dataset import Corpus
+from helm_scale.data.tools.statistics import spread, survey
+from tests.pretraining import launching
 
 CONFIG = ModelConfig(basis="def2-svp", parity="full", trunk_cutoff=3.0, pair_cutoff=5.0)
 
@@ -27,11 +28,19 @@ def test_counts_are_those_of_the_batches(corpus: Corpus) -> None:
     batch = collate([corpus.read(i) for i in range(len(corpus))], CONFIG)
     assert batch.onsite_target is not None and batch.offsite_target is not None
     assert (found.edges, found.pairs) == (batch.edge_index.shape[1], batch.pair_index.shape[1])
-    assert found.atom_pairs == sum(n * (n - 1) // 2 for n in corpus.atoms) > found.pairs > found.edges
+    assert (
+        found.atom_pairs == sum(n * (n - 1) // 2 for n in corpus.atoms) > found.pairs > found.edges
+    )
     assert found.numbers == len(batch.onsite_target) + len(batch.offsite_target)
-    assert found.widest == ("Cl", 18) and found.padded == (len(batch.atomic_numbers) + 2 * found.pairs) * 18**2
+    assert (
+        found.widest == ("Cl", 18)
+        and found.padded == (len(batch.atomic_numbers) + 2 * found.pairs) * 18**2
+    )
     ratio = found.padded / found.numbers
-    assert f"(Cl-Cl, 18 x 18) {4e-6 * found.padded / 14:,.3f} MB, {ratio:.1f} times as much" in found.text()
+    assert (
+        f"(Cl-Cl, 18 x 18) {4e-6 * found.padded / 14:,.3f} MB, {ratio:.1f} times as much"
+        in found.text()
+    )
 
 
 def test_far_blocks_are_what_a_cutoff_sets_to_zero(corpus: Corpus) -> None:
@@ -42,15 +51,22 @@ def test_far_blocks_are_what_a_cutoff_sets_to_zero(corpus: Corpus) -> None:
         for index in range(len(corpus)):
             molecule = corpus.read(index)
             assert molecule.hamiltonian is not None
-            owner = np.repeat(np.arange(len(molecule.positions)), np.diff(layout.ao_offsets("def2-svp", molecule.atomic_numbers)))
-            distance = np.linalg.norm(molecule.positions[:, None] - molecule.positions[None], axis=-1)
+            owner = np.repeat(
+                np.arange(len(molecule.positions)),
+                np.diff(layout.ao_offsets("def2-svp", molecule.atomic_numbers)),
+            )
+            distance = np.linalg.norm(
+                molecule.positions[:, None] - molecule.positions[None], axis=-1
+            )
             cut = molecule.hamiltonian * (distance[owner][:, owner] < cutoff)
             error = np.abs(molecule.hamiltonian - cut)
             wanted[[0, 2, 3]] += (distance >= cutoff).sum() / 2, error.sum(), (error**2).sum()
             wanted[1] = max(wanted[1], error.max())
             elements, whole = elements + error.size, whole + (molecule.hamiltonian**2).sum()
         assert found.far[row] == pytest.approx(wanted, rel=1e-12)
-        line = next(line for line in found.text().splitlines() if line.startswith(f"| {cutoff:g} |"))
+        line = next(
+            line for line in found.text().splitlines() if line.startswith(f"| {cutoff:g} |")
+        )
         assert f"| {1e6 * wanted[2] / elements:,.4f} | {wanted[3] / whole:.2e} |" in line
     assert found.far[0, 2] > found.far[1, 2] > 0 == found.far[2, 2]
 
@@ -58,5 +74,8 @@ def test_far_blocks_are_what_a_cutoff_sets_to_zero(corpus: Corpus) -> None:
 def test_samples_are_spread_over_costs(corpus: Corpus) -> None:
     samples = np.arange(len(corpus))
     chosen = spread(corpus, samples, 4)
-    assert len(chosen) == 4 and {corpus.cost[chosen].min(), corpus.cost[chosen].max()} == {corpus.cost.min(), corpus.cost.max()}
+    assert len(chosen) == 4 and {corpus.cost[chosen].min(), corpus.cost[chosen].max()} == {
+        corpus.cost.min(),
+        corpus.cost.max(),
+    }
     assert sorted(spread(corpus, samples, 99)) == list(samples)

@@ -1,11 +1,12 @@
-"""Extended XYZ in: what the comment line says is kept, and every mistake is named with file and frame."""
+"""Extended XYZ in: what the comment line says is kept, and every mistake is named with file and
+frame."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helm_scale.data.xyz import read_xyz
+from helm_scale.data.format.xyz import read_xyz
 
 WATER = "3\n{}\nO 0.0 0.0 0.1\nH 0.76 0.0 0.68\nH -0.74 0.0 0.58\n"
 HEADER = "Properties=species:S:1:pos:R:3 "
@@ -19,11 +20,22 @@ def written(tmp_path: Path, *comments: str) -> Path:
 
 
 def test_the_comment_line_gives_key_charge_multiplicity_and_split(tmp_path: Path) -> None:
-    molecules, splits = read_xyz(written(tmp_path, "key=a charge=-1 multiplicity=2 split=test", "charge=1 spin=2", ""))
-    assert [m.key for m in molecules] == ["a", "frame-000001", "frame-000002"] and splits == ["test", "train", "train"]
+    molecules, splits = read_xyz(
+        written(tmp_path, "key=a charge=-1 multiplicity=2 split=test", "charge=1 spin=2", "")
+    )
+    assert [m.key for m in molecules] == ["a", "frame-000001", "frame-000002"] and splits == [
+        "test",
+        "train",
+        "train",
+    ]
     assert [(m.charge, m.spin_multiplicity) for m in molecules] == [(-1, 2), (1, 2), (0, 1)]
-    assert molecules[0].atomic_numbers.tolist() == [8, 1, 1] and molecules[0].atomic_numbers.dtype == np.int64
-    assert np.array_equal(molecules[0].positions, [[0.0, 0.0, 0.1], [0.76, 0.0, 0.68], [-0.74, 0.0, 0.58]])
+    assert (
+        molecules[0].atomic_numbers.tolist() == [8, 1, 1]
+        and molecules[0].atomic_numbers.dtype == np.int64
+    )
+    assert np.array_equal(
+        molecules[0].positions, [[0.0, 0.0, 0.1], [0.76, 0.0, 0.68], [-0.74, 0.0, 0.58]]
+    )
 
 
 def test_plain_xyz_is_read_too(tmp_path: Path) -> None:
@@ -55,7 +67,10 @@ def test_a_wrong_comment_line_is_named(comment: str, message: str, tmp_path: Pat
         ("\n \n", "in.xyz: empty"),
         ("not xyz\n", "in.xyz: not extended XYZ"),
         (WATER.format("") + "3\n\nO 0 0 0\nH 0 0 1\n", "in.xyz: not extended XYZ"),
-        ("2\n\nO 0 0 0\nO 0 0 0.01\n", "in.xyz, frame 0: .*atoms 0 and 1 coincide .distance 1.00e-02 Angstrom"),
+        (
+            "2\n\nO 0 0 0\nO 0 0 0.01\n",
+            "in.xyz, frame 0: .*atoms 0 and 1 coincide .distance 1.00e-02 Angstrom",
+        ),
         ("2\n\nO 0 0 0\nO 0 0 nan\n", "in.xyz, frame 0: .*NaN"),
         ("1\n\nX 0 0 0\n", "in.xyz, frame 0: unknown chemical symbol"),
         ("0\n\n", "in.xyz"),

@@ -1,4 +1,5 @@
-"""Labels and their generation: the right quantities, nothing lost when killed, nothing wrong kept."""
+"""Labels and their generation: the right quantities, nothing lost when killed, nothing wrong
+kept."""
 
 import os
 import subprocess
@@ -11,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helm_scale import build
-from helm_scale.batch import Method, Molecule
+from helm_scale import commands
 from helm_scale.config import GenerateConfig
-from helm_scale.data.manifest import Manifest
-from helm_scale.data.shards import ShardReader, verify
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader, verify
 from helm_scale.dft.energies import EnergyFunctional
 from helm_scale.dft.generate import Job, label, label_or_reason
+from helm_scale.types import Method, Molecule
 
 ROOT = Path(__file__).parents[2]
 SVP = Method("pbe", "def2-svp", "def2", 4, None, 1e-11, "minao", "PySCF")
@@ -34,15 +35,27 @@ def config(tmp_path: Path) -> Make:
 
     def make(text: str, **changes: object) -> GenerateConfig:
         (tmp_path / "in.xyz").write_text(text)
-        cheap = {"basis": "def2-svp", "grid_level": 0, "conv_tol": 1e-9, "baseline": "minao", "processes": 1, "molecules_per_shard": 2}
-        return GenerateConfig.model_validate(cheap | {"xyz": str(tmp_path / "in.xyz"), "out": str(tmp_path / "out")} | changes)
+        cheap = {
+            "basis": "def2-svp",
+            "grid_level": 0,
+            "conv_tol": 1e-9,
+            "baseline": "minao",
+            "processes": 1,
+            "molecules_per_shard": 2,
+        }
+        return GenerateConfig.model_validate(
+            cheap | {"xyz": str(tmp_path / "in.xyz"), "out": str(tmp_path / "out")} | changes
+        )
 
     return make
 
 
 def frames(count: int) -> str:
     """XYZ of distinct waters; the last is the test split."""
-    return "".join(FRAME.format(f"water-{i}", "test" if i == count - 1 else "train", 60 + i) for i in range(count))
+    return "".join(
+        FRAME.format(f"water-{i}", "test" if i == count - 1 else "train", 60 + i)
+        for i in range(count)
+    )
 
 
 def processes_of_session(session: int) -> bool:
@@ -56,7 +69,9 @@ def processes_of_session(session: int) -> bool:
 
 def command(config: GenerateConfig) -> list[str]:
     """The launcher's command line."""
-    options = [f"--{name}={value}" for name, value in config.model_dump().items() if value is not None]
+    options = [
+        f"--{name}={value}" for name, value in config.model_dump().items() if value is not None
+    ]
     return [sys.executable, "launch/shards.py", "generate", *options]
 
 
@@ -70,7 +85,9 @@ def test_forces_are_the_negative_gradient_of_the_energy_in_hartree_per_angstrom(
         assert energy is not None
         energies.append(energy)
     assert labelled.forces is not None
-    assert labelled.forces[1, 2] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=GRID_FORCE)
+    assert labelled.forces[1, 2] == pytest.approx(
+        -(energies[0] - energies[1]) / (2 * step), abs=GRID_FORCE
+    )
     assert abs(labelled.forces[1, 2]) > 100 * GRID_FORCE
 
 
@@ -81,7 +98,9 @@ def test_labels_are_those_of_the_method_record() -> None:
     assert labelled.baseline_hamiltonian is not None and labelled.overlap is not None
     assert np.array_equal(labelled.baseline_hamiltonian, functional.baseline())
     assert np.diag(labelled.overlap) == pytest.approx(1.0)
-    assert label(Job(HF, replace(SVP, baseline="none"), False, False, 50)).baseline_hamiltonian is None
+    assert (
+        label(Job(HF, replace(SVP, baseline="none"), False, False, 50)).baseline_hamiltonian is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,10 +125,15 @@ def test_a_failed_molecule_says_why(molecule: Molecule, max_cycle: int, reason: 
 
 @pytest.mark.slow
 def test_a_killed_run_continues_and_gives_the_same_bytes(config: Make, tmp_path: Path) -> None:
-    whole, killed = config(frames(6), out=str(tmp_path / "whole")), config(frames(6), out=str(tmp_path / "killed"), processes=2)
-    build.shards_generate(whole)
+    whole, killed = (
+        config(frames(6), out=str(tmp_path / "whole")),
+        config(frames(6), out=str(tmp_path / "killed"), processes=2),
+    )
+    commands.shards_generate(whole)
     kept = tmp_path / "killed" / "unfinished"
-    with subprocess.Popen(command(killed), cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command(killed), cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
+    ) as process:
         while process.poll() is None and len(list(kept.glob("*.tar"))) < 2:
             time.sleep(0.02)
         process.kill()
@@ -126,66 +150,113 @@ def test_a_killed_run_continues_and_gives_the_same_bytes(config: Make, tmp_path:
     files = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert files == ["manifest.json", "shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
     assert files == sorted(path.name for path in (tmp_path / "killed").iterdir())
-    assert all((tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes() for name in files)
-    assert Manifest.load(tmp_path / "killed").splits.tolist() == ["train"] * 5 + ["test"] and verify(tmp_path / "killed") == []
+    assert all(
+        (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+        for name in files
+    )
+    assert (
+        Manifest.load(tmp_path / "killed").splits.tolist() == ["train"] * 5 + ["test"]
+        and verify(tmp_path / "killed") == []
+    )
 
 
 @pytest.mark.slow
-def test_failures_are_named_and_a_finished_dataset_is_left_alone(config: Make, tmp_path: Path) -> None:
+def test_failures_are_named_and_a_finished_dataset_is_left_alone(
+    config: Make, tmp_path: Path
+) -> None:
     triplet = "2\nkey=oxygen multiplicity=3\nO 0 0 0\nO 0 0 1.2\n"
     settings = config(frames(1) + triplet)
-    report = build.shards_generate(settings)
+    report = commands.shards_generate(settings)
     assert "rejected: 1\n  oxygen: ValueError: multiplicity 3: only closed shells" in report
     finished = Manifest.load(tmp_path / "out")
-    assert finished.key.tolist() == ["water-0"] and [one.key for one in finished.rejected] == ["oxygen"]
+    assert finished.key.tolist() == ["water-0"] and [one.key for one in finished.rejected] == [
+        "oxygen"
+    ]
     assert ShardReader(finished).read(0).energy == pytest.approx(-76.2, abs=0.2)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    assert build.shards_generate(settings) == report
+    assert commands.shards_generate(settings) == report
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    with pytest.raises(ValueError, match=r"holds a finished dataset of another method: .*'pbe'.* wanted .*'lda'"):
-        build.shards_generate(settings.model_copy(update={"xc": "lda"}))
-    with pytest.raises(ValueError, match=r"holds a finished dataset of another input: XYZ file, SHA-256"):
-        build.shards_generate(config(frames(2)))
+    with pytest.raises(
+        ValueError, match=r"holds a finished dataset of another method: .*'pbe'.* wanted .*'lda'"
+    ):
+        commands.shards_generate(settings.model_copy(update={"xc": "lda"}))
+    with pytest.raises(
+        ValueError, match=r"holds a finished dataset of another input: XYZ file, SHA-256"
+    ):
+        commands.shards_generate(config(frames(2)))
     with pytest.raises(
         ValueError,
         match=r"dataset of another kind of labels: .*'forces'\), wanted \('hamiltonian', 'baseline_hamiltonian', 'energy'\); choose",
     ):
-        build.shards_generate(config(frames(1) + triplet, forces=False))
+        commands.shards_generate(config(frames(1) + triplet, forces=False))
 
 
-def test_kept_labels_of_another_method_or_geometry_are_not_used(config: Make, tmp_path: Path) -> None:
-    from helm_scale.data.unfinished import UnfinishedDataset
+def test_kept_labels_of_another_method_or_geometry_are_not_used(
+    config: Make, tmp_path: Path
+) -> None:
+    from helm_scale.data.format.staging import UnfinishedDataset
 
     method = replace(SVP, xc="lda")
     labels = ("hamiltonian", "baseline_hamiltonian", "energy")
     UnfinishedDataset(tmp_path, method, labels).add(label(Job(HF, method, False, False, 50)))
-    assert UnfinishedDataset(tmp_path, method, labels).missing([HF, replace(HF, key="other")]) == [replace(HF, key="other")]
-    with pytest.raises(ValueError, match=r"unfinished/hf.tar: labels of .*'lda'.*, but now .*'pbe'.* is asked for"):
+    assert UnfinishedDataset(tmp_path, method, labels).missing([HF, replace(HF, key="other")]) == [
+        replace(HF, key="other")
+    ]
+    with pytest.raises(
+        ValueError, match=r"unfinished/hf.tar: labels of .*'lda'.*, but now .*'pbe'.* is asked for"
+    ):
         UnfinishedDataset(tmp_path, SVP, labels).missing([HF])
-    with pytest.raises(ValueError, match=r"unfinished/hf.tar: holds .*energy, but now .*energy, forces are asked for"):
+    with pytest.raises(
+        ValueError,
+        match=r"unfinished/hf.tar: holds .*energy, but now .*energy, forces are asked for",
+    ):
         UnfinishedDataset(tmp_path, method, (*labels, "forces")).missing([HF])
-    with pytest.raises(ValueError, match=r"unfinished/hf.tar: labels of another geometry or charge"):
-        UnfinishedDataset(tmp_path, method, labels).missing([replace(HF, positions=HF.positions + 1e-9)])
+    with pytest.raises(
+        ValueError, match=r"unfinished/hf.tar: labels of another geometry or charge"
+    ):
+        UnfinishedDataset(tmp_path, method, labels).missing(
+            [replace(HF, positions=HF.positions + 1e-9)]
+        )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", r"in.xyz: empty"),
-        ("2\nkey=hi\nI 0 0 0\nH 0 0 1.6\n", r"in.xyz, frame 0 \(hi\): element I is not among the 26 elements of def2-svp"),
-        ("2\nkey=oh\nO 0 0 0\nH 0 0 1\n", r"in.xyz, frame 0 \(oh\): 9 electrons \(charge \+0\) cannot have multiplicity 1"),
+        (
+            "2\nkey=hi\nI 0 0 0\nH 0 0 1.6\n",
+            r"in.xyz, frame 0 \(hi\): element I is not among the 26 elements of def2-svp",
+        ),
+        (
+            "2\nkey=oh\nO 0 0 0\nH 0 0 1\n",
+            r"in.xyz, frame 0 \(oh\): 9 electrons \(charge \+0\) cannot have multiplicity 1",
+        ),
         ("2\nkey=h.2\nH 0 0 0\nH 0 0 0.7\n", r"key 'h.2': wanted 1 to 90 of"),
     ],
 )
-def test_input_that_cannot_be_labelled_stops_the_run_before_it_starts(text: str, message: str, config: Make, tmp_path: Path) -> None:
+def test_input_that_cannot_be_labelled_stops_the_run_before_it_starts(
+    text: str, message: str, config: Make, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=message):
-        build.shards_generate(config(text))
+        commands.shards_generate(config(text))
     assert not (tmp_path / "out").exists()
 
 
 def test_the_launcher_answers_mistakes_in_one_line(tmp_path: Path) -> None:
-    for arguments, message in ([["verify", "."], "manifest.json: not found"], [["check"], "got check; wanted one of"]):
-        result = subprocess.run([sys.executable, "launch/shards.py", *arguments], cwd=ROOT, capture_output=True, text=True)
-        assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
-    result = subprocess.run([sys.executable, "launch/shards.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    for arguments, message in (
+        [["verify", "."], "manifest.json: not found"],
+        [["check"], "got check; wanted one of"],
+    ):
+        result = subprocess.run(
+            [sys.executable, "launch/shards.py", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert (
+            result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
+        )
+    result = subprocess.run(
+        [sys.executable, "launch/shards.py", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert result.returncode == 0 and result.stdout.startswith("python launch/shards.py generate")

@@ -16,7 +16,9 @@ def _threads(job: int) -> tuple[int, str]:
     return os.getpid(), os.environ["OMP_NUM_THREADS"]
 
 
-def test_every_job_comes_back_once_from_single_threaded_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_job_comes_back_once_from_single_threaded_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     drawn = []
@@ -43,5 +45,7 @@ def test_an_error_in_a_process_reaches_the_caller() -> None:
 
 
 def test_a_process_that_dies_is_reported_with_a_remedy() -> None:
-    with pytest.raises(ChildProcessError, match=r"a PySCF process died.*run again with fewer processes"):
+    with pytest.raises(
+        ChildProcessError, match=r"a PySCF process died.*run again with fewer processes"
+    ):
         list(run_parallel(_threads, [1, 14], processes=1, total=2, label="test"))

@@ -3,19 +3,22 @@
 import numpy as np
 import pytest
 
-from helm_scale.batch import Molecule
+from helm_scale.types import Molecule
 from tests.evaluation.labels import SVP, TZVPD, label
 
 
 @pytest.fixture(scope="session")
 def hydrogen_iodide() -> tuple[Molecule, np.ndarray]:
     """HI, tilted: ECP on iodine, s to f shells; with PySCF's orbital energies."""
-    return label(Molecule("hi", np.array([53, 1]), np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]])), TZVPD)
+    return label(
+        Molecule("hi", np.array([53, 1]), np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]])), TZVPD
+    )
 
 
 @pytest.fixture(scope="session")
 def nitroxyl() -> tuple[Molecule, np.ndarray]:
-    """HNO, asymmetric: f shells on oxygen and nitrogen, all electrons; with PySCF's orbital energies."""
+    """HNO, asymmetric: f shells on oxygen and nitrogen, all electrons; with PySCF's orbital
+    energies."""
     positions = np.array([[0.0, 0.05, 0.0], [1.05, 0.6, 0.1], [-0.9, 0.4, 0.5]])
     return label(Molecule("hno", np.array([7, 8, 1]), positions), TZVPD)
 

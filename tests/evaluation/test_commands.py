@@ -1,4 +1,5 @@
-"""launch/evaluate.py and launch/predict.py as a user runs them: files in, files out, one clear error otherwise."""
+"""launch/evaluate.py and launch/predict.py as a user runs them: files in, files out, one clear
+error otherwise."""
 
 import json
 import os
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from helm_scale.batch import Molecule
 from helm_scale.config import ModelConfig
-from helm_scale.data.shards import ShardWriter
+from helm_scale.data.format.shards import ShardWriter
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
+from helm_scale.types import Molecule
 from tests.evaluation.labels import SVP
 
 LABELLED = tuple[Molecule, np.ndarray]
@@ -46,7 +47,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Helm(CONFIG)
     model.set_reference(torch.zeros_like(model.reference), 1e-6)
     save_weights(model.state_dict(), folder / "model.safetensors", {})
-    (folder / "model.json").write_text(json.dumps({"model": CONFIG.model_dump(mode="json"), "method": asdict(SVP)}))
+    (folder / "model.json").write_text(
+        json.dumps({"model": CONFIG.model_dump(mode="json"), "method": asdict(SVP)})
+    )
     return folder
 
 
@@ -68,7 +71,9 @@ def _launch(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_evaluate_writes_everything_with_one_command_and_resumes(source: Path, dataset: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_everything_with_one_command_and_resumes(
+    source: Path, dataset: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "found"
     command = (
         "evaluate",
@@ -89,7 +94,10 @@ def test_evaluate_writes_everything_with_one_command_and_resumes(source: Path, d
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| Hamiltonian | H MAE over molecules / uEh |")
     assert "evaluate: 100%" in done.stderr  # the progress bar
-    took = re.search(r"All of this took (\d+) s on the clock and (\d+) s of processor time, 2 processes\.", (out / "report.md").read_text())
+    took = re.search(
+        r"All of this took (\d+) s on the clock and (\d+) s of processor time, 2 processes\.",
+        (out / "report.md").read_text(),
+    )
     assert took and int(took[2]) > 0
     assert {path.name for path in out.iterdir()} == {
         "report.json", "report.md", "molecules", "hamiltonian.png", "error_by_element_pair.png", "error_by_distance.png", "orbitals.png",
@@ -97,18 +105,32 @@ def test_evaluate_writes_everything_with_one_command_and_resumes(source: Path, d
     }  # fmt: skip
     for path in out.glob("*.png"):
         image = matplotlib.image.imread(path)
-        assert image.shape[0] > 400 and image.shape[1] > 700 and image[..., :3].std() > 0.02, path.name
+        assert image.shape[0] > 400 and image.shape[1] > 700 and image[..., :3].std() > 0.02, (
+            path.name
+        )
     report = json.loads((out / "report.json").read_text())
-    assert report["molecules"] == 2 and report["molecules_with_orbitals"] == report["molecules_with_scf"] == 1
+    assert (
+        report["molecules"] == 2
+        and report["molecules_with_orbitals"] == report["molecules_with_scf"] == 1
+    )
     assert report["method"]["xc"] == "pbe" and report["model"]["baseline"] == "minao"
     rows = report["rows"]
     name = "hamiltonian_mae_over_elements_uEh"
     assert rows["prediction"][name] == pytest.approx(rows["minao"][name], rel=1e-2)
-    assert rows["truth"]["energy_mae_meV"] < 1e-3 and rows["truth"]["forces_mae_meV_per_angstrom"] < 1e-2  # through a shard
+    assert (
+        rows["truth"]["energy_mae_meV"] < 1e-3
+        and rows["truth"]["forces_mae_meV_per_angstrom"] < 1e-2
+    )  # through a shard
     points = json.loads((out / "stretch.json").read_text())["points"]
-    assert points[0]["reference"]["energy"] == pytest.approx(-76.2, abs=0.3) and points[-1]["factor"] == 1.5
+    assert (
+        points[0]["reference"]["energy"] == pytest.approx(-76.2, abs=0.3)
+        and points[-1]["factor"] == 1.5
+    )
     with np.load(out / "embedding.npz", allow_pickle=False) as maps:  # beside itself
-        assert len(maps["atomic_numbers"]) == 6 and np.abs(maps["pca_0"] - maps["pca_1"]).max() < 1e-12 < np.abs(maps["pca_0"]).max()
+        assert (
+            len(maps["atomic_numbers"]) == 6
+            and np.abs(maps["pca_0"] - maps["pca_1"]).max() < 1e-12 < np.abs(maps["pca_0"]).max()
+        )
     before = {path: path.stat().st_mtime_ns for path in (out / "molecules").iterdir()}
     again = _launch(*command, "--extras", "[]")
     assert again.returncode == 0 and len(before) == 2
@@ -116,22 +138,42 @@ def test_evaluate_writes_everything_with_one_command_and_resumes(source: Path, d
     assert json.loads((out / "report.json").read_text())["rows"] == rows
 
 
-def test_evaluate_judges_the_files_of_somebody_else(dataset: Path, water: LABELLED, tmp_path: Path) -> None:
+def test_evaluate_judges_the_files_of_somebody_else(
+    dataset: Path, water: LABELLED, tmp_path: Path
+) -> None:
     assert water[0].hamiltonian is not None
     for key in ("first", "second"):
         np.savez(tmp_path / f"{key}.npz", hamiltonian=water[0].hamiltonian + 1e-5 * np.eye(24))
-    options = ("--data", dataset, "--out", tmp_path / "found", "--extras", "[]", "--orbital-molecules", 1, "--energy-molecules", 1)
+    options = (
+        "--data",
+        dataset,
+        "--out",
+        tmp_path / "found",
+        "--extras",
+        "[]",
+        "--orbital-molecules",
+        1,
+        "--energy-molecules",
+        1,
+    )
     unnamed = _launch("evaluate", "--source", tmp_path, *options)
-    assert unnamed.returncode == 1 and "ao_order: got '', wanted one of canonical, pyscf, orca, psi4" in unnamed.stderr
+    assert (
+        unnamed.returncode == 1
+        and "ao_order: got '', wanted one of canonical, pyscf, orca, psi4" in unnamed.stderr
+    )
     done = _launch("evaluate", "--source", tmp_path, "--ao-order", "canonical", *options)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "found" / "report.json").read_text())["rows"]
-    assert rows["prediction"]["hamiltonian_mae_over_elements_uEh"] == pytest.approx(10 / 24, rel=1e-2)
+    assert rows["prediction"]["hamiltonian_mae_over_elements_uEh"] == pytest.approx(
+        10 / 24, rel=1e-2
+    )
 
 
 def test_predict_needs_no_labels(source: Path, tmp_path: Path) -> None:
     (tmp_path / "in.xyz").write_text(XYZ)
-    done = _launch("predict", "--source", source, "--xyz", tmp_path / "in.xyz", "--out", tmp_path / "found")
+    done = _launch(
+        "predict", "--source", source, "--xyz", tmp_path / "in.xyz", "--out", tmp_path / "found"
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["one.npz", "two.npz"]
     with np.load(tmp_path / "found" / "two.npz", allow_pickle=False) as file:
@@ -143,13 +185,25 @@ def test_predict_needs_no_labels(source: Path, tmp_path: Path) -> None:
     ("command", "changes", "message"),
     [
         ("evaluate", {"split": "tset"}, "no split 'tset'; known: test"),
-        ("evaluate", {"source": "nowhere"}, "nowhere: neither a run folder with a checkpoint nor a bundle"),
+        (
+            "evaluate",
+            {"source": "nowhere"},
+            "nowhere: neither a run folder with a checkpoint nor a bundle",
+        ),
         ("predict", {"xyz": "missing.xyz"}, "missing.xyz: XYZ file not found"),
     ],
 )
-def test_a_mistake_ends_in_one_line(command: str, changes: dict[str, str], message: str, source: Path, dataset: Path) -> None:
-    options = {"source": str(source)} | ({"data": str(dataset)} if command == "evaluate" else {}) | changes
-    done = _launch(command, *[word for name, value in options.items() for word in (f"--{name}", value)])
+def test_a_mistake_ends_in_one_line(
+    command: str, changes: dict[str, str], message: str, source: Path, dataset: Path
+) -> None:
+    options = (
+        {"source": str(source)}
+        | ({"data": str(dataset)} if command == "evaluate" else {})
+        | changes
+    )
+    done = _launch(
+        command, *[word for name, value in options.items() for word in (f"--{name}", value)]
+    )
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -1,17 +1,20 @@
-"""Where the error lies: parts of one kind add up to the whole, and each error is booked where it is."""
+"""Where the error lies: parts of one kind add up to the whole, and each error is booked where it
+is."""
 
 import numpy as np
 import pytest
 
-from helm_scale.batch import Molecule
 from helm_scale.evaluation.errors import hamiltonian_errors
 from helm_scale.evaluation.tally import Tally, add, means
+from helm_scale.types import Molecule
 from tests.evaluation.labels import noise_like
 from tests.rotations import ao_rotation, random_rotation
 
 BASIS = "def2-tzvpd"
 MOLECULE = Molecule(
-    "mixed", np.array([53, 1, 8, 1, 16]), np.array([[0.0, 0, 0], [1.6, 0.2, 0], [-1.0, 1.8, 0.3], [-1.9, 1.7, 0.2], [9.0, 0.5, 0.1]])
+    "mixed",
+    np.array([53, 1, 8, 1, 16]),
+    np.array([[0.0, 0, 0], [1.6, 0.2, 0], [-1.0, 1.8, 0.3], [-1.9, 1.7, 0.2], [9.0, 0.5, 0.1]]),
 )
 NAO = 59 + 9 + 40 + 9 + 46
 
@@ -45,8 +48,14 @@ def test_parts_add_up_to_the_whole(errors: tuple[np.ndarray, Tally]) -> None:
 
 def test_an_error_is_booked_where_it_is() -> None:
     difference = np.zeros((NAO, NAO))
-    difference[0, 59] = difference[59, 0] = 2e-3  # first s of iodine with first s of the first hydrogen, 1.61 Angstrom
-    found = {name: value for name, (value, _) in hamiltonian_errors(difference, difference, MOLECULE, BASIS).items() if value}
+    difference[0, 59] = difference[59, 0] = (
+        2e-3  # first s of iodine with first s of the first hydrogen, 1.61 Angstrom
+    )
+    found = {
+        name: value
+        for name, (value, _) in hamiltonian_errors(difference, difference, MOLECULE, BASIS).items()
+        if value
+    }
     assert found.pop("apart/9.00") > 0
     assert {name for name in found if "apart" not in name} == {
         "all", "offsite", "pair/H-I", "distance/1.50", "magnitude/1.50", "degree/0", "degree_square/0"
@@ -54,14 +63,20 @@ def test_an_error_is_booked_where_it_is() -> None:
     assert found["pair/H-I"] == pytest.approx(4e-3)
 
 
-def test_squares_by_degree_do_not_change_when_the_molecule_turns(errors: tuple[np.ndarray, Tally]) -> None:
+def test_squares_by_degree_do_not_change_when_the_molecule_turns(
+    errors: tuple[np.ndarray, Tally],
+) -> None:
     difference, found = errors
     turn = ao_rotation(random_rotation(11), BASIS, MOLECULE.atomic_numbers)
     turned = hamiltonian_errors(turn @ difference @ turn.T, difference, MOLECULE, BASIS)
     for degree in range(7):
-        assert turned[f"degree_square/{degree}"] == pytest.approx(found[f"degree_square/{degree}"], rel=1e-10)
+        assert turned[f"degree_square/{degree}"] == pytest.approx(
+            found[f"degree_square/{degree}"], rel=1e-10
+        )
     assert turned["all"][0] != pytest.approx(found["all"][0], rel=1e-6)  # matrix elements do change
 
 
 def test_counts_and_not_means_are_averaged() -> None:
-    assert means(add([{"x": (1.0, 1.0), "y": (3.0, 1.0)}, {"x": (3.0, 7.0)}, {"z": (0.0, 0.0)}])) == {"x": 0.5, "y": 3.0}
+    assert means(
+        add([{"x": (1.0, 1.0), "y": (3.0, 1.0)}, {"x": (3.0, 7.0)}, {"z": (0.0, 0.0)}])
+    ) == {"x": 0.5, "y": 3.0}

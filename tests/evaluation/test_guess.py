@@ -9,7 +9,7 @@ import pytest
 import torch
 from pyscf import dft, gto
 
-from helm_scale.build import initial_guess
+from helm_scale.commands import initial_guess
 from helm_scale.config import ModelConfig
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
@@ -22,17 +22,29 @@ BASIS = {"basis": "def2-tzvpd", "ecp": {"I": "def2-tzvpd"}, "verbose": 0}
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose output is tiny, so that it predicts H0."""
-    config = ModelConfig(mmax=1, channels=4, hidden_channels=4, edge_channels=8, num_layers=1, radial_functions=8, baseline="minao")
+    config = ModelConfig(
+        mmax=1,
+        channels=4,
+        hidden_channels=4,
+        edge_channels=8,
+        num_layers=1,
+        radial_functions=8,
+        baseline="minao",
+    )
     folder = tmp_path_factory.mktemp("checkpoint")
     torch.manual_seed(0)
     model = Helm(config)
     model.set_reference(torch.zeros_like(model.reference), 1e-9)
     save_weights(model.state_dict(), folder / "model.safetensors", {})
-    (folder / "model.json").write_text(json.dumps({"model": config.model_dump(mode="json"), "method": asdict(TZVPD)}))
+    (folder / "model.json").write_text(
+        json.dumps({"model": config.model_dump(mode="json"), "method": asdict(TZVPD)})
+    )
     return folder
 
 
-def test_the_guess_is_the_density_of_the_predicted_hamiltonian_in_the_users_order(source: Path) -> None:
+def test_the_guess_is_the_density_of_the_predicted_hamiltonian_in_the_users_order(
+    source: Path,
+) -> None:
     mol = gto.M(atom=ATOMS, **BASIS)
     solver = dft.RKS(mol, xc="pbe")
     solver.grids.level = 1
@@ -47,14 +59,22 @@ def test_the_guess_is_the_density_of_the_predicted_hamiltonian_in_the_users_orde
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"basis": "def2-svp"}, r"got another basis \(\d+ orbitals\), wanted basis='def2-tzvpd', spherical \(68 orbitals\)"),
+        (
+            {"basis": "def2-svp"},
+            r"got another basis \(\d+ orbitals\), wanted basis='def2-tzvpd', spherical \(68 orbitals\)",
+        ),
         ({"cart": True}, r"got another basis"),
-        ({"ecp": {}}, r"got 54 electrons outside ECPs, wanted 26; give ecp='def2-tzvpd' for Z > 36"),
+        (
+            {"ecp": {}},
+            r"got 54 electrons outside ECPs, wanted 26; give ecp='def2-tzvpd' for Z > 36",
+        ),
         ({"charge": 1, "spin": 1}, r"wanted an even number of electrons and multiplicity 1"),
         ({"atom": "Fe 0 0 0; O 0 0 1.6", "ecp": {}}, r"element Z = 26 is not among the 58"),
     ],
 )
-def test_a_molecule_that_does_not_fit_is_refused_with_the_reason(changes: dict, message: str, source: Path) -> None:
+def test_a_molecule_that_does_not_fit_is_refused_with_the_reason(
+    changes: dict, message: str, source: Path
+) -> None:
     mol = gto.M(**({"atom": ATOMS} | BASIS | changes))
     with pytest.raises(ValueError, match=message):
         initial_guess(mol, source)

@@ -1,20 +1,25 @@
-"""Orbitals: PySCF's own energies from the true H; noise makes ghosts, canonical orthogonalisation cures them."""
+"""Orbitals: PySCF's own energies from the true H; noise makes ghosts, canonical orthogonalisation
+cures them."""
 
 import numpy as np
 import pytest
 
-from helm_scale.batch import Molecule
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.molecule import build_mol, kohn_sham
 from helm_scale.evaluation import orbitals
 from helm_scale.evaluation.assemble import assemble
+from helm_scale.types import Molecule
 from tests.evaluation.labels import BENZENE, NO_THRESHOLD, SVP, TZVPD, batch_of, benzene, noise_like
 from tests.tolerances import CONVERGED_FOCK, TRUE_H_ENERGY
 
 
-@pytest.mark.parametrize("name", ["hydrogen_iodide", "nitroxyl"])  # an ECP, and all-electron f shells
+@pytest.mark.parametrize(
+    "name", ["hydrogen_iodide", "nitroxyl"]
+)  # an ECP, and all-electron f shells
 @pytest.mark.parametrize("parity", ["semilocal", "full"])
-def test_the_true_hamiltonian_gives_the_scf_energy_and_orbital_energies(name: str, parity: str, request: pytest.FixtureRequest) -> None:
+def test_the_true_hamiltonian_gives_the_scf_energy_and_orbital_energies(
+    name: str, parity: str, request: pytest.FixtureRequest
+) -> None:
     molecule, mo_energy = request.getfixturevalue(name)
     batch = batch_of([molecule], parity)
     assert batch.onsite_target is not None and batch.offsite_target is not None
@@ -28,16 +33,33 @@ def test_the_true_hamiltonian_gives_the_scf_energy_and_orbital_energies(name: st
     assert np.abs(fock - matrix).max() < CONVERGED_FOCK
 
 
-def test_the_orbital_gradient_is_that_which_pyscf_converges(water: tuple[Molecule, np.ndarray]) -> None:
+def test_the_orbital_gradient_is_that_which_pyscf_converges(
+    water: tuple[Molecule, np.ndarray],
+) -> None:
     molecule, _ = water
     assert molecule.hamiltonian is not None and molecule.baseline_hamiltonian is not None
-    functional, solver = EnergyFunctional(molecule, SVP), kohn_sham(build_mol(molecule, SVP.basis), SVP)
+    functional, solver = (
+        EnergyFunctional(molecule, SVP),
+        kohn_sham(build_mol(molecule, SVP.basis), SVP),
+    )
     projector = orbitals.canonical_projectors(overlap(molecule, SVP.basis), (NO_THRESHOLD,))[0]
-    guess, truth = (orbitals.solve(matrix, projector, 5) for matrix in (molecule.baseline_hamiltonian, molecule.hamiltonian))
-    energies, coefficients = solver.eig(solver.get_fock(dm=solver.get_init_guess(key="minao")), solver.get_ovlp())
+    guess, truth = (
+        orbitals.solve(matrix, projector, 5)
+        for matrix in (molecule.baseline_hamiltonian, molecule.hamiltonian)
+    )
+    energies, coefficients = solver.eig(
+        solver.get_fock(dm=solver.get_init_guess(key="minao")), solver.get_ovlp()
+    )
     filled = solver.get_occ(energies, coefficients)
-    expected = np.linalg.norm(solver.get_grad(coefficients, filled, solver.get_fock(dm=solver.make_rdm1(coefficients, filled))))
-    found = [orbitals.gradient_norm(one, functional.energy_and_fock(one.density_matrix())[1]) for one in (guess, truth)]
+    expected = np.linalg.norm(
+        solver.get_grad(
+            coefficients, filled, solver.get_fock(dm=solver.make_rdm1(coefficients, filled))
+        )
+    )
+    found = [
+        orbitals.gradient_norm(one, functional.energy_and_fock(one.density_matrix())[1])
+        for one in (guess, truth)
+    ]
     assert found[0] == pytest.approx(expected, rel=1e-6) and found[0] > 0.1
     assert found[1] < 1e-6
 
@@ -47,7 +69,9 @@ def test_a_projector_keeps_orthonormal_vectors_of_the_overlap() -> None:
     for projector in orbitals.canonical_projectors(overlap_, (NO_THRESHOLD, 1e-4, 1e-3)):
         kept = projector.vectors.shape[1]
         assert kept + projector.dropped == len(overlap_)
-        assert np.abs(projector.vectors.T @ overlap_ @ projector.vectors - np.eye(kept)).max() < 1e-8
+        assert (
+            np.abs(projector.vectors.T @ overlap_ @ projector.vectors - np.eye(kept)).max() < 1e-8
+        )
     assert projector.smallest < 1e-6
 
 
@@ -64,7 +88,9 @@ def test_noise_makes_ghosts_and_canonical_orthogonalisation_cures_them() -> None
         return orbitals.ghost_count(weights), orbitals.lost_occupied(weights), float(error)
 
     ghosts, lost, error = judge(1e-5, NO_THRESHOLD)
-    assert ghosts >= 3 and lost == pytest.approx(ghosts, abs=0.1) and error > 0.1  # collapse: 0.7 Eh
+    assert (
+        ghosts >= 3 and lost == pytest.approx(ghosts, abs=0.1) and error > 0.1
+    )  # collapse: 0.7 Eh
     ghosts, lost, error = judge(1e-5, 1e-4)
     assert ghosts == 0 and lost < 1e-4 and error < 1e-5
     ghosts, lost, error = judge(1e-4, 1e-4)
@@ -79,7 +105,9 @@ def test_an_occupied_space_overlaps_itself_completely_whatever_its_rotation() ->
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(21, 21)))[0]
     mixed = found.coefficients.copy()
     mixed[:, :21] = mixed[:, :21] @ rotation
-    weights = orbitals.occupied_weights(orbitals.Orbitals(found.energies, mixed, 21), found, overlap_)
+    weights = orbitals.occupied_weights(
+        orbitals.Orbitals(found.energies, mixed, 21), found, overlap_
+    )
     assert orbitals.subspace_overlap(weights) == pytest.approx(1.0, abs=1e-9)
     assert np.trace(found.density_matrix() @ overlap_) == pytest.approx(42.0, abs=1e-8)
     assert len(molecule.atomic_numbers) == 12
@@ -89,12 +117,18 @@ def test_an_ecp_leaves_its_valence_electrons_and_open_shells_are_refused() -> No
     where = np.array([[0.0, 0, 0], [0, 0, 1.6]])
     assert orbitals.occupied_count(Molecule("hi", np.array([1, 53]), where), "def2-tzvpd") == 13
     for charge, multiplicity in ((1, 1), (0, 3), (1, 2)):
-        with pytest.raises(ValueError, match=r"hi: .* wanted an even number of electrons and multiplicity 1"):
-            orbitals.occupied_count(Molecule("hi", np.array([1, 53]), where, charge, multiplicity), "def2-tzvpd")
+        with pytest.raises(
+            ValueError, match=r"hi: .* wanted an even number of electrons and multiplicity 1"
+        ):
+            orbitals.occupied_count(
+                Molecule("hi", np.array([1, 53]), where, charge, multiplicity), "def2-tzvpd"
+            )
 
 
 def test_a_threshold_that_leaves_too_few_orbitals_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"overlap threshold 10 keeps 0 orbitals, wanted more than 1; lower it"):
+    with pytest.raises(
+        ValueError, match=r"overlap threshold 10 keeps 0 orbitals, wanted more than 1; lower it"
+    ):
         orbitals.solve(np.eye(3), orbitals.canonical_projectors(np.eye(3), (10.0,))[0], 1)
     with pytest.raises(ValueError, match=r"hamiltonian: got shape \(2, 2\), wanted \(3, 3\)"):
         orbitals.solve(np.eye(2), orbitals.canonical_projectors(np.eye(3), (0.1,))[0], 1)

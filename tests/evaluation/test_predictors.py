@@ -1,4 +1,5 @@
-"""Anybody's Hamiltonians: files in every AO order become the same matrix, and what does not fit is named."""
+"""Anybody's Hamiltonians: files in every AO order become the same matrix, and what does not fit is
+named."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,9 @@ import pytest
 
 from helm_scale.basis import conventions
 from helm_scale.basis.shells import shells_of
-from helm_scale.batch import Molecule
 from helm_scale.evaluation.prediction import PredictJob, write_prediction
 from helm_scale.evaluation.predictors import is_folder, of_folder, read_hamiltonian
+from helm_scale.types import Molecule
 from tests.evaluation.labels import SVP, TZVPD
 
 LABELLED = tuple[Molecule, np.ndarray]
@@ -21,20 +22,41 @@ def _shells(molecule: Molecule) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("order", conventions.SOURCES)
-def test_a_file_in_any_order_is_read_into_the_canonical_one(order: str, nitroxyl: LABELLED, tmp_path: Path) -> None:
+def test_a_file_in_any_order_is_read_into_the_canonical_one(
+    order: str, nitroxyl: LABELLED, tmp_path: Path
+) -> None:
     molecule = nitroxyl[0]
     assert molecule.hamiltonian is not None
     listed = _shells(molecule)
     if order in ("orca", "psi4"):
-        listed = [shells[::-1] for shells in listed]  # diffuse and high shells first: an order of its own
-    fields = {"hamiltonian": _from_canonical(molecule.hamiltonian, order, listed), "ao_order": np.array(order)}
-    fields |= {"shells_per_atom": np.array([len(s) for s in listed]), "shell_degrees": np.concatenate(listed)}
-    np.savez(tmp_path / "hno.npz", atomic_numbers=molecule.atomic_numbers, positions=molecule.positions, **fields)  # type: ignore[arg-type]
+        listed = [
+            shells[::-1] for shells in listed
+        ]  # diffuse and high shells first: an order of its own
+    fields = {
+        "hamiltonian": _from_canonical(molecule.hamiltonian, order, listed),
+        "ao_order": np.array(order),
+    }
+    fields |= {
+        "shells_per_atom": np.array([len(s) for s in listed]),
+        "shell_degrees": np.concatenate(listed),
+    }
+    np.savez(
+        tmp_path / "hno.npz",
+        atomic_numbers=molecule.atomic_numbers,
+        positions=molecule.positions,
+        **fields,
+    )  # type: ignore[arg-type]
     found = of_folder(tmp_path, TZVPD.basis, None).residual(molecule)
     if order == "canonical":
         assert np.array_equal(found, molecule.hamiltonian)
-    same_shells = [np.arange(len(found))] if order in ("canonical", "pyscf") else _reversed_within_degree(molecule)
-    assert np.abs(found - molecule.hamiltonian[np.ix_(same_shells[0], same_shells[0])]).max() < 1e-14
+    same_shells = (
+        [np.arange(len(found))]
+        if order in ("canonical", "pyscf")
+        else _reversed_within_degree(molecule)
+    )
+    assert (
+        np.abs(found - molecule.hamiltonian[np.ix_(same_shells[0], same_shells[0])]).max() < 1e-14
+    )
 
 
 def _from_canonical(matrix: np.ndarray, order: str, listed: list[list[int]]) -> np.ndarray:
@@ -46,30 +68,53 @@ def _from_canonical(matrix: np.ndarray, order: str, listed: list[list[int]]) -> 
 
 
 def _reversed_within_degree(molecule: Molecule) -> list[np.ndarray]:
-    """The stable sort by degree undoes any order of degrees; shells of one degree keep the file's order, here the same."""
+    """The stable sort by degree undoes any order of degrees; shells of one degree keep the file's
+    order, here the same."""
     return [np.arange(sum(2 * degree + 1 for atom in _shells(molecule) for degree in atom))]
 
 
 def test_what_predict_writes_evaluate_reads(water: LABELLED, tmp_path: Path) -> None:
     molecule = water[0]
     assert molecule.hamiltonian is not None
-    write_prediction(PredictJob(molecule, molecule.hamiltonian, SVP, "none", 1e-4, tmp_path / "water.npz"))
+    write_prediction(
+        PredictJob(molecule, molecule.hamiltonian, SVP, "none", 1e-4, tmp_path / "water.npz")
+    )
     assert is_folder(tmp_path) and not is_folder(tmp_path / "nowhere")
-    assert np.array_equal(read_hamiltonian(tmp_path, molecule, SVP.basis, None), molecule.hamiltonian)
+    assert np.array_equal(
+        read_hamiltonian(tmp_path, molecule, SVP.basis, None), molecule.hamiltonian
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda f: f.pop("hamiltonian"), r"water.npz: no 'hamiltonian'; found: ao_order"),
-        (lambda f: f.pop("ao_order"), r"ao_order: got '', wanted one of canonical, pyscf, orca, psi4"),
+        (
+            lambda f: f.pop("ao_order"),
+            r"ao_order: got '', wanted one of canonical, pyscf, orca, psi4",
+        ),
         (lambda f: f.update(ao_order=np.array("gaussian")), r"ao_order: got 'gaussian'"),
-        (lambda f: f.update(ao_order=np.array("orca")), r"orca lists shells in its own order; wanted it in 'shells_per_atom'"),
-        (lambda f: f.update(hamiltonian=np.eye(3)), r"hamiltonian: got shape \(3, 3\), wanted \(24, 24\) in def2-svp"),
+        (
+            lambda f: f.update(ao_order=np.array("orca")),
+            r"orca lists shells in its own order; wanted it in 'shells_per_atom'",
+        ),
+        (
+            lambda f: f.update(hamiltonian=np.eye(3)),
+            r"hamiltonian: got shape \(3, 3\), wanted \(24, 24\) in def2-svp",
+        ),
         (lambda f: f["hamiltonian"].__setitem__((0, 1), 5.0), r"hamiltonian is not symmetric"),
-        (lambda f: f.update(hamiltonian=np.full((24, 24), np.nan)), r"hamiltonian is not symmetric"),
-        (lambda f: f.update(atomic_numbers=np.array([8, 1, 9])), r"atomic_numbers: got \[8, 1, 9\], wanted \[8, 1, 1\]"),
-        (lambda f: f.update(positions=np.zeros((3, 3))), r"positions: not those of molecule 'water'"),
+        (
+            lambda f: f.update(hamiltonian=np.full((24, 24), np.nan)),
+            r"hamiltonian is not symmetric",
+        ),
+        (
+            lambda f: f.update(atomic_numbers=np.array([8, 1, 9])),
+            r"atomic_numbers: got \[8, 1, 9\], wanted \[8, 1, 1\]",
+        ),
+        (
+            lambda f: f.update(positions=np.zeros((3, 3))),
+            r"positions: not those of molecule 'water'",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(

@@ -1,4 +1,5 @@
-"""The protocol: rows, thresholds, files. What the numbers are worth is in test_true_hamiltonian.py and test_noise.py."""
+"""The protocol: rows, thresholds, files. What the numbers are worth is in test_true_hamiltonian.py
+and test_noise.py."""
 
 import json
 from dataclasses import replace
@@ -8,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helm_scale.batch import Molecule
 from helm_scale.evaluation import orbitals, protocol
 from helm_scale.evaluation.assemble import truncate
 from helm_scale.evaluation.protocol import Job, evaluate_molecule, evaluate_molecules
 from helm_scale.evaluation.tally import means
+from helm_scale.types import Molecule
 from tests.evaluation.labels import noise_like
 
 LABELLED = tuple[Molecule, np.ndarray]
@@ -20,7 +21,9 @@ LABELLED = tuple[Molecule, np.ndarray]
 
 def _job(molecule: Molecule, residual: np.ndarray, **changes: object) -> Job:
     assert molecule.method is not None
-    return replace(Job(molecule, residual, molecule.method, "none", 50.0, depth="energies"), **changes)  # type: ignore[arg-type]
+    return replace(
+        Job(molecule, residual, molecule.method, "none", 50.0, depth="energies"), **changes
+    )  # type: ignore[arg-type]
 
 
 def _noisy(molecule: Molecule, sigma: float = 1e-5, seed: int = 0) -> np.ndarray:
@@ -30,7 +33,10 @@ def _noisy(molecule: Molecule, sigma: float = 1e-5, seed: int = 0) -> np.ndarray
 
 def test_every_depth_adds_to_the_one_before(water: LABELLED) -> None:
     molecule = water[0]
-    found = {depth: evaluate_molecule(_job(molecule, _noisy(molecule), depth=depth)) for depth in protocol.DEPTHS}
+    found = {
+        depth: evaluate_molecule(_job(molecule, _noisy(molecule), depth=depth))
+        for depth in protocol.DEPTHS
+    }
     names = [set(record.rows["prediction"]) for record in found.values()]
     added = [after - before for before, after in pairwise(names)]
     assert {"all", "onsite", "offsite"} <= names[0]
@@ -40,7 +46,9 @@ def test_every_depth_adds_to_the_one_before(water: LABELLED) -> None:
     assert set(found["scf"].rows) == {"prediction", "rebuilt", "truth", "minao", "sad"}
     assert {"seconds_energy", "seconds_forces", "scf_cycles_sad"} <= set(found["scf"].facts)
     shallow, deep = found["orbitals"].rows["prediction"], found["scf"].rows["prediction"]
-    assert all(deep[name] == pytest.approx(value, rel=1e-9, abs=1e-12) for name, value in shallow.items())
+    assert all(
+        deep[name] == pytest.approx(value, rel=1e-9, abs=1e-12) for name, value in shallow.items()
+    )
 
 
 def test_the_residual_completes_with_the_baseline_stored_or_computed(water: LABELLED) -> None:
@@ -64,7 +72,11 @@ def test_baselines_are_judged_whatever_the_predictor(water: LABELLED) -> None:
 
 def test_a_perfect_model_of_short_range_makes_exactly_the_truncated_row(nitroxyl: LABELLED) -> None:
     molecule = nitroxyl[0]
-    assert molecule.hamiltonian is not None and molecule.method is not None and molecule.baseline_hamiltonian is not None
+    assert (
+        molecule.hamiltonian is not None
+        and molecule.method is not None
+        and molecule.baseline_hamiltonian is not None
+    )
     cut = truncate(molecule.hamiltonian, molecule, molecule.method.basis, 1.5)
     record = evaluate_molecule(_job(molecule, cut, pair_cutoff=1.5))
     assert record.rows["prediction"] == record.rows["truncated"]
@@ -72,7 +84,9 @@ def test_a_perfect_model_of_short_range_makes_exactly_the_truncated_row(nitroxyl
     assert means(record.rows["truncated"])["energy"] > 1e-6
     base = molecule.baseline_hamiltonian
     residual = truncate(molecule.hamiltonian - base, molecule, molecule.method.basis, 1.5)
-    better = evaluate_molecule(_job(molecule, residual, baseline="minao", pair_cutoff=1.5, depth="matrix"))
+    better = evaluate_molecule(
+        _job(molecule, residual, baseline="minao", pair_cutoff=1.5, depth="matrix")
+    )
     assert means(better.rows["truncated"])["all"] < 0.5 * means(record.rows["truncated"])["all"]
 
 
@@ -83,19 +97,28 @@ def test_the_threshold_follows_the_error_unless_it_is_given(nitroxyl: LABELLED) 
     assert chosen.facts["overlap_threshold"] == pytest.approx(15 * error)
     assert chosen.facts["orbitals_dropped"] > 0 and "projected" in chosen.rows
     assert means(chosen.rows["projected"])["occupied"] > 1e-9
-    given = evaluate_molecule(_job(molecule, _noisy(molecule, 5e-4), depth="orbitals", overlap_threshold=1e-5))
+    given = evaluate_molecule(
+        _job(molecule, _noisy(molecule, 5e-4), depth="orbitals", overlap_threshold=1e-5)
+    )
     assert given.facts["orbitals_dropped"] == 0 and "projected" not in given.rows
     assert orbitals.chosen_threshold(0.0) == 1e-6 and orbitals.chosen_threshold(1.0) == 1e-2
 
 
 def test_parallel_processes_find_the_same_numbers(water: LABELLED) -> None:
     molecule = water[0]
-    jobs = [_job(replace(molecule, key=f"water-{seed}"), _noisy(molecule, seed=seed), depth="orbitals") for seed in range(3)]
-    records = {record.key: record for record in evaluate_molecules(iter(jobs), processes=2, total=3)}
+    jobs = [
+        _job(replace(molecule, key=f"water-{seed}"), _noisy(molecule, seed=seed), depth="orbitals")
+        for seed in range(3)
+    ]
+    records = {
+        record.key: record for record in evaluate_molecules(iter(jobs), processes=2, total=3)
+    }
     assert sorted(records) == ["water-0", "water-1", "water-2"]
     alone = evaluate_molecule(jobs[2])
     for name, pair in alone.rows["prediction"].items():
-        assert records["water-2"].rows["prediction"][name] == pytest.approx(pair, rel=1e-6, abs=1e-12)
+        assert records["water-2"].rows["prediction"][name] == pytest.approx(
+            pair, rel=1e-6, abs=1e-12
+        )
 
 
 def test_the_same_job_is_done_once_and_another_anew(water: LABELLED, tmp_path: Path) -> None:
@@ -108,7 +131,11 @@ def test_the_same_job_is_done_once_and_another_anew(water: LABELLED, tmp_path: P
     again = evaluate_molecule(replace(job, inference_seconds=9.0))
     assert again.facts["nao"] == -1 and again.rows == first.rows
     assert np.array_equal(again.atomic_numbers, first.atomic_numbers)
-    for other in (replace(job, residual=_noisy(molecule, seed=1)), replace(job, depth="matrix"), replace(job, overlap_threshold=1e-3)):
+    for other in (
+        replace(job, residual=_noisy(molecule, seed=1)),
+        replace(job, depth="matrix"),
+        replace(job, overlap_threshold=1e-3),
+    ):
         assert evaluate_molecule(other).facts["nao"] == 24
         file.write_text(json.dumps(content))
 
@@ -117,5 +144,7 @@ def test_a_missing_or_foreign_label_is_named(water: LABELLED) -> None:
     molecule = water[0]
     with pytest.raises(ValueError, match=r"water: no hamiltonian to compare with"):
         evaluate_molecule(_job(replace(molecule, hamiltonian=None), np.zeros((24, 24))))
-    with pytest.raises(ValueError, match=r"water: predicted H has shape \(3, 3\), wanted \(24, 24\)"):
+    with pytest.raises(
+        ValueError, match=r"water: predicted H has shape \(3, 3\), wanted \(24, 24\)"
+    ):
         evaluate_molecule(_job(molecule, np.zeros((3, 3))))

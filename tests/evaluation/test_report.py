@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helm_scale.batch import Molecule
 from helm_scale.evaluation.protocol import Job, evaluate_molecule
 from helm_scale.evaluation.records import Record
 from helm_scale.evaluation.report import build_report, number, tables
+from helm_scale.types import Molecule
 from tests.evaluation.labels import SVP, noise_like
 
 LABELLED = tuple[Molecule, np.ndarray]
@@ -19,12 +19,21 @@ ABOUT: dict[str, Any] = {"source": "noise", "split": "test", "method": asdict(SV
 
 @pytest.fixture(scope="module")
 def records(water: LABELLED) -> list[Record]:
-    """Water with noise of 1e-5 Eh, to the end; a copy with twice the noise; and one atom of it without orbitals."""
+    """Water with noise of 1e-5 Eh, to the end; a copy with twice the noise; and one atom of it
+    without orbitals."""
     molecule = water[0]
     assert molecule.hamiltonian is not None
     noise = noise_like(molecule.hamiltonian, 1e-5, 0)
     jobs = [
-        Job(molecule, molecule.hamiltonian + noise, replace(SVP, conv_tol=1e-9), "none", 50.0, depth="scf", inference_seconds=0.5),
+        Job(
+            molecule,
+            molecule.hamiltonian + noise,
+            replace(SVP, conv_tol=1e-9),
+            "none",
+            50.0,
+            depth="scf",
+            inference_seconds=0.5,
+        ),
         Job(replace(molecule, key="twice"), molecule.hamiltonian + 2 * noise, SVP, "none", 50.0),
     ]
     oxygen = Molecule("atom", np.array([8]), np.zeros((1, 3)), charge=-2, hamiltonian=np.eye(14))
@@ -35,7 +44,10 @@ def records(water: LABELLED) -> list[Record]:
 def test_means_over_molecules_and_over_elements_are_told_apart(records: list[Record]) -> None:
     report = build_report(records, ABOUT)
     row = report["rows"]["prediction"]
-    maes = {key: one["prediction"]["hamiltonian_mae_over_elements_uEh"] for key, one in report["by_molecule"].items()}
+    maes = {
+        key: one["prediction"]["hamiltonian_mae_over_elements_uEh"]
+        for key, one in report["by_molecule"].items()
+    }
     sizes = {key: one["nao"] ** 2 for key, one in report["by_molecule"].items()}
     assert maes["twice"] == pytest.approx(2 * maes["water"])
     assert maes["atom"] == pytest.approx(1e3 * 14 / 14**2)
@@ -45,7 +57,11 @@ def test_means_over_molecules_and_over_elements_are_told_apart(records: list[Rec
     weighted = sum(maes[key] * sizes[key] for key in maes) / sum(sizes.values())
     assert row["hamiltonian_mae_over_elements_uEh"] == pytest.approx(weighted)
     assert weighted != pytest.approx(row["hamiltonian_mae_over_molecules_uEh"], rel=1e-2)
-    assert report["molecules"] == 3 and report["molecules_with_orbitals"] == 2 and report["molecules_with_scf"] == 1
+    assert (
+        report["molecules"] == 3
+        and report["molecules_with_orbitals"] == 2
+        and report["molecules_with_scf"] == 1
+    )
 
 
 def test_every_error_names_its_unit(records: list[Record]) -> None:
@@ -58,39 +74,66 @@ def test_every_error_names_its_unit(records: list[Record]) -> None:
     assert len(heads) == 3
     for head in heads:
         for cell in head.strip("| ").split(" | ")[1:]:
-            assert cell.endswith(("/ uEh", "/ meV", "/ meV/A", "/ mD", "/ %", "/ 1e-6", "per molecule")), cell
+            assert cell.endswith(
+                ("/ uEh", "/ meV", "/ meV/A", "/ mD", "/ %", "/ 1e-6", "per molecule")
+            ), cell
     assert list(report["by_element_pair_offsite"]) == ["H-H", "H-O"]
     assert list(report["by_irrep_degree"]) == ["0", "1", "2", "3", "4"]
 
 
 def test_the_true_row_is_compared_with_the_stored_labels(records: list[Record]) -> None:
     rows = build_report(records, ABOUT)["rows"]
-    assert rows["truth"]["energy_mae_meV"] < 1e-5 and rows["truth"]["forces_mae_meV_per_angstrom"] < 1e-4
-    total, count = (sum(one.rows["prediction"]["energy"][part] for one in records[:2]) for part in (0, 1))
-    assert rows["prediction"]["energy_mae_meV"] == pytest.approx(total / count * 27211.386, rel=1e-6)
+    assert (
+        rows["truth"]["energy_mae_meV"] < 1e-5
+        and rows["truth"]["forces_mae_meV_per_angstrom"] < 1e-4
+    )
+    total, count = (
+        sum(one.rows["prediction"]["energy"][part] for one in records[:2]) for part in (0, 1)
+    )
+    assert rows["prediction"]["energy_mae_meV"] == pytest.approx(
+        total / count * 27211.386, rel=1e-6
+    )
     assert rows["prediction"]["energy_mae_meV"] > 1e-5
     assert count == 2 and "truncated" not in rows and "projected" not in rows
 
 
 def test_a_wrong_stored_energy_or_force_shows_in_the_true_row(water: LABELLED) -> None:
     molecule = water[0]
-    assert molecule.hamiltonian is not None and molecule.energy is not None and molecule.forces is not None
+    assert (
+        molecule.hamiltonian is not None
+        and molecule.energy is not None
+        and molecule.forces is not None
+    )
     wrong = replace(molecule, energy=molecule.energy + 1e-3, forces=molecule.forces + 1e-3)
-    rows = build_report([evaluate_molecule(Job(wrong, molecule.hamiltonian, SVP, "none", 50.0))], ABOUT)["rows"]
+    rows = build_report(
+        [evaluate_molecule(Job(wrong, molecule.hamiltonian, SVP, "none", 50.0))], ABOUT
+    )["rows"]
     assert rows["truth"]["energy_mae_meV"] == pytest.approx(27.2, rel=1e-3)
     assert rows["truth"]["forces_mae_meV_per_angstrom"] == pytest.approx(27.2, rel=1e-3)
-    assert rows["prediction"]["energy_mae_meV"] == rows["prediction"]["forces_mae_meV_per_angstrom"] == 0
+    assert (
+        rows["prediction"]["energy_mae_meV"]
+        == rows["prediction"]["forces_mae_meV_per_angstrom"]
+        == 0
+    )
 
 
 def test_scf_cycles_and_seconds_are_reported(records: list[Record]) -> None:
     report = build_report(records, ABOUT)
     cycles = report["scf"]["cycles"]
-    assert 1 <= cycles["truth"] <= 2 and cycles["truth"] <= cycles["prediction"] < cycles["minao"]  # noise of 1e-5 Eh
+    assert (
+        1 <= cycles["truth"] <= 2 and cycles["truth"] <= cycles["prediction"] < cycles["minao"]
+    )  # noise of 1e-5 Eh
     assert report["scf"]["largest_energy_spread_Eh"] < 1e-7 and not report["scf"]["other_energy"]
-    assert report["scf"]["tight_labels"] == 1 and report["scf"]["cycles_from_tight_labels"] == cycles["truth"]
+    assert (
+        report["scf"]["tight_labels"] == 1
+        and report["scf"]["cycles_from_tight_labels"] == cycles["truth"]
+    )
     loose = replace(records[0], facts=records[0].facts | {"label_gradient_Eh": 1e-4})
     text = tables(build_report([loose], ABOUT))
-    assert "The SCF stops at an orbital gradient of 3.2e-05 Eh; 0 of the labels are converged 10 times tighter" in text
+    assert (
+        "The SCF stops at an orbital gradient of 3.2e-05 Eh; 0 of the labels are converged 10 times tighter"
+        in text
+    )
     assert report["seconds_per_molecule"]["inference"] == pytest.approx(0.5 / 3)
     assert all(report["seconds_per_molecule"][name] > 0 for name in ("setup", "energy", "forces"))
     other = replace(records[0], facts=records[0].facts | {"scf_energy_spread_Eh": 1e-3})
@@ -109,7 +152,14 @@ def test_ghosts_are_reported_with_a_remedy(records: list[Record]) -> None:
 
 
 def test_numbers_near_a_hundred_keep_their_digits() -> None:
-    assert [number(value) for value in (99.98764, 100.0, 0.0, 12.345, 1e-7, None)] == ["99.9876", "100", "0.00", "12.3", "1.00e-07", ""]
+    assert [number(value) for value in (99.98764, 100.0, 0.0, 12.345, 1e-7, None)] == [
+        "99.9876",
+        "100",
+        "0.00",
+        "12.3",
+        "1.00e-07",
+        "",
+    ]
 
 
 def test_no_molecules_is_an_error() -> None:

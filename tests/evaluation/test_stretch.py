@@ -1,14 +1,15 @@
-"""A stretched bond: only what lies behind it moves, along it; PySCF's levels are those of its SCF."""
+"""A stretched bond: only what lies behind it moves, along it; PySCF's levels are those of its
+SCF."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from helm_scale.batch import Molecule
 from helm_scale.dft.molecule import build_mol, kohn_sham
 from helm_scale.evaluation import stretch
 from helm_scale.evaluation.assemble import distances
+from helm_scale.types import Molecule
 from tests.evaluation.labels import SVP
 
 LABELLED = tuple[Molecule, np.ndarray]
@@ -31,7 +32,10 @@ def test_only_the_atoms_behind_the_bond_move_and_they_move_along_it(ethanol: LAB
 
 @pytest.mark.parametrize(
     ("bond", "message"),
-    [((0, 9), r"bond: got \[0, 9\], wanted two atoms from 0 to 8"), ((0, 2), "atoms 0 and 2 are not bonded or in a ring")],
+    [
+        ((0, 9), r"bond: got \[0, 9\], wanted two atoms from 0 to 8"),
+        ((0, 2), "atoms 0 and 2 are not bonded or in a ring"),
+    ],
 )
 def test_what_is_no_bond_is_named(bond: tuple[int, int], message: str, ethanol: LABELLED) -> None:
     with pytest.raises(ValueError, match=message):
@@ -43,7 +47,12 @@ def test_bonds_of_rings_are_not_stretched() -> None:
     ring = 0.87 * np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
     carbons = Molecule("ring", np.array([6, 6, 6, 1]), np.concatenate([ring, [[1.96, 0.0, 0.0]]]))
     assert stretch.longest_bond(carbons) == (0, 3)
-    assert stretch.longest_bond(replace(carbons, atomic_numbers=carbons.atomic_numbers[:3], positions=ring)) is None
+    assert (
+        stretch.longest_bond(
+            replace(carbons, atomic_numbers=carbons.atomic_numbers[:3], positions=ring)
+        )
+        is None
+    )
     with pytest.raises(ValueError, match="in a ring"):
         stretch.stretched(carbons, (0, 1), 1.2)
 
@@ -62,4 +71,8 @@ def test_levels_are_those_of_the_scf_and_of_the_prediction(water: LABELLED) -> N
     assert reference.lumo == pytest.approx(solver.mo_energy[5], abs=1e-6)
     assert predicted.energy > reference.energy + 1e-3  # minao H0 alone
     text = stretch.table([stretch.Point(1.0, 1.0, reference, predicted)], ["1.5: because"])
-    assert "HOMO / eV, PySCF" in text and text.endswith("1.5: because\n") and f"{solver.mo_energy[4] * 27.211386:.3f}" in text
+    assert (
+        "HOMO / eV, PySCF" in text
+        and text.endswith("1.5: because\n")
+        and f"{solver.mo_energy[4] * 27.211386:.3f}" in text
+    )

@@ -1,6 +1,8 @@
-"""The true Hamiltonian through the whole protocol gives back what PySCF's converged run gave: nothing is lost on the way.
+"""The true Hamiltonian through the whole protocol gives back what PySCF's converged run gave:
+nothing is lost on the way.
 
-Twelve molecules: both basis sets, semilocal and hybrid functionals, range separation, exact and fitted integrals, ECPs.
+Twelve molecules: both basis sets, semilocal and hybrid functionals, range separation, exact and
+fitted integrals, ECPs.
 """
 
 from dataclasses import replace
@@ -8,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helm_scale.batch import Method, Molecule
 from helm_scale.dft.energies import overlap
 from helm_scale.evaluation import orbitals
 from helm_scale.evaluation.protocol import Job, evaluate_molecule
 from helm_scale.evaluation.tally import means
+from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 from tests.evaluation.labels import SVP, TZVPD, label
 from tests.tolerances import TRUE_H_ENERGY
@@ -21,17 +23,31 @@ FORCES = 1e-6 / BOHR_IN_ANGSTROM  # Hartree/Angstrom
 JKFIT, JFIT = "def2-universal-jkfit", "def2-universal-jfit"
 
 
-def _molecule(key: str, numbers: list[int], positions: list[list[float]], charge: int = 0) -> Molecule:
+def _molecule(
+    key: str, numbers: list[int], positions: list[list[float]], charge: int = 0
+) -> Molecule:
     return Molecule(key, np.array(numbers), np.array(positions), charge)
 
 
 def _pair(key: str, numbers: list[int], length: float, charge: int = 0) -> Molecule:
     """Two atoms along a direction that is no axis."""
-    return _molecule(key, numbers, [[0.1, 0.0, -0.2], (np.array([0.1, 0.0, -0.2]) + length * np.array([0.36, 0.48, 0.8])).tolist()], charge)
+    return _molecule(
+        key,
+        numbers,
+        [
+            [0.1, 0.0, -0.2],
+            (np.array([0.1, 0.0, -0.2]) + length * np.array([0.36, 0.48, 0.8])).tolist(),
+        ],
+        charge,
+    )
 
 
 WATER = _molecule("water", [8, 1, 1], [[0.0, 0.0, 0.1], [0.76, 0.1, 0.68], [-0.74, 0.0, 0.58]])
-AMMONIA = _molecule("ammonia", [7, 1, 1, 1], [[0, 0, 0.1], [0.95, 0.05, -0.25], [-0.45, 0.84, -0.3], [-0.5, -0.8, -0.27]])
+AMMONIA = _molecule(
+    "ammonia",
+    [7, 1, 1, 1],
+    [[0, 0, 0.1], [0.95, 0.05, -0.25], [-0.45, 0.84, -0.3], [-0.5, -0.8, -0.27]],
+)
 NITROXYL = _molecule("hno", [7, 8, 1], [[0.0, 0.05, 0.0], [1.05, 0.6, 0.1], [-0.9, 0.4, 0.5]])
 CASES: list[tuple[Molecule, Method]] = [
     (WATER, SVP),
@@ -49,16 +65,35 @@ CASES: list[tuple[Molecule, Method]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("molecule", "method"), CASES, ids=[f"{m.key}-{b.xc}-{b.basis}" for m, b in CASES])
-def test_the_true_hamiltonian_gives_pyscfs_energy_forces_and_orbitals(molecule: Molecule, method: Method) -> None:
+@pytest.mark.parametrize(
+    ("molecule", "method"), CASES, ids=[f"{m.key}-{b.xc}-{b.basis}" for m, b in CASES]
+)
+def test_the_true_hamiltonian_gives_pyscfs_energy_forces_and_orbitals(
+    molecule: Molecule, method: Method
+) -> None:
     labelled, mo_energy = label(molecule, method)
     assert labelled.hamiltonian is not None
-    job = Job(labelled, labelled.hamiltonian, replace(method, conv_tol=1e-9), "none", 50.0, depth="scf")
+    job = Job(
+        labelled, labelled.hamiltonian, replace(method, conv_tol=1e-9), "none", 50.0, depth="scf"
+    )
     record = evaluate_molecule(job)
     rows, facts = {name: means(row) for name, row in record.rows.items()}, record.facts
     assert rows["truth"]["energy"] < TRUE_H_ENERGY and rows["truth"]["forces"] < FORCES
-    assert rows["truth"]["all"] < 1e-8 and rows["truth"]["occupied"] < 1e-7  # H is the Fock matrix of its own density
-    for name in ("all", "occupied", "homo", "lumo", "gap", "density", "dipole", "energy", "forces", "ghosts"):
+    assert (
+        rows["truth"]["all"] < 1e-8 and rows["truth"]["occupied"] < 1e-7
+    )  # H is the Fock matrix of its own density
+    for name in (
+        "all",
+        "occupied",
+        "homo",
+        "lumo",
+        "gap",
+        "density",
+        "dipole",
+        "energy",
+        "forces",
+        "ghosts",
+    ):
         assert rows["prediction"][name] == pytest.approx(0.0, abs=1e-9), name
         assert name == "ghosts" or rows["minao"][name] > 1e-6, name
     for row in ("prediction", "truth"):

@@ -12,18 +12,28 @@ import numpy as np
 import pytest
 import torch
 
-from helm_scale import build
-from helm_scale.batch import Method, Molecule
+from helm_scale import commands
 from helm_scale.config import EnergyHeadConfig, ExportConfig, ModelConfig
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
 from helm_scale.export import golden
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
+from helm_scale.types import Method, Molecule
 
-CONFIG = ModelConfig(channels=8, hidden_channels=8, edge_channels=8, num_layers=1, radial_functions=8)
+CONFIG = ModelConfig(
+    channels=8, hidden_channels=8, edge_channels=8, num_layers=1, radial_functions=8
+)
 ENERGY_CONFIG = ModelConfig(
-    basis="def2-svp", lmax=4, mmax=4, channels=8, hidden_channels=8, edge_channels=8, num_layers=2, radial_functions=8, dtype="float64"
+    basis="def2-svp",
+    lmax=4,
+    mmax=4,
+    channels=8,
+    hidden_channels=8,
+    edge_channels=8,
+    num_layers=2,
+    radial_functions=8,
+    dtype="float64",
 )
 METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-10, "none", "PySCF 2.14")
 ROOT = Path(__file__).parents[2]
@@ -42,7 +52,8 @@ def make_model(config: ModelConfig = CONFIG) -> Helm:
 
 
 def graph(sizes: list[int], seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Arguments of the trunk for random molecules of these sizes, some charged, some edges on the polar axis."""
+    """Arguments of the trunk for random molecules of these sizes, some charged, some edges on the
+    polar axis."""
     rng = np.random.default_rng(seed)
     molecules = []
     for index, size in enumerate(sizes):
@@ -50,7 +61,9 @@ def graph(sizes: list[int], seed: int = 0) -> tuple[torch.Tensor, ...]:
         x[1:2] = x[:1] + [0, 0, 1.1]
         numbers = NUMBERS[rng.permutation(8)[:size]]
         charge = index % 2
-        molecules.append(Molecule(str(index), numbers, x, charge, 1 + int(numbers.sum() - charge) % 2))
+        molecules.append(
+            Molecule(str(index), numbers, x, charge, 1 + int(numbers.sum() - charge) % 2)
+        )
     return golden.inputs(collate(molecules, CONFIG))
 
 
@@ -62,9 +75,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(parents=True)
     save_weights(make_model().state_dict(), folder / "model.safetensors")
     data = {"manifest_sha256": "abc", "train_split": "train", "licence": "CC-BY-4.0"}
-    record = {"model": CONFIG.model_dump(mode="json"), "method": dataclasses.asdict(METHOD), "data": data, "training": {"ema_decay": 0.9}}
+    record = {
+        "model": CONFIG.model_dump(mode="json"),
+        "method": dataclasses.asdict(METHOD),
+        "data": data,
+        "training": {"ema_decay": 0.9},
+    }
     (folder / "model.json").write_text(json.dumps(record))
-    lines = [{"step": step, "loss": 1.0, "validation_h_mae_ueh": 10.0 - step, "keys": ["a"]} for step in (3, 6, 9)]
+    lines = [
+        {"step": step, "loss": 1.0, "validation_h_mae_ueh": 10.0 - step, "keys": ["a"]}
+        for step in (3, 6, 9)
+    ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
@@ -73,13 +94,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pristine(checkpoint: Path) -> Path:
     """A bundle of the checkpoint."""
     out = checkpoint.parents[1] / "bundle"
-    build.export(ExportConfig(source=str(checkpoint), out=str(out)))
+    commands.export(ExportConfig(source=str(checkpoint), out=str(out)))
     return out
 
 
 @pytest.fixture(scope="session")
 def energy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What launch/finetune.py leaves of a mode; here with random weights, whose energies vary by tenths of eV."""
+    """What launch/finetune.py leaves of a mode; here with random weights, whose energies vary by
+    tenths of eV."""
     torch.manual_seed(1)
     model = EnergyModel(ENERGY_CONFIG)
     model.output_scale.fill_(0.01)

@@ -1,4 +1,5 @@
-"""A small server that speaks what huggingface_hub needs to upload and download a repository, into and out of a local folder."""
+"""A small server that speaks what huggingface_hub needs to upload and download a repository, into
+and out of a local folder."""
 
 import base64
 import hashlib
@@ -29,15 +30,28 @@ class Handler(BaseHTTPRequestHandler):
         parts = self.path.split("?")[0].strip("/").split("/")
         if self.path == "/api/repos/create":
             request = json.loads(sent)
-            name = f"{request['organization']}/{request['name']}" if request.get("organization") else request["name"]
-            return self._answer({"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": name})
+            name = (
+                f"{request['organization']}/{request['name']}"
+                if request.get("organization")
+                else request["name"]
+            )
+            return self._answer(
+                {"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": name}
+            )
         if parts[-2] == "preupload":
-            files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(sent)["files"]]
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in json.loads(sent)["files"]
+            ]
             return self._answer({"files": files})
         if parts[-2] == "commit":
-            self._commit(self.folder / parts[2] / parts[3], [json.loads(line) for line in sent.splitlines()])
+            self._commit(
+                self.folder / parts[2] / parts[3], [json.loads(line) for line in sent.splitlines()]
+            )
             url = f"http://{self.headers['Host']}/{parts[2]}/{parts[3]}"
-            return self._answer({"commitUrl": f"{url}/commit/{REVISION}", "commitOid": REVISION, "success": True})
+            return self._answer(
+                {"commitUrl": f"{url}/commit/{REVISION}", "commitOid": REVISION, "success": True}
+            )
         return self._answer({"errors": [], "warnings": []})
 
     def _commit(self, repository: Path, lines: list[dict]) -> None:
@@ -51,19 +65,49 @@ class Handler(BaseHTTPRequestHandler):
         parts = self.path.split("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             repository = self.folder / parts[2] / parts[3]
-            names = sorted(path.name for path in repository.iterdir()) if repository.is_dir() else []
+            names = (
+                sorted(path.name for path in repository.iterdir()) if repository.is_dir() else []
+            )
             if not names:
-                return self._answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+                return self._answer(
+                    {"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"}
+                )
             if "tree" in parts:
-                rows = [{"type": "file", "path": n, "size": (repository / n).stat().st_size, "oid": _sha1(repository / n)} for n in names]
+                rows = [
+                    {
+                        "type": "file",
+                        "path": n,
+                        "size": (repository / n).stat().st_size,
+                        "oid": _sha1(repository / n),
+                    }
+                    for n in names
+                ]
                 return self._answer(rows)
-            return self._answer({"id": "/".join(parts[2:4]), "sha": REVISION, "siblings": [{"rfilename": name} for name in names]})
+            return self._answer(
+                {
+                    "id": "/".join(parts[2:4]),
+                    "sha": REVISION,
+                    "siblings": [{"rfilename": name} for name in names],
+                }
+            )
         if "resolve" in parts and (file := self.folder / parts[0] / parts[1] / parts[-1]).is_file():
-            return self._send(file.read_bytes(), body, 200, {"ETag": f'"{_sha1(file)}"', "X-Repo-Commit": REVISION})
+            return self._send(
+                file.read_bytes(),
+                body,
+                200,
+                {"ETag": f'"{_sha1(file)}"', "X-Repo-Commit": REVISION},
+            )
         return self._answer({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
 
-    def _answer(self, content: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        self._send(json.dumps(content).encode(), True, status, {"Content-Type": "application/json", **(headers or {})})
+    def _answer(
+        self, content: object, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
+        self._send(
+            json.dumps(content).encode(),
+            True,
+            status,
+            {"Content-Type": "application/json", **(headers or {})},
+        )
 
     def _send(self, content: bytes, body: bool, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -1,7 +1,8 @@
-"""A program that has torch, safetensors and the standard library alone; run it in a bundle's folder by `python -I`.
+"""A program that has torch, safetensors and the standard library alone; run it in a bundle's folder
+by `python -I`.
 
-It runs the code of the model card, then compares with the golden features. Arguments: folders to import from, where the
-interpreter was started with -S.
+It runs the code of the model card, then compares with the golden features. Arguments: folders to
+import from, where the interpreter was started with -S.
 """
 
 import importlib.util
@@ -10,7 +11,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-FORBIDDEN = ("helm_scale", "numpy", "e3nn", "pyscf", "webdataset", "pydantic", "yaml", "ase", "scipy", "tqdm", "huggingface_hub")
+FORBIDDEN = (
+    "helm_scale",
+    "numpy",
+    "e3nn",
+    "pyscf",
+    "webdataset",
+    "pydantic",
+    "yaml",
+    "ase",
+    "scipy",
+    "tqdm",
+    "huggingface_hub",
+)
 
 
 def main() -> None:
@@ -30,13 +43,19 @@ def main() -> None:
     assert len(keys) == 5
     for key in keys:
         positions, numbers, edges, batch, charge, spin = (
-            golden[f"{key}.{name}"] for name in ("positions", "atomic_numbers", "edge_index", "batch", "charge", "spin")
+            golden[f"{key}.{name}"]
+            for name in ("positions", "atomic_numbers", "edge_index", "batch", "charge", "spin")
         )
         wanted = golden[f"{key}.features"]
         found = backbone(positions.requires_grad_(), numbers, edges, batch, charge, spin)
         worst = max(worst, float((found - wanted).detach().abs().max() / wanted.abs().max()))
-        assert sorted(neighbours(positions, batch, backbone.cutoff).T.tolist()) == sorted(edges.T.tolist()), key
-        assert len(numbers) == 1 or torch.autograd.grad(found.square().sum(), positions)[0].abs().max() > 0
+        assert sorted(neighbours(positions, batch, backbone.cutoff).T.tolist()) == sorted(
+            edges.T.tolist()
+        ), key
+        assert (
+            len(numbers) == 1
+            or torch.autograd.grad(found.square().sum(), positions)[0].abs().max() > 0
+        )
     assert worst <= 1e-5, worst
     assert not set(FORBIDDEN) & set(sys.modules)
     print(json.dumps({"torch": torch.__version__, "golden_error": worst}))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import helm_scale
-from helm_scale.data import graph as graphs
+from helm_scale.data.graphs import neighbors as graphs
 from helm_scale.export import bundle, loader
 from tests.export.conftest import graph, make_model
 from tests.rotations import random_rotation
@@ -26,17 +26,25 @@ def test_the_bundle_carries_this_very_loader(pristine: Path) -> None:
     assert (pristine / bundle.LOADER).read_bytes() == Path(loader.__file__).read_bytes()
 
 
-def test_backbone_and_loader_give_the_features_of_the_model(pristine: Path, backbone: loader.Backbone) -> None:
+def test_backbone_and_loader_give_the_features_of_the_model(
+    pristine: Path, backbone: loader.Backbone
+) -> None:
     wanted = make_model().trunk(*graph([5, 3]))
     for one in (backbone, loader.load(pristine)):
         torch.testing.assert_close(one(*graph([5, 3])), wanted, rtol=1e-6, atol=1e-6)
-        assert (one.irreps, one.cutoff, one.layers) == ("8x0e+8x1o+8x2e+8x3o+8x4e+8x5o+8x6e", 6.0, 1)
+        assert (one.irreps, one.cutoff, one.layers) == (
+            "8x0e+8x1o+8x2e+8x3o+8x4e+8x5o+8x6e",
+            6.0,
+            1,
+        )
         assert one.train() is one and one.eval() is one
 
 
 def test_no_constant_of_the_program_is_bound_to_the_cpu(pristine: Path) -> None:
     network = loader.load(pristine, device="cpu").network
-    moved = torch.export.passes.move_to_device_pass(torch.export.load(pristine / "model.pt2"), "meta").module()
+    moved = torch.export.passes.move_to_device_pass(
+        torch.export.load(pristine / "model.pt2"), "meta"
+    ).module()
     arguments = graph([5, 3])
     assert moved(*(x.to("meta") for x in arguments))[-1].shape == network(*arguments)[-1].shape
 
@@ -50,12 +58,16 @@ def test_features_of_atoms_by_layer_and_kind(backbone: loader.Backbone) -> None:
         backbone.features(METHANOL, layer=1)
 
 
-def test_invariant_features_do_not_change_and_the_others_keep_their_norm_when_atoms_turn(backbone: loader.Backbone) -> None:
+def test_invariant_features_do_not_change_and_the_others_keep_their_norm_when_atoms_turn(
+    backbone: loader.Backbone,
+) -> None:
     turned = METHANOL.copy()
     turned.positions = METHANOL.positions @ random_rotation(3).numpy().T + [1.0, -2.0, 3.0]
     before, after = backbone.features(METHANOL), backbone.features(turned)
     torch.testing.assert_close(after[:, 0], before[:, 0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(after[:, 1:4].norm(dim=1), before[:, 1:4].norm(dim=1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        after[:, 1:4].norm(dim=1), before[:, 1:4].norm(dim=1), rtol=1e-4, atol=1e-4
+    )
     assert not torch.allclose(after[:, 1:4], before[:, 1:4], atol=1e-2)
 
 
@@ -66,7 +78,9 @@ def test_charge_and_spin_of_atoms_reach_the_features(backbone: loader.Backbone) 
         return backbone.features(atoms)
 
     assert torch.equal(of(), of(charge=0, spin=1))
-    assert not torch.allclose(of(), of(spin=3), atol=1e-3) and not torch.allclose(of(), of(charge=2), atol=1e-3)
+    assert not torch.allclose(of(), of(spin=3), atol=1e-3) and not torch.allclose(
+        of(), of(charge=2), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,14 +95,18 @@ def test_charge_and_spin_of_atoms_reach_the_features(backbone: loader.Backbone) 
     ],
     ids=str,
 )
-def test_wrong_charge_and_spin_are_refused(backbone: loader.Backbone, change: dict[str, float], message: str) -> None:
+def test_wrong_charge_and_spin_are_refused(
+    backbone: loader.Backbone, change: dict[str, float], message: str
+) -> None:
     atoms = METHANOL.copy()
     atoms.info.update(change)
     with pytest.raises(ValueError, match=message):
         backbone.features(atoms)
 
 
-def test_foreign_elements_periodic_atoms_and_wrong_edges_are_refused(backbone: loader.Backbone) -> None:
+def test_foreign_elements_periodic_atoms_and_wrong_edges_are_refused(
+    backbone: loader.Backbone,
+) -> None:
     with pytest.raises(ValueError, match="atomic_numbers: got 92"):
         backbone.features(ase.Atoms("U"))
     with pytest.raises(ValueError, match=r"got pbc \[True, True, True\], wanted a molecule"):
@@ -102,7 +120,11 @@ def test_foreign_elements_periodic_atoms_and_wrong_edges_are_refused(backbone: l
 def test_neighbours_are_those_of_the_training_graphs() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(7, 3)) * 4, rng.normal(size=(5, 3)) * 4
-    got = loader.neighbours(torch.tensor(np.concatenate([first, second])), torch.tensor([0] * 7 + [1] * 5), 6.0)
-    pairs, distance = graphs.atom_pairs(["first", "second"], [7, 5], np.concatenate([first, second]))
+    got = loader.neighbours(
+        torch.tensor(np.concatenate([first, second])), torch.tensor([0] * 7 + [1] * 5), 6.0
+    )
+    pairs, distance = graphs.atom_pairs(
+        ["first", "second"], [7, 5], np.concatenate([first, second])
+    )
     wanted = pairs[:, distance < 6.0]
     assert got.tolist() == wanted.tolist() and 0 < len(wanted.T) < 31

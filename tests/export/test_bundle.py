@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from helm_scale import build
+from helm_scale import commands
 from helm_scale.config import ExportConfig
 from helm_scale.export import bundle, loader
 from helm_scale.export.backbone import Backbone
 from helm_scale.export.program import States, exported
 from helm_scale.model.weights import load_weights, save_weights
 from tests.export.conftest import CONFIG, METHOD, ROOT, graph, make_model, run_outsider
-from tests.training import launching
+from tests.pretraining import launching
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def loaded(pristine: Path) -> loader.Backbone:
 
 
 @pytest.mark.parametrize("sizes", [[5, 3], [2], [1], [1, 1], [2, 1, 7, 8], [8, 8, 8]], ids=str)
-def test_program_has_the_features_and_position_gradients_of_the_model_at_any_size(loaded: loader.Backbone, sizes: list[int]) -> None:
+def test_program_has_the_features_and_position_gradients_of_the_model_at_any_size(
+    loaded: loader.Backbone, sizes: list[int]
+) -> None:
     positions, *others = graph(sizes)
     weight = torch.randn(sum(sizes), 49, 8, generator=torch.Generator().manual_seed(1))
     features, gradients = [], []
@@ -61,11 +63,13 @@ def test_gradients_of_a_float64_program_are_those_of_finite_differences() -> Non
     leaf = positions.clone().requires_grad_()
     (gradient,) = torch.autograd.grad((network(leaf, *others)[-1] * weight).sum(), leaf)
     step = 1e-5
-    assert float((gradient * direction).sum()) == pytest.approx((value(step) - value(-step)) / (2 * step), rel=1e-7)
+    assert float((gradient * direction).sum()) == pytest.approx(
+        (value(step) - value(-step)) / (2 * step), rel=1e-7
+    )
 
 
 def test_bundle_gives_back_the_whole_model(pristine: Path) -> None:
-    model, method = build.load_model(pristine)
+    model, method = commands.load_model(pristine)
     wanted = make_model().state_dict()
     assert method == METHOD and model.config == CONFIG and not model.training
     assert model.state_dict().keys() == wanted.keys()
@@ -81,49 +85,79 @@ def test_config_says_what_an_outsider_needs(pristine: Path) -> None:
         "data": {"manifest_sha256": "abc", "train_split": "train", "licence": "CC-BY-4.0"}, "training": {"ema_decay": 0.9},
         "metrics": {"step": 6, "loss": 1.0, "validation_h_mae_ueh": 4.0},
     }  # fmt: skip
-    assert str(pristine.parent.parent) not in "".join((pristine / name).read_text() for name in ("config.json", "README.md"))
+    assert str(pristine.parent.parent) not in "".join(
+        (pristine / name).read_text() for name in ("config.json", "README.md")
+    )
 
 
 def test_the_card_is_made_from_the_run(pristine: Path) -> None:
     card = (pristine / "README.md").read_text()
-    for fact in ("CC-BY-4.0", "H C I;", "xc: pbe", "Angstrom, Hartree", "validation_h_mae_ueh: 4.0", "decay 0.9", "arXiv:2510.00224"):
+    for fact in (
+        "CC-BY-4.0",
+        "H C I;",
+        "xc: pbe",
+        "Angstrom, Hartree",
+        "validation_h_mae_ueh: 4.0",
+        "decay 0.9",
+        "arXiv:2510.00224",
+    ):
         assert fact in card
 
 
 def test_a_bundle_can_be_exported_again_and_keeps_its_origin(copy: Path) -> None:
     record = (copy / "config.json").read_text()
-    build.export(ExportConfig(source=str(copy), out=str(copy)))
+    commands.export(ExportConfig(source=str(copy), out=str(copy)))
     assert (copy / "config.json").read_text() == record
 
 
-def test_torch_and_safetensors_alone_reproduce_the_golden_features_by_the_code_of_the_card(pristine: Path, torch_alone: Path) -> None:
+def test_torch_and_safetensors_alone_reproduce_the_golden_features_by_the_code_of_the_card(
+    pristine: Path, torch_alone: Path
+) -> None:
     assert json.loads(run_outsider(pristine, torch_alone))["golden_error"] <= 1e-5
 
 
 @pytest.mark.slow
-def test_a_bundle_of_two_fsdp2_ranks_loads_with_torch_and_safetensors_alone(tmp_path: Path, torch_alone: Path) -> None:
-    data, run, out = launching.write_dataset(tmp_path / "data"), tmp_path / "run", tmp_path / "bundle"
-    launching.trained(data, run, 2, execution__engine="fsdp2", training__steps=2, training__ema_decay=0.5)
-    build.export(ExportConfig(source=str(run), out=str(out)))
-    assert json.loads((out / "config.json").read_text())["provenance"]["weights"] == "moving average over the steps, decay 0.5"
+def test_a_bundle_of_two_fsdp2_ranks_loads_with_torch_and_safetensors_alone(
+    tmp_path: Path, torch_alone: Path
+) -> None:
+    data, run, out = (
+        launching.write_dataset(tmp_path / "data"),
+        tmp_path / "run",
+        tmp_path / "bundle",
+    )
+    launching.trained(
+        data, run, 2, execution__engine="fsdp2", training__steps=2, training__ema_decay=0.5
+    )
+    commands.export(ExportConfig(source=str(run), out=str(out)))
+    assert (
+        json.loads((out / "config.json").read_text())["provenance"]["weights"]
+        == "moving average over the steps, decay 0.5"
+    )
     assert json.loads(run_outsider(out, torch_alone))["golden_error"] <= 1e-5
 
 
-@pytest.mark.skipif("HELM_PLAIN_PYTHON" not in os.environ, reason="`make test-adapters` builds the environment")
-def test_an_environment_with_nothing_but_torch_and_safetensors_reproduces_the_golden_features(pristine: Path) -> None:
+@pytest.mark.skipif(
+    "HELM_PLAIN_PYTHON" not in os.environ, reason="`make test-adapters` builds the environment"
+)
+def test_an_environment_with_nothing_but_torch_and_safetensors_reproduces_the_golden_features(
+    pristine: Path,
+) -> None:
     command = [os.environ["HELM_PLAIN_PYTHON"], "-I", str(ROOT / "tests/export/outsider.py")]
     result = subprocess.run(command, cwd=pristine, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("name", bundle.FILES)
-def test_a_flipped_bit_is_found_by_file_name_wherever_the_bundle_is_used(copy: Path, name: str) -> None:
+def test_a_flipped_bit_is_found_by_file_name_wherever_the_bundle_is_used(
+    copy: Path, name: str
+) -> None:
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(bytes(data))
-    for use in (bundle.verify, build.load_model, Backbone.from_pretrained):
+    for use in (bundle.verify, commands.load_model, Backbone.from_pretrained):
         with pytest.raises(
-            ValueError, match=rf"{re.escape(name)}: SHA-256 got [0-9a-f]{{64}}, wanted [0-9a-f]{{64}}.*copy the bundle again"
+            ValueError,
+            match=rf"{re.escape(name)}: SHA-256 got [0-9a-f]{{64}}, wanted [0-9a-f]{{64}}.*copy the bundle again",
         ):
             use(copy)
 
@@ -141,7 +175,9 @@ def test_features_that_deviate_are_an_error_even_where_checksums_hold(copy: Path
     save_weights(weights, copy / "model.safetensors")
     lines = "".join(f"{bundle.sha256(copy / name)}  {name}\n" for name in bundle.FILES)
     (copy / bundle.SUMS).write_text(lines)
-    with pytest.raises(ValueError, match=r"model\.safetensors: golden molecule .* deviate by 1\.\de-03"):
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors: golden molecule .* deviate by 1\.\de-03"
+    ):
         bundle.verify(copy)
 
 
@@ -154,7 +190,14 @@ def test_a_folder_that_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_the_launcher_verifies_and_fails_in_one_line(copy: Path) -> None:
     command = [sys.executable, "launch/export.py", "--verify", "--out", str(copy)]
-    assert "6 checksums hold" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (
+        "6 checksums hold"
+        in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    )
     (copy / "README.md").write_text("changed")
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1 and "README.md: SHA-256 got" in result.stderr
+    assert (
+        result.returncode == 1
+        and len(result.stderr.splitlines()) == 1
+        and "README.md: SHA-256 got" in result.stderr
+    )

@@ -13,9 +13,9 @@ from ase.md.verlet import VelocityVerlet
 from torch import nn
 
 import helm_scale
-from helm_scale import build
-from helm_scale.batch import GraphBatch
+from helm_scale import commands
 from helm_scale.model.energy import EnergyModel
+from helm_scale.types import GraphBatch
 from tests.rotations import random_rotation
 
 
@@ -23,11 +23,13 @@ from tests.rotations import random_rotation
 def atoms(energy_folder: Path) -> ase.Atoms:
     found = ase.build.molecule("CH3OH")
     found.rattle(0.05, seed=1)
-    found.calc = helm_scale.EnergyCalculator(build.load_energy_model(energy_folder)[0])
+    found.calc = helm_scale.EnergyCalculator(commands.load_energy_model(energy_folder)[0])
     return found
 
 
-def test_the_energy_does_not_change_when_atoms_are_moved_turned_or_reordered(atoms: ase.Atoms) -> None:
+def test_the_energy_does_not_change_when_atoms_are_moved_turned_or_reordered(
+    atoms: ase.Atoms,
+) -> None:
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
     rotation, order = random_rotation(5).numpy(), [3, 1, 5, 0, 2, 4]
     other = atoms[order]
@@ -55,11 +57,17 @@ class Held(nn.Module):
 
     def __init__(self, model: EnergyModel, atoms: ase.Atoms) -> None:
         super().__init__()
-        self.config, self.model, self.rest = model.config, model, torch.tensor(atoms.get_all_distances())
+        self.config, self.model, self.rest = (
+            model.config,
+            model,
+            torch.tensor(atoms.get_all_distances()),
+        )
 
     def forward(self, batch: GraphBatch) -> torch.Tensor:
         first, second = batch.edge_index
-        stretch = (batch.positions[first] - batch.positions[second]).norm(dim=-1) - self.rest[first, second]
+        stretch = (batch.positions[first] - batch.positions[second]).norm(dim=-1) - self.rest[
+            first, second
+        ]
         return self.model(batch) + 0.05 * stretch.square().sum()
 
 
@@ -72,7 +80,9 @@ def test_dynamics_conserve_the_energy(atoms: ase.Atoms) -> None:
         totals.append(atoms.get_total_energy())
         potentials.append(atoms.get_potential_energy())
     drift = abs(np.mean(totals[-50:]) - np.mean(totals[:50])) / len(atoms)
-    print(f"200 steps of NVE: drift {drift:.1e} eV/atom, while the potential energy varies by {np.ptp(potentials) / len(atoms):.1e}")
+    print(
+        f"200 steps of NVE: drift {drift:.1e} eV/atom, while the potential energy varies by {np.ptp(potentials) / len(atoms):.1e}"
+    )
     assert drift < 1e-5 < 1e-3 < np.ptp(potentials) / len(atoms)
 
 
@@ -93,4 +103,4 @@ def test_charge_and_spin_count_and_wrong_ones_are_refused(atoms: ase.Atoms) -> N
 
 def test_only_a_finetuned_model_has_energies(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no energy model"):
-        build.load_energy_model(tmp_path)
+        commands.load_energy_model(tmp_path)

@@ -11,7 +11,9 @@ from helm_scale.export import bundle
 from tests.export.conftest import graph
 from tests.export.hub_server import serving
 
-pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed; it is in the extra `hub`")
+pytest.importorskip(
+    "huggingface_hub", reason="huggingface_hub is not installed; it is in the extra `hub`"
+)
 
 from helm_scale.export import hub
 
@@ -26,14 +28,21 @@ def test_a_bundle_that_was_pushed_and_pulled_is_the_same(pristine: Path, tmp_pat
     (mine / "notes.txt").write_text("not of the bundle")
     with serving(tmp_path / "hub") as address:
         assert address in hub.push(mine, "lab/backbone", endpoint=address)
-        assert {path.name for path in (tmp_path / "hub/lab/backbone").iterdir()} == {*bundle.FILES, bundle.SUMS}
+        assert {path.name for path in (tmp_path / "hub/lab/backbone").iterdir()} == {
+            *bundle.FILES,
+            bundle.SUMS,
+        }
         folder = hub.pull("lab/backbone", tmp_path / "theirs", endpoint=address)
     wanted = Backbone.from_pretrained(pristine)(*graph([5, 3]))
     assert torch.equal(Backbone.from_pretrained(folder)(*graph([5, 3])), wanted)
 
 
 def test_a_changed_file_is_neither_pushed_nor_accepted(pristine: Path, tmp_path: Path) -> None:
-    damaged = Path(shutil.copytree(pristine, tmp_path / "hub/lab/backbone", ignore=shutil.ignore_patterns("__pycache__")))
+    damaged = Path(
+        shutil.copytree(
+            pristine, tmp_path / "hub/lab/backbone", ignore=shutil.ignore_patterns("__pycache__")
+        )
+    )
     (damaged / "README.md").write_text("changed")
     with serving(tmp_path / "hub") as address:
         with pytest.raises(ValueError, match=r"README\.md: SHA-256 got"):

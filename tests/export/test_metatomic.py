@@ -1,4 +1,5 @@
-"""Models of metatomic through its own ASE calculator; runs where metatomic-torch is installed (`make test-adapters`)."""
+"""Models of metatomic through its own ASE calculator; runs where metatomic-torch is installed
+(`make test-adapters`)."""
 
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from helm_scale import Backbone, EnergyCalculator, build
+from helm_scale import Backbone, EnergyCalculator, commands
 from tests.export import page
 
-pytest.importorskip("metatomic.torch", reason="metatomic-torch is not in this environment; `make test-adapters` builds one that has it")
+pytest.importorskip(
+    "metatomic.torch",
+    reason="metatomic-torch is not in this environment; `make test-adapters` builds one that has it",
+)
 
 import metatomic.torch
 from metatomic.torch import ModelOutput
@@ -22,7 +26,12 @@ from helm_scale.export.metatomic import save_energies, save_features
 
 def molecules() -> list[ase.Atoms]:
     """Not of the size that is traced; charged, with an open shell, and one atom without edges."""
-    found = [ase.build.molecule("CH3OH"), ase.build.molecule("O2"), ase.build.molecule("H2O"), ase.Atoms("Li")]
+    found = [
+        ase.build.molecule("CH3OH"),
+        ase.build.molecule("O2"),
+        ase.build.molecule("H2O"),
+        ase.Atoms("Li"),
+    ]
     for number, info in enumerate(({}, {"spin": 3}, {"charge": 1, "spin": 2}, {"charge": 1})):
         found[number].info.update(info)
         found[number].rattle(0.05, seed=number)
@@ -33,24 +42,35 @@ def test_features_are_those_of_the_plain_loader(pristine: Path, tmp_path: Path) 
     backbone = Backbone.from_pretrained(pristine)
     save_features(backbone, tmp_path / "backbone.pt")
     calculator = MetatomicCalculator(tmp_path / "backbone.pt", check_consistency=True)
-    found = calculator.run_model(molecules(), {"feature": ModelOutput(sample_kind="atom")})["feature"].block()
+    found = calculator.run_model(molecules(), {"feature": ModelOutput(sample_kind="atom")})[
+        "feature"
+    ].block()
     assert found.samples.names == ["system", "atom"] and found.values.dtype == torch.float64
     wanted = torch.cat([backbone.features(one, invariants=True) for one in molecules()]).double()
     error = float((found.values - wanted).detach().abs().max() / wanted.abs().max())
-    print(f"metatomic-torch {metatomic.torch.__version__}, torch {torch.__version__}: feature deviates by {error:.1e}")
+    print(
+        f"metatomic-torch {metatomic.torch.__version__}, torch {torch.__version__}: feature deviates by {error:.1e}"
+    )
     assert error <= 1e-5
 
 
-def test_energies_and_forces_are_those_of_the_ase_calculator(energy_folder: Path, tmp_path: Path) -> None:
-    model = build.load_energy_model(energy_folder)[0]
+def test_energies_and_forces_are_those_of_the_ase_calculator(
+    energy_folder: Path, tmp_path: Path
+) -> None:
+    model = commands.load_energy_model(energy_folder)[0]
     save_energies(model, tmp_path / "energy.pt")
-    theirs, ours = MetatomicCalculator(tmp_path / "energy.pt", check_consistency=True), EnergyCalculator(model)
+    theirs, ours = (
+        MetatomicCalculator(tmp_path / "energy.pt", check_consistency=True),
+        EnergyCalculator(model),
+    )
     for one in molecules():
         one.calc = ours
         energy, forces = one.get_potential_energy(), one.get_forces()
         one.calc = theirs
         assert one.get_potential_energy() == pytest.approx(energy, rel=1e-7)
-        np.testing.assert_allclose(one.get_forces(), forces, atol=1e-5 * max(1e-3, np.abs(forces).max()))
+        np.testing.assert_allclose(
+            one.get_forces(), forces, atol=1e-5 * max(1e-3, np.abs(forces).max())
+        )
         if len(one) == 6:
             assert np.abs(forces).max() > 0.01
 
@@ -59,7 +79,10 @@ def test_periodic_systems_are_refused(pristine: Path, tmp_path: Path) -> None:
     save_features(Backbone.from_pretrained(pristine), tmp_path / "backbone.pt")
     calculator = MetatomicCalculator(tmp_path / "backbone.pt")
     with pytest.raises(Exception, match="wanted a molecule"):
-        calculator.run_model([ase.Atoms("He", cell=[5, 5, 5], pbc=True)], {"feature": ModelOutput(sample_kind="atom")})
+        calculator.run_model(
+            [ase.Atoms("He", cell=[5, 5, 5], pbc=True)],
+            {"feature": ModelOutput(sample_kind="atom")},
+        )
 
 
 def test_the_documented_blocks_run(pristine: Path, energy_folder: Path, tmp_path: Path) -> None:

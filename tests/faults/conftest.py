@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from helm_scale import build, config
+from helm_scale import commands, config
 from tests.faults import runs
-from tests.training import launching
+from tests.pretraining import launching
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +19,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of runs.STEPS steps in one process."""
     run = tmp_path_factory.mktemp("unbroken") / "run"
-    build.pretrain(config.load(config.PretrainConfig, launching.flags(data, run, **runs.SETTINGS)))
+    commands.pretrain(
+        config.load(config.PretrainConfig, launching.flags(data, run, **runs.SETTINGS))
+    )
     return run

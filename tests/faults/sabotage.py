@@ -1,8 +1,10 @@
-"""A rank of launch/pretrain.py to which something happens: sabotage.py '[["stop", 1, 5], ...]' FLAGS
+"""A rank of launch/pretrain.py to which something happens: sabotage.py '[["stop", 1, 5], ...]'
+FLAGS
 
-Each item is [what, rank, step]; it happens once, on that rank, in that step, in the first life of the ranks. What:
-stop (SIGSTOP), terminate (SIGTERM), fail (an exception), nan (a label), outlier (labels of the whole step, 1e4 times as
-large), wrong (one forward pass gives a wrong sum), flip (a bit of a weight).
+Each item is [what, rank, step]; it happens once, on that rank, in that step, in the first life of
+the ranks. What: stop (SIGSTOP), terminate (SIGTERM), fail (an exception), nan (a label), outlier
+(labels of the whole step, 1e4 times as large), wrong (one forward pass gives a wrong sum), flip (a
+bit of a weight).
 """
 
 import json
@@ -23,8 +25,12 @@ _step = SumEngine.step
 
 def _sabotaged(engine: Any, micro_batches: list[Any], *rest: Any) -> Any:
     engine.taken = getattr(engine, "taken", 0) + 1
-    for what, rank, step in PLAN if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else []:
-        if (step == engine.taken and rank == engine.rank) or (step == engine.taken and what == "outlier"):
+    for what, rank, step in (
+        PLAN if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else []
+    ):
+        if (step == engine.taken and rank == engine.rank) or (
+            step == engine.taken and what == "outlier"
+        ):
             micro_batches = _do(what, engine, micro_batches)
     return _step(engine, micro_batches, *rest)
 

@@ -1,4 +1,5 @@
-"""What is frozen stays as it is to the last bit, through stops and starts; a resumed run freezes what the checkpoint says."""
+"""What is frozen stays as it is to the last bit, through stops and starts; a resumed run freezes
+what the checkpoint says."""
 
 import shutil
 from pathlib import Path
@@ -6,47 +7,71 @@ from typing import Any
 
 import pytest
 
-from helm_scale import build, config
+from helm_scale import commands, config
 from helm_scale.model.weights import load_weights
-from helm_scale.training import checkpoint
+from helm_scale.pretraining import checkpoint
 from tests.faults import runs
-from tests.training import launching
+from tests.pretraining import launching
 
-FROZEN = {**runs.SETTINGS, "training__frozen": '["trunk.layers", "pairs.head"]', "execution__keep_checkpoints": 4}
+FROZEN = {
+    **runs.SETTINGS,
+    "training__frozen": '["trunk.layers", "pairs.head"]',
+    "execution__keep_checkpoints": 4,
+}
 
 
 def pretrain(data: Path, run: Path, **settings: Any) -> str:
     """Train in this process."""
-    return build.pretrain(config.load(config.PretrainConfig, launching.flags(data, run, **settings)))
+    return commands.pretrain(
+        config.load(config.PretrainConfig, launching.flags(data, run, **settings))
+    )
 
 
 def moved(run: Path, first: int, last: int) -> set[str]:
     """Names of the weights that differ between two checkpoints."""
-    before, after = (load_weights(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors") for step in (first, last))
+    before, after = (
+        load_weights(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+        for step in (first, last)
+    )
     return {name for name, tensor in before.items() if not tensor.equal(after[name])}
 
 
 @pytest.mark.slow
-def test_a_frozen_part_stays_as_it_is_and_a_resumed_run_equals_the_unbroken_one(data: Path, tmp_path: Path) -> None:
+def test_a_frozen_part_stays_as_it_is_and_a_resumed_run_equals_the_unbroken_one(
+    data: Path, tmp_path: Path
+) -> None:
     run, resumed = tmp_path / "run", tmp_path / "resumed"
     pretrain(data, run, **FROZEN)
     changed = moved(run, 3, 12)
-    assert "trunk.element.weight" in changed and any(name.startswith("pairs.tower") for name in changed)
+    assert "trunk.element.weight" in changed and any(
+        name.startswith("pairs.tower") for name in changed
+    )
     assert not [name for name in changed if name.startswith(("trunk.layers", "pairs.head"))]
     shutil.copytree(run, resumed)
     for step in (9, 12):
         shutil.rmtree(resumed / "checkpoints" / f"step-{step:08d}")
     pretrain(data, resumed, **FROZEN)
     runs.assert_same_to_the_last_bit(resumed, run)
-    with pytest.raises(ValueError, match=r"settings or data: training\.frozen: run has \['trunk.layers', 'pairs.head'\], now \[\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"settings or data: training\.frozen: run has \['trunk.layers', 'pairs.head'\], now \[\]",
+    ):
         pretrain(data, run, **{**FROZEN, "training__frozen": "[]"})
-    pretrain(data, run, **{**FROZEN, "training__frozen": "[]", "training__steps": 15}, accept_changes=True)
+    pretrain(
+        data,
+        run,
+        **{**FROZEN, "training__frozen": "[]", "training__steps": 15},
+        accept_changes=True,
+    )
     assert any(name.startswith("trunk.layers") for name in moved(run, 12, 15)), "thawed"
     assert checkpoint.step_of(checkpoint.committed(run)[-1]) == 15
 
 
 def test_a_name_that_fits_nothing_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"training\.frozen: no parameter is named trunc\.\.\.; known: .*trunk\.layers"):
+    with pytest.raises(
+        ValueError,
+        match=r"training\.frozen: no parameter is named trunc\.\.\.; known: .*trunk\.layers",
+    ):
         pretrain(data, tmp_path / "run", training__frozen='["trunc"]')
     with pytest.raises(ValueError, match=r"leaves nothing to train"):
         pretrain(data, tmp_path / "run", training__frozen='["trunk", "pairs", "onsite_head"]')

@@ -1,38 +1,65 @@
-"""Bad samples, bad hardware, ranks that stop or fail: named, survived where that is right, and never trained on."""
+"""Bad samples, bad hardware, ranks that stop or fail: named, survived where that is right, and
+never trained on."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from helm_scale import build, config
-from helm_scale.training import checkpoint
-from helm_scale.training.guard import SpikeMonitor
+from helm_scale import commands, config
+from helm_scale.pretraining import checkpoint
+from helm_scale.pretraining.guard import SpikeMonitor
 from tests.faults import runs
-from tests.training import launching
+from tests.pretraining import launching
 
 
 @pytest.mark.slow
-def test_a_bad_label_is_skipped_a_spike_computed_twice_and_wrong_arithmetic_stops_the_run(data: Path, tmp_path: Path) -> None:
+def test_a_bad_label_is_skipped_a_spike_computed_twice_and_wrong_arithmetic_stops_the_run(
+    data: Path, tmp_path: Path
+) -> None:
     run, plan = tmp_path / "run", [("nan", 1, 5), ("outlier", 0, 20), ("wrong", 1, 22)]
-    settings = {"execution__engine": "ddp", "training__steps": 24, "training__learning_rate": 1e-5, "training__muon_learning_rate": 1e-5}
+    settings = {
+        "execution__engine": "ddp",
+        "training__steps": 24,
+        "training__learning_rate": 1e-5,
+        "training__muon_learning_rate": 1e-5,
+    }
     code, _, err = runs.sabotaged(data, run, 2, plan, **settings)
     assert code != 0
     lines = {line["step"]: line for line in launching.lines(run)}
     assert [step for step, line in lines.items() if line.get("skipped")] == [5]
-    (skipped,) = re.findall(r"step 5: loss nan, .*no rank took the step\. Samples: (.*?)\. Replay", err)
-    assert 0 < len(skipped.split(", ")) < len(lines[5]["keys"]), "only the micro-batch with the bad label is named"
-    assert re.search(r"step 20: loss .* a spike, and the same when computed again, so it is in the data: mol-", err)
+    (skipped,) = re.findall(
+        r"step 5: loss nan, .*no rank took the step\. Samples: (.*?)\. Replay", err
+    )
+    assert 0 < len(skipped.split(", ")) < len(lines[5]["keys"]), (
+        "only the micro-batch with the bad label is named"
+    )
+    assert re.search(
+        r"step 20: loss .* a spike, and the same when computed again, so it is in the data: mol-",
+        err,
+    )
     assert lines[20]["loss"] > 100 * lines[19]["loss"]
-    assert re.search(r"step 22: loss 0\.\d+, .* but \d+\.\d+ before, from the same weights and samples: rank 1 computes wrongly", err)
+    assert re.search(
+        r"step 22: loss 0\.\d+, .* but \d+\.\d+ before, from the same weights and samples: rank 1 computes wrongly",
+        err,
+    )
     assert sorted(lines) == list(range(1, 22))
-    table = build.replay(config.load(config.ReplayConfig, ["--file", str(run / "replay" / "step-00000022.safetensors")]))
-    there, here = re.search(r"together, here: ([\d.e+-]+)", table), re.search(r"step 22: loss (0\.\d+)", err)
+    table = commands.replay(
+        config.load(
+            config.ReplayConfig, ["--file", str(run / "replay" / "step-00000022.safetensors")]
+        )
+    )
+    there, here = (
+        re.search(r"together, here: ([\d.e+-]+)", table),
+        re.search(r"step 22: loss (0\.\d+)", err),
+    )
     assert there and here and float(there[1]) == pytest.approx(float(here[1]), rel=1e-5)
 
 
 @pytest.mark.slow
-def test_a_flipped_bit_on_one_replica_is_found_before_it_is_saved(data: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_on_one_replica_is_found_before_it_is_saved(
+    data: Path, tmp_path: Path
+) -> None:
     code, _, err = runs.sabotaged(data, tmp_path, 3, [("flip", 1, 5)], execution__engine="ddp")
     assert code != 0
     assert "step 6: the weights of rank 1 are not those of its replicas" in err
@@ -43,7 +70,13 @@ def test_a_flipped_bit_on_one_replica_is_found_before_it_is_saved(data: Path, tm
 def test_a_stopped_rank_is_named_with_its_step_and_samples(data: Path, tmp_path: Path) -> None:
     process = launching.start(
         [*launching.python(3), "tests/faults/sabotage.py", '[["stop", 1, 5]]']
-        + launching.flags(data, tmp_path, **runs.SETTINGS, execution__engine="fsdp2", execution__timeout_seconds=4.0)
+        + launching.flags(
+            data,
+            tmp_path,
+            **runs.SETTINGS,
+            execution__engine="fsdp2",
+            execution__timeout_seconds=4.0,
+        )
     )
     said = ""
     assert process.stderr is not None
@@ -52,14 +85,24 @@ def test_a_stopped_rank_is_named_with_its_step_and_samples(data: Path, tmp_path:
         assert said or process.poll() is None
     launching.kill(process)
     process.communicate()
-    assert re.search(r"no progress for 4 s; rank 1 \(host \S+, pid \d+, step 5, computing\) does not answer; its samples: mol-\d+", said)
+    assert re.search(
+        r"no progress for 4 s; rank 1 \(host \S+, pid \d+, step 5, computing\) does not answer; its samples: mol-\d+",
+        said,
+    )
 
 
 @pytest.mark.slow
-def test_a_rank_that_fails_is_named_by_the_others_and_torchrun_resumes(data: Path, unbroken: Path, tmp_path: Path) -> None:
-    code, _, err = runs.sabotaged(data, tmp_path, 3, [("fail", 2, 5)], restarts=1, execution__engine="fsdp2")
+def test_a_rank_that_fails_is_named_by_the_others_and_torchrun_resumes(
+    data: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    code, _, err = runs.sabotaged(
+        data, tmp_path, 3, [("fail", 2, 5)], restarts=1, execution__engine="fsdp2"
+    )
     assert code == 0, err
-    assert re.search(r"rank [01]: lost the other ranks .*; rank 2 \(host .*, step 5, computing\) failed: ValueError: shard-000003.tar", err)
+    assert re.search(
+        r"rank [01]: lost the other ranks .*; rank 2 \(host .*, step 5, computing\) failed: ValueError: shard-000003.tar",
+        err,
+    )
     assert "resumed from step-00000003" in err
     runs.assert_same_within_round_off(tmp_path, unbroken)
 

@@ -1,4 +1,5 @@
-"""Nothing that is loaded can run code: pickles, YAML tags and tar members from a stranger are refused, and none executes."""
+"""Nothing that is loaded can run code: pickles, YAML tags and tar members from a stranger are
+refused, and none executes."""
 
 import hashlib
 import json
@@ -11,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from helm_scale import build, config
-from helm_scale.data.shards import verify
+from helm_scale import commands, config
+from helm_scale.data.format.shards import verify
 from helm_scale.model.weights import load_weights
 from helm_scale.parallel import snapshot
-from helm_scale.parallel.pieces import of_whole
-from helm_scale.training import checkpoint
+from helm_scale.parallel.flat_shards import of_whole
+from helm_scale.pretraining import checkpoint
 from tests.faults import runs
-from tests.training import launching
+from tests.pretraining import launching
 
 
 class Payload:
@@ -42,14 +43,23 @@ def witness(tmp_path: Path) -> Path:
 
 def reseal(folder: Path) -> None:
     """What somebody does who changes a checkpoint and its sums."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("SHA256SUMS", "COMMITTED"))
-    sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("SHA256SUMS", "COMMITTED")
+    )
+    sums = "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
+        for path in files
+    )
     (folder / "SHA256SUMS").write_text(sums)
     mark = {"step": 3, "finite": True, "sums": hashlib.sha256(sums.encode()).hexdigest()}
     (folder / "COMMITTED").write_text(json.dumps(mark))
 
 
-def test_a_checkpoint_with_a_pickle_is_refused_though_its_sums_hold(unbroken: Path, data: Path, witness: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_pickle_is_refused_though_its_sums_hold(
+    unbroken: Path, data: Path, witness: Path, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(unbroken, tmp_path / "run"))
     folder = checkpoint.committed(run)[-1]
     state = next((folder / "state").iterdir())
@@ -59,9 +69,13 @@ def test_a_checkpoint_with_a_pickle_is_refused_though_its_sums_hold(unbroken: Pa
         torch.save(Payload(witness), folder / "model.safetensors")
         reseal(folder)
         assert checkpoint.faults(folder) == []
-        flags = launching.flags(data, run, **{**runs.SETTINGS, "training__steps": 13}, accept_changes=True)
-        with pytest.raises(ValueError, match=r"rank-00000-of-00001\.safetensors: not a file of a checkpoint"):
-            build.pretrain(config.load(config.PretrainConfig, flags))
+        flags = launching.flags(
+            data, run, **{**runs.SETTINGS, "training__steps": 13}, accept_changes=True
+        )
+        with pytest.raises(
+            ValueError, match=r"rank-00000-of-00001\.safetensors: not a file of a checkpoint"
+        ):
+            commands.pretrain(config.load(config.PretrainConfig, flags))
         with pytest.raises(ValueError, match=r"model\.safetensors: cannot read weights"):
             load_weights(folder / "model.safetensors")
     assert not witness.exists()
@@ -73,7 +87,14 @@ def test_sizes_are_checked_before_anything_is_allocated(tmp_path: Path) -> None:
         {"weights/a": {"dtype": "F32", "shape": [10**13], "data_offsets": [0, 4 * 10**13]}},
         {"weights/a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}},
     ):
-        text = json.dumps({**header, "__metadata__": {"places": json.dumps({"weights/a": {"shape": [10**13], "start": 0}})}}).encode()
+        text = json.dumps(
+            {
+                **header,
+                "__metadata__": {
+                    "places": json.dumps({"weights/a": {"shape": [10**13], "start": 0}})
+                },
+            }
+        ).encode()
         (tmp_path / name).write_bytes(struct.pack("<Q", len(text)) + text)
         with pytest.raises(ValueError, match=f"{name}: not a file of a checkpoint"):
             snapshot.Stored(tmp_path)
@@ -97,7 +118,10 @@ def test_a_missing_rank_file_or_a_gap_is_named(tmp_path: Path) -> None:
         snapshot.Stored(tmp_path)
 
 
-@pytest.mark.parametrize("tag", ["!!python/object/apply:pathlib.Path.touch [{witness}]", "!!python/name:os.system", "&a [*a]"])
+@pytest.mark.parametrize(
+    "tag",
+    ["!!python/object/apply:pathlib.Path.touch [{witness}]", "!!python/name:os.system", "&a [*a]"],
+)
 def test_yaml_tags_are_refused(tag: str, witness: Path, tmp_path: Path) -> None:
     file = tmp_path / "hostile.yaml"
     file.write_text(f"out: {tag.format(witness=witness)}\n")
@@ -108,7 +132,9 @@ def test_yaml_tags_are_refused(tag: str, witness: Path, tmp_path: Path) -> None:
 
 def member(kind: str, outside: Path) -> tuple[tarfile.TarInfo, bytes]:
     """A tar member that tries something."""
-    info = tarfile.TarInfo({"absolute": str(outside), "upward": "../../outside"}.get(kind, "mol-99.json"))
+    info = tarfile.TarInfo(
+        {"absolute": str(outside), "upward": "../../outside"}.get(kind, "mol-99.json")
+    )
     info.size = 4
     if kind == "symlink":
         info.type, info.linkname, info.size = tarfile.SYMTYPE, str(outside), 0
@@ -129,7 +155,10 @@ def test_a_hostile_tar_is_refused_and_writes_nothing(kind: str, tmp_path: Path) 
     manifest = json.loads((folder / "manifest.json").read_text())
     for record in manifest["shards"]:
         if record["name"] == shard.name:
-            record["size"], record["sha256"] = shard.stat().st_size, hashlib.sha256(shard.read_bytes()).hexdigest()
+            record["size"], record["sha256"] = (
+                shard.stat().st_size,
+                hashlib.sha256(shard.read_bytes()).hexdigest(),
+            )
     (folder / "manifest.json").write_text(json.dumps(manifest))
     before = {path for path in tmp_path.rglob("*")}
     assert verify(folder)

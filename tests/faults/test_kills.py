@@ -1,4 +1,5 @@
-"""SIGKILL at any moment: rerunning the same line gives the run that nothing happened to, and no checkpoint is lost.
+"""SIGKILL at any moment: rerunning the same line gives the run that nothing happened to, and no
+checkpoint is lost.
 
 Runs are forked from a process that has imported everything, so that a life costs a second.
 """
@@ -11,21 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from helm_scale import build, config
-from helm_scale.training import checkpoint
+from helm_scale import commands, config
+from helm_scale.pretraining import checkpoint
 from tests.faults import runs
-from tests.training import launching
+from tests.pretraining import launching
 
 
 def life(flags: list[str]) -> None:
     """One start of a run."""
-    build.pretrain(config.load(config.PretrainConfig, flags))
+    commands.pretrain(config.load(config.PretrainConfig, flags))
 
 
 def born(flags: list[str]) -> BaseProcess:
     """Start a run in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.conftest", "helm_scale.build", "helm_scale.training.loop", "helm_scale.parallel.engines"])
+    context.set_forkserver_preload(
+        [
+            "tests.conftest",
+            "helm_scale.commands",
+            "helm_scale.pretraining.loop",
+            "helm_scale.parallel.engines",
+        ]
+    )
     process = context.Process(target=life, args=(flags,))
     process.start()
     return process
@@ -33,9 +41,15 @@ def born(flags: list[str]) -> BaseProcess:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("background", [False, True], ids=["sync", "async"])
-def test_five_kills_change_nothing_and_lose_nothing(background: bool, data: Path, unbroken: Path, tmp_path: Path) -> None:
+def test_five_kills_change_nothing_and_lose_nothing(
+    background: bool, data: Path, unbroken: Path, tmp_path: Path
+) -> None:
     chance, run, safe = random.Random(f"kills {background}"), tmp_path / "run", -1
-    settings = {**runs.SETTINGS, "execution__checkpoint_every": 1, "execution__background_save": background}
+    settings = {
+        **runs.SETTINGS,
+        "execution__checkpoint_every": 1,
+        "execution__background_save": background,
+    }
     flags, during_saves = launching.flags(data, run, **settings), 0
     for kill in range(5):
         process, before = born(flags), len(launching.lines(run))
@@ -49,7 +63,11 @@ def test_five_kills_change_nothing_and_lose_nothing(background: bool, data: Path
         process.kill()
         process.join()
         during_saves += bool(list((run / "checkpoints").glob("*.tmp")))
-        steps = [checkpoint.step_of(folder) for folder in checkpoint.committed(run) if not checkpoint.faults(folder)]
+        steps = [
+            checkpoint.step_of(folder)
+            for folder in checkpoint.committed(run)
+            if not checkpoint.faults(folder)
+        ]
         assert max(steps, default=-1) >= safe, "what was committed stays until newer ones are"
         safe = max(steps, default=-1)
     assert during_saves, "some of the kills hit a save"

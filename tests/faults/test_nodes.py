@@ -1,6 +1,8 @@
-"""Two nodes, of which one dies: the other goes on alone with the same samples, without a hand on it.
+"""Two nodes, of which one dies: the other goes on alone with the same samples, without a hand on
+it.
 
-The nodes are two network namespaces joined by a cable where namespaces are permitted, else two agents on the loopback.
+The nodes are two network namespaces joined by a cable where namespaces are permitted, else two
+agents on the loopback.
 """
 
 import shlex
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import runs
-from tests.training import launching
+from tests.pretraining import launching
 
 PRIVATE = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
 CABLE = """
@@ -48,13 +50,20 @@ def permitted() -> bool:
     """Whether this user may make network namespaces and cables between them."""
     if not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
         return False
-    return subprocess.run([*PRIVATE, "bash", "-ec", CABLE + "kill $other"], capture_output=True).returncode == 0
+    return (
+        subprocess.run(
+            [*PRIVATE, "bash", "-ec", CABLE + "kill $other"], capture_output=True
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.slow
 def test_a_node_dies_and_the_other_goes_on(data: Path, unbroken: Path, tmp_path: Path) -> None:
     run, apart = tmp_path / "run", permitted()
-    flags = launching.flags(data, run, **runs.SETTINGS, execution__engine="fsdp2", execution__timeout_seconds=20.0)
+    flags = launching.flags(
+        data, run, **runs.SETTINGS, execution__engine="fsdp2", execution__timeout_seconds=20.0
+    )
     script = (CABLE if apart else LOOPBACK) + SCRIPT.format(
         torchrun=shlex.join([sys.executable, "-m", "torch.distributed.run"]), flags=shlex.join(flags), run=run,
         host="10.77.0.1" if apart else "127.0.0.1", peer="10.77.0.2" if apart else "127.0.0.1", port=29577,

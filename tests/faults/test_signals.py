@@ -1,4 +1,5 @@
-"""Asked to stop, all ranks stop at the same step, save, and say that they want to be started again."""
+"""Asked to stop, all ranks stop at the same step, save, and say that they want to be started
+again."""
 
 import os
 import signal
@@ -8,18 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from helm_scale.training import checkpoint, guard
+from helm_scale.pretraining import checkpoint, guard
 from tests.faults import runs
-from tests.training import launching
+from tests.pretraining import launching
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_of_three_ranks_stops_all_at_one_step_and_the_same_line_goes_on(data: Path, unbroken: Path, tmp_path: Path) -> None:
-    code, _, err = runs.sabotaged(data, tmp_path, 3, [("terminate", 1, 5)], execution__engine="fsdp2")
+def test_sigterm_to_one_of_three_ranks_stops_all_at_one_step_and_the_same_line_goes_on(
+    data: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    code, _, err = runs.sabotaged(
+        data, tmp_path, 3, [("terminate", 1, 5)], execution__engine="fsdp2"
+    )
     assert code == 0, err
     assert "stopped at step 5 of 12 (SIGTERM on rank 1); the same line resumes" in err
     assert (tmp_path / "REQUEUE").read_text() == "step 5: SIGTERM on rank 1\n"
-    assert checkpoint.step_of(checkpoint.committed(tmp_path)[-1]) == 5 and len(launching.lines(tmp_path)) == 5
+    assert (
+        checkpoint.step_of(checkpoint.committed(tmp_path)[-1]) == 5
+        and len(launching.lines(tmp_path)) == 5
+    )
     launching.trained(data, tmp_path, 2, **runs.SETTINGS, execution__engine="zero2")
     assert not (tmp_path / "REQUEUE").exists()
     runs.assert_same_within_round_off(tmp_path, unbroken)
@@ -27,9 +35,22 @@ def test_sigterm_to_one_of_three_ranks_stops_all_at_one_step_and_the_same_line_g
 
 @pytest.mark.slow
 def test_torchrun_sh_hands_the_signal_on_and_ends_with_75(data: Path, tmp_path: Path) -> None:
-    run, flags = tmp_path / "run", launching.flags(data, tmp_path / "run", **{**runs.SETTINGS, "training__steps": 100000})
+    run, flags = (
+        tmp_path / "run",
+        launching.flags(data, tmp_path / "run", **{**runs.SETTINGS, "training__steps": 100000}),
+    )
     process = launching.start(
-        ["bash", "launch/torchrun.sh", str(run), "--standalone", "--nproc-per-node", "2", "--", *flags, "--execution.engine=ddp"]
+        [
+            "bash",
+            "launch/torchrun.sh",
+            str(run),
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "--",
+            *flags,
+            "--execution.engine=ddp",
+        ]
     )
     while len(launching.lines(run)) < 2:
         assert process.poll() is None, process.communicate()

@@ -1,4 +1,5 @@
-"""Disks that are full or cannot be written: a loud line, nothing lost, training goes on; and what is kept."""
+"""Disks that are full or cannot be written: a loud line, nothing lost, training goes on; and what
+is kept."""
 
 import os
 import shlex
@@ -9,51 +10,79 @@ from pathlib import Path
 
 import pytest
 
-from helm_scale import build, config
+from helm_scale import commands, config
 from helm_scale.parallel import collectives
-from helm_scale.training import checkpoint
+from helm_scale.pretraining import checkpoint
 from tests.faults import runs
-from tests.training import launching
+from tests.pretraining import launching
 
 PRIVATE = ["unshare", "--user", "--map-root-user", "--mount"]
-MOUNTS = shutil.which("unshare") is not None and subprocess.run([*PRIVATE, "true"], capture_output=True).returncode == 0
+MOUNTS = (
+    shutil.which("unshare") is not None
+    and subprocess.run([*PRIVATE, "true"], capture_output=True).returncode == 0
+)
 
 
 def in_private_mounts(script: str) -> "subprocess.CompletedProcess[str]":
     """Run a shell script whose mounts nobody else sees."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(launching.ROOT)}
     return subprocess.run(
-        [*PRIVATE, "bash", "-c", script], cwd=launching.ROOT, env=environment, capture_output=True, text=True, timeout=240
+        [*PRIVATE, "bash", "-c", script],
+        cwd=launching.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not MOUNTS, reason="mounting is not permitted here")
-def test_a_full_disk_costs_checkpoints_but_neither_the_run_nor_what_was_saved(data: Path, unbroken: Path, tmp_path: Path) -> None:
+def test_a_full_disk_costs_checkpoints_but_neither_the_run_nor_what_was_saved(
+    data: Path, unbroken: Path, tmp_path: Path
+) -> None:
     run, saved = tmp_path / "run", tmp_path / "saved"
     (run / "checkpoints").mkdir(parents=True)
-    one = sum(path.stat().st_size for path in checkpoint.committed(unbroken)[-1].rglob("*") if path.is_file())
-    python = shlex.join([sys.executable, "launch/pretrain.py", *launching.flags(data, run, **runs.SETTINGS)])
+    one = sum(
+        path.stat().st_size
+        for path in checkpoint.committed(unbroken)[-1].rglob("*")
+        if path.is_file()
+    )
+    python = shlex.join(
+        [sys.executable, "launch/pretrain.py", *launching.flags(data, run, **runs.SETTINGS)]
+    )
     done = in_private_mounts(
         f"mount -t tmpfs -o size={int(1.6 * one)} tmpfs {run}/checkpoints && {python}; code=$?; cp -r {run}/checkpoints {saved}; exit $code"
     )
     assert done.returncode == 1
-    assert done.stderr.count("could not be written: rank 0: [Errno 28] No space left on device") >= 3
-    assert done.stderr.strip().endswith("The last one is step-00000003; make room or name another disk")
-    assert [line["step"] for line in launching.lines(run)] == list(range(1, runs.STEPS + 1)), "training went on"
+    assert (
+        done.stderr.count("could not be written: rank 0: [Errno 28] No space left on device") >= 3
+    )
+    assert done.stderr.strip().endswith(
+        "The last one is step-00000003; make room or name another disk"
+    )
+    assert [line["step"] for line in launching.lines(run)] == list(range(1, runs.STEPS + 1)), (
+        "training went on"
+    )
     shutil.copytree(saved, run / "checkpoints", dirs_exist_ok=True)
     assert [folder.name for folder in (run / "checkpoints").iterdir()] == ["step-00000003"]
     assert checkpoint.faults(run / "checkpoints" / "step-00000003") == []
-    build.pretrain(config.load(config.PretrainConfig, launching.flags(data, run, **runs.SETTINGS)))
+    commands.pretrain(
+        config.load(config.PretrainConfig, launching.flags(data, run, **runs.SETTINGS))
+    )
     runs.assert_same_to_the_last_bit(run, unbroken)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not MOUNTS, reason="mounting is not permitted here")
-def test_a_folder_that_cannot_be_written_is_named_and_training_goes_on(data: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named_and_training_goes_on(
+    data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
-    python = shlex.join([sys.executable, "launch/pretrain.py", *launching.flags(data, run, **runs.SETTINGS)])
+    python = shlex.join(
+        [sys.executable, "launch/pretrain.py", *launching.flags(data, run, **runs.SETTINGS)]
+    )
     done = in_private_mounts(f"mount -t tmpfs -o ro tmpfs {run}/checkpoints && {python}")
     assert done.returncode == 1 and done.stderr.count("[Errno 30] Read-only file system") >= 4
     assert len(launching.lines(run)) == runs.STEPS
@@ -70,12 +99,16 @@ def test_an_error_of_rank_zero_is_that_of_all_ranks() -> None:
 def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:
     for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, None), (5, 0.4)):
         (checkpoint.begin(tmp_path, step) / "weights").write_bytes(bytes([step]))
-        checkpoint.commit(tmp_path / "checkpoints" / f"step-{step:08d}.tmp", True, validation_loss=loss)
+        checkpoint.commit(
+            tmp_path / "checkpoints" / f"step-{step:08d}.tmp", True, validation_loss=loss
+        )
         checkpoint.purge(tmp_path, 2)
     assert [checkpoint.step_of(folder) for folder in checkpoint.committed(tmp_path)] == [2, 4, 5]
 
 
-def test_a_file_that_another_node_wrote_elsewhere_is_missed_before_the_commit(tmp_path: Path) -> None:
+def test_a_file_that_another_node_wrote_elsewhere_is_missed_before_the_commit(
+    tmp_path: Path,
+) -> None:
     folder = checkpoint.begin(tmp_path, 1)
     with pytest.raises(FileNotFoundError, match=r"state/rank-00001.*a disk that all nodes share"):
         checkpoint.commit(folder, True, {"state/rank-00001-of-00002.safetensors": "0" * 64})

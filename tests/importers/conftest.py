@@ -7,14 +7,17 @@ from functools import cache
 import numpy as np
 import pytest
 
-from helm_scale.batch import Method, Molecule
 from helm_scale.dft.generate import Job, label
+from helm_scale.types import Method, Molecule
 
 PLAIN = Method("pbe", "def2-svp", "def2", 3, None, 1e-11, "none", "PySCF")
 WATER = (np.array([8, 1, 1]), np.array([[0.1, 0.0, 0.1], [0.76, 0.05, 0.68], [-0.74, 0.0, 0.58]]))
 FLUORIDE = (np.array([9, 1]), np.array([[0.1, 0.0, -0.2], [0.3, 0.5, 0.55]]))
 HYDRIDE = (np.array([3, 1]), np.array([[0.1, 0.0, -0.2], [0.3, 0.9, 1.15]]))
-IODIDE = (np.array([53, 1]), np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]]))  # an ECP replaces 28 electrons
+IODIDE = (
+    np.array([53, 1]),
+    np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]]),
+)  # an ECP replaces 28 electrons
 GEOMETRIES = {
     "water": WATER, "stretched": (WATER[0], 1.05 * WATER[1]), "fluoride": FLUORIDE, "hydride": HYDRIDE, "iodide": IODIDE,
 }  # fmt: skip
@@ -25,7 +28,11 @@ Labels = Callable[..., Molecule]
 def _label(name: str, xc: str, basis: str) -> Molecule:
     numbers, positions = GEOMETRIES[name]
     job = Job(
-        Molecule(name, numbers, positions), replace(PLAIN, xc=xc, basis=basis), forces=basis == "def2-svp", overlap=True, max_cycle=50
+        Molecule(name, numbers, positions),
+        replace(PLAIN, xc=xc, basis=basis),
+        forces=basis == "def2-svp",
+        overlap=True,
+        max_cycle=50,
     )
     return label(job)
 

@@ -1,4 +1,5 @@
-"""Every importer gives back the matrices that its file was made of, with method, splits and licence; killed, it goes on."""
+"""Every importer gives back the matrices that its file was made of, with method, splits and
+licence; killed, it goes on."""
 
 import os
 import signal
@@ -12,18 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helm_scale.batch import Molecule
 from helm_scale.config import ImportConfig
-from helm_scale.data.manifest import Rejected
-from helm_scale.data.shards import ShardReader, verify
+from helm_scale.data.format.manifest import Rejected
+from helm_scale.data.format.shards import ShardReader, verify
 from helm_scale.importers import run
+from helm_scale.types import Molecule
 from tests.importers import layouts
 from tests.importers.conftest import Labels
 from tests.tolerances import SHARD_MAX, SHARD_MEAN
 
 ROOT = Path(__file__).parents[2]
 WB97X_D = "hyb_gga_xc_wb97x_d"
-HALF_STEP = 2**-25  # Hartree: what a shard rounds an off-site element to; on-site blocks stay in float64
+HALF_STEP = (
+    2**-25
+)  # Hartree: what a shard rounds an off-site element to; on-site blocks stay in float64
 FLOAT32_FILES = ("md17", "nabla-dft")
 Case = tuple[str, str, list[str], Callable[[Path, list[Molecule]], Path], dict]
 CASES: list[Case] = [
@@ -32,7 +35,13 @@ CASES: list[Case] = [
     ("qh9-dynamic", "b3lyp5", ["water", "fluoride"], layouts.write_qh9_dynamic, {}),
     ("nabla-dft", WB97X_D, ["water", "fluoride"], layouts.write_nabla_dft, {}),
     ("omol-csh-58k", "pbe", ["fluoride", "iodide"], layouts.write_omol, {"xc": "pbe"}),
-    ("npz", "pbe", ["fluoride", "water"], layouts.write_npz, {"xc": "pbe", "basis": "def2-svp", "licence": "CC0-1.0"}),
+    (
+        "npz",
+        "pbe",
+        ["fluoride", "water"],
+        layouts.write_npz,
+        {"xc": "pbe", "basis": "def2-svp", "licence": "CC0-1.0"},
+    ),
 ]
 
 
@@ -42,58 +51,110 @@ def config(dataset: str, source: Path, out: Path, **more: object) -> ImportConfi
     return ImportConfig(dataset=dataset, source=str(source), out=str(out), **settings)
 
 
-@pytest.mark.parametrize(("dataset", "xc", "names", "write", "more"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(
+    ("dataset", "xc", "names", "write", "more"), CASES, ids=[case[0] for case in CASES]
+)
 def test_imported_matrices_are_the_originals(
-    dataset: str, xc: str, names: list[str], write: Callable, more: dict, labels: Labels, tmp_path: Path
+    dataset: str,
+    xc: str,
+    names: list[str],
+    write: Callable,
+    more: dict,
+    labels: Labels,
+    tmp_path: Path,
 ) -> None:
     basis = "def2-tzvpd" if "omol" in dataset else "def2-svp"
     originals = [labels(name, xc, basis) for name in names]
     file = write(tmp_path / "source", originals)
     made, proven = run.import_dataset(config(dataset, file, tmp_path / "out", **more))
-    assert len(made) == 2 and (proven.samples, proven.consistent) == (4, 4) and verify(tmp_path / "out") == []
-    assert (made.method.xc, made.method.basis) == (xc, basis) and made.licence == (more.get("licence") or run.DATASETS[dataset].licence)
+    assert (
+        len(made) == 2
+        and (proven.samples, proven.consistent) == (4, 4)
+        and verify(tmp_path / "out") == []
+    )
+    assert (made.method.xc, made.method.basis) == (xc, basis) and made.licence == (
+        more.get("licence") or run.DATASETS[dataset].licence
+    )
     reader = ShardReader(made)
     for number, original in enumerate(originals):
         found = reader.read(number)
         assert original.hamiltonian is not None and found.hamiltonian is not None
-        wanted = original.hamiltonian.astype(np.float32).astype(np.float64) if dataset in FLOAT32_FILES else original.hamiltonian
+        wanted = (
+            original.hamiltonian.astype(np.float32).astype(np.float64)
+            if dataset in FLOAT32_FILES
+            else original.hamiltonian
+        )
         error = np.abs(found.hamiltonian - wanted)
         assert error.max() < HALF_STEP and error.mean() < SHARD_MEAN
         assert np.array_equal(found.atomic_numbers, original.atomic_numbers)
-        assert np.abs(found.positions - original.positions).max() < (1e-6 if dataset == "nabla-dft" else 1e-12)
+        assert np.abs(found.positions - original.positions).max() < (
+            1e-6 if dataset == "nabla-dft" else 1e-12
+        )
         if found.forces is not None:
-            assert original.forces is not None and np.abs(found.forces - original.forces).max() < 1e-6
+            assert (
+                original.forces is not None and np.abs(found.forces - original.forces).max() < 1e-6
+            )
         if found.energy is not None:
             assert original.energy is not None and abs(found.energy - original.energy) < 1e-5
     kept = {"md17": ("energy", "forces"), "nabla-dft": ("energy", "forces"), "npz": ("energy",)}
     assert set(made.labels) == {"hamiltonian", *kept.get(dataset, ())}
 
 
-def test_orca_triangles_with_overlap_and_baseline_in_npz_files(labels: Labels, tmp_path: Path) -> None:
+def test_orca_triangles_with_overlap_and_baseline_in_npz_files(
+    labels: Labels, tmp_path: Path
+) -> None:
     original = labels("fluoride", "pbe", "def2-tzvpd")
     method = '{"xc": "pbe", "basis": "def2-tzvpd", "program": "ORCA 5"}'
     folder = layouts.write_npz(tmp_path / "npz", [original], "orca", triangle=True, method=method)
-    made, _ = run.import_dataset(config("npz", folder, tmp_path / "out", order="orca", licence="MIT", baseline="minao", overlap=True))
+    made, _ = run.import_dataset(
+        config(
+            "npz",
+            folder,
+            tmp_path / "out",
+            order="orca",
+            licence="MIT",
+            baseline="minao",
+            overlap=True,
+        )
+    )
     found = ShardReader(made).read(0)
     for name in ("hamiltonian", "overlap"):
         error = np.abs(getattr(found, name) - getattr(original, name))
         assert error.max() < SHARD_MAX and error.mean() < SHARD_MEAN
-    assert made.method == replace(original.method, program="ORCA 5", conv_tol=1e-9, baseline="minao")
-    assert found.baseline_hamiltonian is not None and 1e-3 < np.abs(found.baseline_hamiltonian - found.hamiltonian).max() < 2
+    assert made.method == replace(
+        original.method, program="ORCA 5", conv_tol=1e-9, baseline="minao"
+    )
+    assert (
+        found.baseline_hamiltonian is not None
+        and 1e-3 < np.abs(found.baseline_hamiltonian - found.hamiltonian).max() < 2
+    )
 
 
 def test_forces_that_are_all_zero_are_left_out(labels: Labels, tmp_path: Path) -> None:
     for forces in (False, True):
-        file = layouts.write_nabla_dft(tmp_path / f"{forces}.db", [labels("water", WB97X_D, "def2-svp")], forces=forces)
+        file = layouts.write_nabla_dft(
+            tmp_path / f"{forces}.db", [labels("water", WB97X_D, "def2-svp")], forces=forces
+        )
         found = run.DATASETS["nabla-dft"].open(file, ImportConfig()).read(0).molecule
         assert (found.forces is not None) == forces and found.energy is not None
 
 
 def test_a_killed_import_goes_on_and_gives_the_same_bytes(labels: Labels, tmp_path: Path) -> None:
-    file = layouts.write_qh9_stable(tmp_path / "q.db", [labels(name, "b3lyp5", "def2-svp") for name in ("water", "fluoride", "water")])
+    file = layouts.write_qh9_stable(
+        tmp_path / "q.db",
+        [labels(name, "b3lyp5", "def2-svp") for name in ("water", "fluoride", "water")],
+    )
     settings = config("qh9-stable", file, tmp_path / "killed")
-    options = [word for name, value in settings.model_dump(exclude_defaults=True).items() for word in (f"--{name}", str(value))]
-    process = subprocess.Popen([sys.executable, "launch/shards.py", "import", "qh9-stable", *options], cwd=ROOT, start_new_session=True)
+    options = [
+        word
+        for name, value in settings.model_dump(exclude_defaults=True).items()
+        for word in (f"--{name}", str(value))
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "launch/shards.py", "import", "qh9-stable", *options],
+        cwd=ROOT,
+        start_new_session=True,
+    )
     unfinished, deadline = tmp_path / "killed" / "unfinished", time.monotonic() + 300
     while not (unfinished / "part-000000" / "manifest.json").exists():
         assert process.poll() is None and time.monotonic() < deadline
@@ -102,11 +163,17 @@ def test_a_killed_import_goes_on_and_gives_the_same_bytes(labels: Labels, tmp_pa
     process.wait()
     assert not (tmp_path / "killed" / "manifest.json").exists()
     kept = (unfinished / "part-000000" / "shard-000000.tar").stat().st_mtime_ns
-    with pytest.raises(ValueError, match=r"part-000000: begun with another method: .*'b3lyp5'.*, now .*'b3lyp'"):
+    with pytest.raises(
+        ValueError, match=r"part-000000: begun with another method: .*'b3lyp5'.*, now .*'b3lyp'"
+    ):
         run.import_dataset(settings.model_copy(update={"xc": "b3lyp"}))
     second, _ = run.import_dataset(settings)
-    assert (tmp_path / "killed" / "shard-000000.tar").stat().st_mtime_ns == kept and not unfinished.exists()
-    first, proven = run.import_dataset(settings.model_copy(update={"out": str(tmp_path / "whole"), "processes": 2}))
+    assert (
+        tmp_path / "killed" / "shard-000000.tar"
+    ).stat().st_mtime_ns == kept and not unfinished.exists()
+    first, proven = run.import_dataset(
+        settings.model_copy(update={"out": str(tmp_path / "whole"), "processes": 2})
+    )
     assert proven.samples == 6
     for name in ("manifest.json", *(f"shard-00000{number}.tar" for number in range(3))):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
@@ -115,8 +182,13 @@ def test_a_killed_import_goes_on_and_gives_the_same_bytes(labels: Labels, tmp_pa
         run.import_dataset(settings.model_copy(update={"samples": 1}))
 
 
-def test_an_import_killed_while_shards_move_goes_on(labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = layouts.write_qh9_stable(tmp_path / "q.db", [labels("water", "b3lyp5", "def2-svp"), labels("fluoride", "b3lyp5", "def2-svp")])
+def test_an_import_killed_while_shards_move_goes_on(
+    labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = layouts.write_qh9_stable(
+        tmp_path / "q.db",
+        [labels("water", "b3lyp5", "def2-svp"), labels("fluoride", "b3lyp5", "def2-svp")],
+    )
     settings, move = config("qh9-stable", file, tmp_path / "out", proof_share=0.0), run._move
 
     def interrupted(shard: Path, target: Path) -> None:
@@ -132,20 +204,34 @@ def test_an_import_killed_while_shards_move_goes_on(labels: Labels, tmp_path: Pa
 
 
 def test_the_first_samples_or_all_but_some(labels: Labels, tmp_path: Path) -> None:
-    file = layouts.write_md17(tmp_path / "m.db", [labels("water", "pbe", "def2-svp"), labels("stretched", "pbe", "def2-svp")])
-    made, proven = run.import_dataset(config("md17", file, tmp_path / "first", samples=1, proof_share=0.0))
+    file = layouts.write_md17(
+        tmp_path / "m.db",
+        [labels("water", "pbe", "def2-svp"), labels("stretched", "pbe", "def2-svp")],
+    )
+    made, proven = run.import_dataset(
+        config("md17", file, tmp_path / "first", samples=1, proof_share=0.0)
+    )
     assert made.key.tolist() == ["md17-H2O-1"] and proven == run.Proven(1, 1)
     made, _ = run.import_dataset(config("md17", file, tmp_path / "rest", exclude=("1",)))
-    assert made.key.tolist() == ["md17-H2O-2"] and made.rejected == (Rejected("1", "excluded by the user"),)
+    assert made.key.tolist() == ["md17-H2O-2"] and made.rejected == (
+        Rejected("1", "excluded by the user"),
+    )
     with pytest.raises(ValueError, match="exclude: no sample '7'"):
         run.import_dataset(config("md17", file, tmp_path / "none", exclude=("1", "7")))
     with pytest.raises(ValueError, match="all are excluded"):
         run.import_dataset(config("md17", file, tmp_path / "none", exclude=("1", "2")))
 
 
-def test_an_import_in_which_nothing_proves_the_functional_is_refused(labels: Labels, tmp_path: Path) -> None:
+def test_an_import_in_which_nothing_proves_the_functional_is_refused(
+    labels: Labels, tmp_path: Path
+) -> None:
     file = layouts.write_qh9_stable(tmp_path / "q.db", [labels("water", "b3lyp5", "def2-svp")])
-    with pytest.raises(ValueError, match="none of the first 4 samples has at most 2 atoms, so nothing proves the functional"):
+    with pytest.raises(
+        ValueError,
+        match="none of the first 4 samples has at most 2 atoms, so nothing proves the functional",
+    ):
         run.import_dataset(config("qh9-stable", file, tmp_path / "out", proof_atoms=2))
-    _, proven = run.import_dataset(config("qh9-stable", file, tmp_path / "out", proof_atoms=0, proof_share=0.0))
+    _, proven = run.import_dataset(
+        config("qh9-stable", file, tmp_path / "out", proof_atoms=0, proof_share=0.0)
+    )
     assert proven == run.Proven(1, 0)

@@ -1,4 +1,5 @@
-"""Published divisions have their published sizes and members, and a file of another size is refused."""
+"""Published divisions have their published sizes and members, and a file of another size is
+refused."""
 
 import random
 import sqlite3
@@ -38,13 +39,24 @@ def test_qh9_stable_by_permutation_and_by_size(tmp_path: Path) -> None:
     by_permutation = source.splits("id")
     assert sizes(by_permutation) == [104664, 13083, 13084]
     order = np.random.RandomState(43).permutation(130831)
-    assert (by_permutation[order[:104664]] == "train").all() and (by_permutation[order[-13084:]] == "test").all()
+    assert (by_permutation[order[:104664]] == "train").all() and (
+        by_permutation[order[-13084:]] == "test"
+    ).all()
     by_size = source.splits("ood")
-    assert sizes(by_size) == [104001, 17495, 9335] and by_size[104001] == "validation" and by_size[-1] == "test"
+    assert (
+        sizes(by_size) == [104001, 17495, 9335]
+        and by_size[104001] == "validation"
+        and by_size[-1] == "test"
+    )
     with pytest.raises(ValueError, match="no published split 'geometry'; known: id, ood; or none"):
         source.splits("geometry")
-    other = qh9.Stable(rows(tmp_path / "other.db", "id, N, Z, pos, Ham", 130831, [20] * 130831), NONE)
-    with pytest.raises(ValueError, match=r"splits of \[130831, 0, 0\] samples, published are \[104001, 17495, 9335\]"):
+    other = qh9.Stable(
+        rows(tmp_path / "other.db", "id, N, Z, pos, Ham", 130831, [20] * 130831), NONE
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"splits of \[130831, 0, 0\] samples, published are \[104001, 17495, 9335\]",
+    ):
         other.splits("ood")
 
 
@@ -56,26 +68,40 @@ def test_qh9_stable_by_permutation_and_by_size(tmp_path: Path) -> None:
         (143940, 60, [119950, 11995, 11995], [115140, 14340, 14460]),
     ],
 )
-def test_qh9_dynamic_by_geometry_and_by_molecule(count: int, per_molecule: int, geometry: list[int], molecule: list[int]) -> None:
+def test_qh9_dynamic_by_geometry_and_by_molecule(
+    count: int, per_molecule: int, geometry: list[int], molecule: list[int]
+) -> None:
     assert qh9.GEOMETRIES_PER_MOLECULE[count] == per_molecule
     by_geometry = qh9.divide_geometries(count // per_molecule, per_molecule)
     by_molecule = qh9.divide_molecules(count // per_molecule, per_molecule)
     assert sizes(by_geometry) == geometry and sizes(by_molecule) == molecule
     second = by_geometry[per_molecule : 2 * per_molecule]
     order = np.random.RandomState(2 * per_molecule - 1).permutation(per_molecule)
-    assert (second[order[: geometry[0] * per_molecule // count]] == "train").all() and second[order[-1]] == "test"
+    assert (second[order[: geometry[0] * per_molecule // count]] == "train").all() and second[
+        order[-1]
+    ] == "test"
     random.seed(43)
     molecules = list(range(count // per_molecule))
     random.shuffle(molecules)
-    assert all(len(set(by_molecule[start : start + per_molecule])) == 1 for start in range(0, count, 10 * per_molecule))
-    assert by_molecule[molecules[0] * per_molecule] == "train" and by_molecule[molecules[-1] * per_molecule] == "test"
+    assert all(
+        len(set(by_molecule[start : start + per_molecule])) == 1
+        for start in range(0, count, 10 * per_molecule)
+    )
+    assert (
+        by_molecule[molecules[0] * per_molecule] == "train"
+        and by_molecule[molecules[-1] * per_molecule] == "test"
+    )
 
 
 def test_a_dynamic_file_of_another_size_is_refused(tmp_path: Path) -> None:
     file = rows(tmp_path / "qd.db", "a, b, c, d, e, f, g, h, i, Ham", 300)
-    with pytest.raises(ValueError, match="300 geometries, published editions have 99900, 143940, 269800, 299800"):
+    with pytest.raises(
+        ValueError, match="300 geometries, published editions have 99900, 143940, 269800, 299800"
+    ):
         qh9.Dynamic(file, NONE).splits("geometry")
-    with pytest.raises(ValueError, match="table 'data' has 5 columns, wanted 10 of QH9Dynamic; is it QH9Stable"):
+    with pytest.raises(
+        ValueError, match="table 'data' has 5 columns, wanted 10 of QH9Dynamic; is it QH9Stable"
+    ):
         qh9.Dynamic(rows(tmp_path / "q.db", "id, N, Z, pos, Ham", 1), NONE)
 
 
@@ -84,10 +110,16 @@ def test_md17_by_permutation(labels: Labels, tmp_path: Path) -> None:
         "H2O": 4900, "C2H6O": 30000, "C3H4O2": 26978, "C4H4N2O2": 30000,
     }  # fmt: skip
     file = layouts.write_md17(tmp_path / "m.db", [labels("water", "pbe", "def2-svp")])
-    with pytest.raises(ValueError, match=r"m.db: 1 samples, published are 4900; get the file anew, or .* --split none"):
+    with pytest.raises(
+        ValueError,
+        match=r"m.db: 1 samples, published are 4900; get the file anew, or .* --split none",
+    ):
         md17.Md17(file, NONE).splits("published")
     found = published.divide(np.random.RandomState(42).permutation(4900), md17.SIZES["H2O"])
-    assert sizes(found) == [500, 500, 3900] and found[np.random.RandomState(42).permutation(4900)[0]] == "train"
+    assert (
+        sizes(found) == [500, 500, 3900]
+        and found[np.random.RandomState(42).permutation(4900)[0]] == "train"
+    )
 
 
 def test_files_that_are_a_split_as_a_whole(labels: Labels, tmp_path: Path) -> None:
@@ -111,7 +143,10 @@ def test_files_that_are_something_else_are_named(labels: Labels, tmp_path: Path)
     with pytest.raises(ValueError, match="text: not a sound HDF5 file"):
         omol_csh.OmolCsh(tmp_path / "text", NONE)
     file = layouts.write_qh9_stable(tmp_path / "q.db", [labels("water", "b3lyp5", "def2-svp")])
-    with pytest.raises(ValueError, match=r"table 'systems' has the columns none, wanted id, numbers, positions, data too"):
+    with pytest.raises(
+        ValueError,
+        match=r"table 'systems' has the columns none, wanted id, numbers, positions, data too",
+    ):
         md17.Md17(file, NONE)
 
 
@@ -122,11 +157,19 @@ def test_a_name_that_contradicts_the_attributes_is_refused(labels: Labels, tmp_p
     with h5py.File(file, "r+") as content:
         content["batch_0/hydride.sub/mol0_0_1"].attrs["charge"] = 1
     source = omol_csh.OmolCsh(file, NONE)
-    with pytest.raises(ValueError, match="attributes say charge 1, spin 1, its name says charge 0, multiplicity 1"):
+    with pytest.raises(
+        ValueError, match="attributes say charge 1, spin 1, its name says charge 0, multiplicity 1"
+    ):
         source.read(source.addresses()[0])
 
 
 def test_keys_of_groups_are_plain_and_unique() -> None:
     long = "a/" * 60 + "mol_0_1"
-    keys = [omol_csh.key_of(name) for name in ("plain_0_1", "a/b.c_0_1", "a_b_c_0_1", long, "b" + long)]
-    assert keys[0] == "plain_0_1" and len(set(keys)) == 5 and all(len(key) <= 90 and "." not in key and "/" not in key for key in keys)
+    keys = [
+        omol_csh.key_of(name) for name in ("plain_0_1", "a/b.c_0_1", "a_b_c_0_1", long, "b" + long)
+    ]
+    assert (
+        keys[0] == "plain_0_1"
+        and len(set(keys)) == 5
+        and all(len(key) <= 90 and "." not in key and "/" not in key for key in keys)
+    )

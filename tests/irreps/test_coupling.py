@@ -16,7 +16,13 @@ EXACT = ALGEBRA[torch.float64]
 
 def blocks(l1: int, l2: int) -> Tensor:
     """Three random blocks [3, 2*l1+1, 2*l2+1], float64."""
-    return torch.randn(3, 2 * l1 + 1, 2 * l2 + 1, dtype=torch.float64, generator=torch.Generator().manual_seed(10 * l1 + l2))
+    return torch.randn(
+        3,
+        2 * l1 + 1,
+        2 * l2 + 1,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(10 * l1 + l2),
+    )
 
 
 @pytest.mark.parametrize(("l1", "l2"), PAIRS)

@@ -1,4 +1,5 @@
-"""What is held in memory changes no number: chunked pairs and recomputed messages against one ordinary graph."""
+"""What is held in memory changes no number: chunked pairs and recomputed messages against one
+ordinary graph."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,33 +10,50 @@ import torch
 import torch._dynamo
 
 from helm_scale.basis import layout
-from helm_scale.batch import GraphBatch, Molecule
 from helm_scale.config import ModelConfig
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
+from helm_scale.losses.hamiltonian import HamiltonianObjective, LossSums
 from helm_scale.model.helm import Helm
-from helm_scale.objective.losses import HamiltonianObjective, LossSums
+from helm_scale.types import GraphBatch, Molecule
 from tests.tolerances import CHUNKS
 
 SMALL = partial(
-    ModelConfig, channels=8, hidden_channels=8, edge_channels=8, num_layers=2, pair_layers=2, radial_functions=8, dtype="float64"
+    ModelConfig,
+    channels=8,
+    hidden_channels=8,
+    edge_channels=8,
+    num_layers=2,
+    pair_layers=2,
+    radial_functions=8,
+    dtype="float64",
 )
-MEMORY = [(chunk, recompute, edges) for chunk in (1, 7, 64, 1000) for recompute, edges in (("none", 5), ("messages", 3), ("full", 50))]
+MEMORY = [
+    (chunk, recompute, edges)
+    for chunk in (1, 7, 64, 1000)
+    for recompute, edges in (("none", 5), ("messages", 3), ("full", 50))
+]
 
 
 def labelled_batch(config: ModelConfig) -> GraphBatch:
-    """Two molecules with random targets of true size; like and unlike pairs, one beyond the message cutoff."""
+    """Two molecules with random targets of true size; like and unlike pairs, one beyond the message
+    cutoff."""
     rng = np.random.default_rng(0)
     numbers = [np.array([6, 1, 1, 53, 8, 6, 1, 8]), np.array([1, 1, 17])]
     molecules = [
-        Molecule(f"m{i}", z, np.stack([1.2 * np.arange(len(z)), *rng.normal(size=(2, len(z)))], axis=1)) for i, z in enumerate(numbers)
+        Molecule(
+            f"m{i}", z, np.stack([1.2 * np.arange(len(z)), *rng.normal(size=(2, len(z)))], axis=1)
+        )
+        for i, z in enumerate(numbers)
     ]
     batch = collate(molecules, config)
     size = {
         "onsite_target": sum(
-            (s.stop - s.start) * layout.onsite_layout(config.basis, s.first, config.parity).size for s in batch.atom_segments
+            (s.stop - s.start) * layout.onsite_layout(config.basis, s.first, config.parity).size
+            for s in batch.atom_segments
         ),
         "offsite_target": sum(
-            (s.stop - s.start) * layout.offsite_layout(config.basis, s.first, s.second).size for s in batch.pair_segments
+            (s.stop - s.start) * layout.offsite_layout(config.basis, s.first, s.second).size
+            for s in batch.pair_segments
         ),
     }
     targets = {name: torch.from_numpy(rng.normal(size=count)) for name, count in size.items()}
@@ -43,15 +61,25 @@ def labelled_batch(config: ModelConfig) -> GraphBatch:
 
 
 def loss_and_gradients(model: Helm, batch: GraphBatch) -> tuple[LossSums, dict[str, torch.Tensor]]:
-    objective = HamiltonianObjective(model.config.basis, model.config.parity, model.reference_onsite)
+    objective = HamiltonianObjective(
+        model.config.basis, model.config.parity, model.reference_onsite
+    )
     model.zero_grad()
     sums = objective(model, batch)
     objective.loss(sums.total, sums.count).backward()
-    return sums, {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return sums, {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
-@pytest.fixture(scope="module", params=[{}, {"pair_reads": "each", "mmax": 3}], ids=["last", "each-mmax3"])
-def plain(request: pytest.FixtureRequest) -> tuple[Helm, GraphBatch, LossSums, dict[str, torch.Tensor]]:
+@pytest.fixture(
+    scope="module", params=[{}, {"pair_reads": "each", "mmax": 3}], ids=["last", "each-mmax3"]
+)
+def plain(
+    request: pytest.FixtureRequest,
+) -> tuple[Helm, GraphBatch, LossSums, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
     model = Helm(SMALL(trunk_cutoff=4.0, **request.param))
     batch = labelled_batch(model.config)
@@ -60,12 +88,17 @@ def plain(request: pytest.FixtureRequest) -> tuple[Helm, GraphBatch, LossSums, d
 
 
 @pytest.mark.parametrize(("pairs", "recompute", "edges"), MEMORY)
-def test_chunks_change_neither_the_loss_nor_any_gradient(plain: tuple, pairs: int, recompute: str, edges: int) -> None:
+def test_chunks_change_neither_the_loss_nor_any_gradient(
+    plain: tuple, pairs: int, recompute: str, edges: int
+) -> None:
     model, batch, wanted, wanted_gradients = plain
     model.set_memory(pairs, recompute, edges)
     sums, gradients = loss_and_gradients(model, batch)
     assert abs(sums.total - wanted.total) < CHUNKS * wanted.total
-    assert all(abs(sums.metrics[name][0] - wanted.metrics[name][0]) < CHUNKS * wanted.metrics[name][0] for name in wanted.metrics)
+    assert all(
+        abs(sums.metrics[name][0] - wanted.metrics[name][0]) < CHUNKS * wanted.metrics[name][0]
+        for name in wanted.metrics
+    )
     assert gradients.keys() == wanted_gradients.keys() == dict(model.named_parameters()).keys()
     largest = max(gradient.abs().max() for gradient in wanted_gradients.values())
     for name, gradient in gradients.items():
@@ -78,7 +111,9 @@ def test_compiled_layers_are_one_graph_each_and_change_no_number() -> None:
     torch.manual_seed(0)
     model = Helm(SMALL(trunk_cutoff=4.0, num_layers=1, pair_layers=1))
     batch = labelled_batch(model.config)
-    model.set_memory(9, "messages", 5)  # no chunk of one, or as long as another axis: such are graphs of their own
+    model.set_memory(
+        9, "messages", 5
+    )  # no chunk of one, or as long as another axis: such are graphs of their own
     wanted, wanted_gradients = loss_and_gradients(model, batch)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -87,7 +122,10 @@ def test_compiled_layers_are_one_graph_each_and_change_no_number() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
     assert abs(sums.total - wanted.total) < CHUNKS * wanted.total
     largest = max(gradient.abs().max() for gradient in wanted_gradients.values())
-    assert all((gradient - wanted_gradients[name]).abs().max() < CHUNKS * largest for name, gradient in gradients.items())
+    assert all(
+        (gradient - wanted_gradients[name]).abs().max() < CHUNKS * largest
+        for name, gradient in gradients.items()
+    )
 
 
 def test_predictions_are_the_same_in_chunks(plain: tuple) -> None:
@@ -104,17 +142,25 @@ def test_chunks_take_every_pair_and_label_once(plain: tuple) -> None:
     _, batch, _, _ = plain
     for length in (0, 1, 7, 64):
         chunks = batch.pair_chunks(length, lambda s: s.first + s.second)
-        assert [c.start for c in chunks[1:]] == [c.stop for c in chunks[:-1]] and chunks[0].start == 0
+        assert [c.start for c in chunks[1:]] == [c.stop for c in chunks[:-1]] and chunks[
+            0
+        ].start == 0
         assert chunks[-1].stop == batch.pair_index.shape[1]
-        kinds = [(s.first, s.second) for c in chunks for s in c.segments for _ in range(s.stop - s.start)]
-        assert kinds == [(s.first, s.second) for s in batch.pair_segments for _ in range(s.stop - s.start)]
+        kinds = [
+            (s.first, s.second) for c in chunks for s in c.segments for _ in range(s.stop - s.start)
+        ]
+        assert kinds == [
+            (s.first, s.second) for s in batch.pair_segments for _ in range(s.stop - s.start)
+        ]
         assert [c.flat.start for c in chunks[1:]] == [c.flat.stop for c in chunks[:-1]]
         assert chunks[-1].flat.stop == sum(a + b for a, b in kinds)
 
 
 def test_parts_of_the_pairs_add_up(plain: tuple) -> None:
     model, batch, wanted, _ = plain
-    objective = HamiltonianObjective(model.config.basis, model.config.parity, model.reference_onsite)
+    objective = HamiltonianObjective(
+        model.config.basis, model.config.parity, model.reference_onsite
+    )
     shared = replace(batch, copies=3)
     sums = []
     for part in range(3):

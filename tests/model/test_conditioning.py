@@ -1,7 +1,9 @@
-"""What the network reads beside the molecule: every block reaches its own atom or pair, and turns and permutes with it.
+"""What the network reads beside the molecule: every block reaches its own atom or pair, and turns
+and permutes with it.
 
-Matrices are random and asymmetric in nothing but their blocks; with the trunk's cutoff below any distance atoms exchange no
-messages, so that whatever a block changes shows where the network took it.
+Matrices are random and asymmetric in nothing but their blocks; with the trunk's cutoff below any
+distance atoms exchange no messages, so that whatever a block changes shows where the network took
+it.
 """
 
 from dataclasses import replace
@@ -13,13 +15,13 @@ import pytest
 import torch
 
 from helm_scale.basis import layout
-from helm_scale.batch import GraphBatch, Molecule
 from helm_scale.config import ModelConfig
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
 from helm_scale.evaluation.assemble import assemble
 from helm_scale.model import flow
 from helm_scale.model.conditioning import FlowPoint
 from helm_scale.model.helm import Helm
+from helm_scale.types import GraphBatch, Molecule
 from tests.model.test_chunks import labelled_batch, loss_and_gradients
 from tests.model.test_physics import build, relative
 from tests.rotations import ao_rotation, random_rotation
@@ -31,7 +33,12 @@ SMALL = partial(
     radial_functions=8, dtype="float64",
 )  # fmt: skip
 ALL = SMALL(
-    baseline="minao", conditions=("overlap", "baseline_hamiltonian"), prior="irreps", flow_steps=2, two_stage=True, stage_cutoff=3.0
+    baseline="minao",
+    conditions=("overlap", "baseline_hamiltonian"),
+    prior="irreps",
+    flow_steps=2,
+    two_stage=True,
+    stage_cutoff=3.0,
 )
 
 
@@ -47,13 +54,21 @@ def dense(batch: GraphBatch, onsite: torch.Tensor, offsite: torch.Tensor) -> lis
     return assemble(batch, onsite, offsite, "def2-svp", "full")
 
 
-def predicted(model: Helm, molecules: list[Molecule], start: list[np.ndarray] | None = None) -> list[np.ndarray]:
+def predicted(
+    model: Helm, molecules: list[Molecule], start: list[np.ndarray] | None = None
+) -> list[np.ndarray]:
     """Dense samples, from the prior's draw or from dense matrices."""
     batch, point = collate(molecules, model.config), None
     if start is not None:
         plain = model.config.model_copy(update={"baseline": "none"})
-        begin = collate([replace(m, hamiltonian=x) for m, x in zip(molecules, start, strict=True)], plain)
-        point = FlowPoint(torch.zeros(len(molecules), dtype=torch.float64), begin.onsite_target, begin.offsite_target)
+        begin = collate(
+            [replace(m, hamiltonian=x) for m, x in zip(molecules, start, strict=True)], plain
+        )
+        point = FlowPoint(
+            torch.zeros(len(molecules), dtype=torch.float64),
+            begin.onsite_target,
+            begin.offsite_target,
+        )
     with torch.no_grad():
         return dense(batch, *model(batch, start=point))
 
@@ -85,7 +100,9 @@ def test_a_sample_turns_with_the_molecule_and_the_draw(model: Helm) -> None:
     first, second = predicted(model, [before, after], [start, turned(start, turn)])
     assert relative(second - turned(first, turn), first) < MODEL[torch.float64]
     (other,) = predicted(model, [after], [start])
-    assert relative(other - second, first) > 1e-3  # the comparison would notice a model that ignores its start
+    assert (
+        relative(other - second, first) > 1e-3
+    )  # the comparison would notice a model that ignores its start
 
 
 def test_a_sample_is_hermitian_to_the_last_bit(model: Helm) -> None:
@@ -103,7 +120,10 @@ def test_a_sample_permutes_with_the_atoms(model: Helm) -> None:
         baseline_hamiltonian=before.baseline_hamiltonian[moved],
     )  # fmt: skip
     start = drawn(model, before)
-    first, second = predicted(model, [before], [start])[0], predicted(model, [after], [start[moved]])[0]
+    first, second = (
+        predicted(model, [before], [start])[0],
+        predicted(model, [after], [start[moved]])[0],
+    )
     assert relative(second - first[moved], first) < MODEL[torch.float64]
 
 
@@ -112,8 +132,14 @@ def test_a_sample_is_the_same_alone_and_anywhere_in_a_batch(model: Helm) -> None
     alone = [predicted(model, [one])[0] for one in several]
     for order in ((0, 1, 2), (2, 0, 1)):
         together = predicted(model, [several[i] for i in order])
-        assert all(relative(found - alone[i], alone[i]) < MODEL[torch.float64] for found, i in zip(together, order, strict=True))
-    assert relative(alone[0] - predicted(model, [replace(several[0], key="other")])[0], alone[0]) > 1e-6
+        assert all(
+            relative(found - alone[i], alone[i]) < MODEL[torch.float64]
+            for found, i in zip(together, order, strict=True)
+        )
+    assert (
+        relative(alone[0] - predicted(model, [replace(several[0], key="other")])[0], alone[0])
+        > 1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["overlap", "baseline_hamiltonian", "start"])
@@ -128,12 +154,20 @@ def test_a_block_reaches_its_own_atom_or_pair_and_no_other(name: str) -> None:
         changed = source.copy()
         changed[block[i], block[j]] *= 1.5
         changed[block[j], block[i]] = changed[block[i], block[j]].T
-        others = [molecules[0], molecules[1] if name == "start" else replace(molecules[1], **{name: changed})]
+        others = [
+            molecules[0],
+            molecules[1] if name == "start" else replace(molecules[1], **{name: changed}),
+        ]
         after = predicted(model, others, [start[0], changed] if name == "start" else start)
         assert (after[0] == before[0]).all()
         difference = np.abs(after[1] - before[1])
         assert difference[block[i], block[j]].max() > 1e-6
-        touched = {(a, b) for a in range(5) for b in range(5) if difference[block[a], block[b]].max() > 1e-12}
+        touched = {
+            (a, b)
+            for a in range(5)
+            for b in range(5)
+            if difference[block[a], block[b]].max() > 1e-12
+        }
         pairs_of_atom = {(i, b) for b in range(5)} | {(a, i) for a in range(5)}
         assert touched <= (pairs_of_atom if i == j else {(i, j), (j, i)})
 
@@ -144,7 +178,9 @@ def test_every_molecule_has_its_own_time(model: Helm) -> None:
     found = []
     with torch.no_grad():
         for times in ([0.2, 0.9], [0.2, 0.4]):
-            prediction = model._predict(batch, None, point._replace(time=torch.tensor(times, dtype=torch.float64)))
+            prediction = model._predict(
+                batch, None, point._replace(time=torch.tensor(times, dtype=torch.float64))
+            )
             found.append(dense(batch, *prediction))
     assert relative(found[0][0] - found[1][0], found[0][0]) < 1e-13
     blocks = np.abs(found[0][1] - found[1][1])
@@ -171,7 +207,9 @@ def test_chunks_change_neither_the_loss_nor_any_gradient_of_a_flow() -> None:
 
 def test_every_parameter_takes_part_even_without_pairs() -> None:
     model = build(ALL)
-    lone = Molecule("m", np.array([1]), np.zeros((1, 3)), overlap=np.eye(5), baseline_hamiltonian=np.eye(5))
+    lone = Molecule(
+        "m", np.array([1]), np.zeros((1, 3)), overlap=np.eye(5), baseline_hamiltonian=np.eye(5)
+    )
     prediction = model(collate([lone], model.config))
     (prediction.onsite.sum() + prediction.offsite.sum()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []

@@ -1,4 +1,5 @@
-"""The flow: draws that a key fixes, isotropic priors, straight paths, and labels that are never seen in a prediction."""
+"""The flow: draws that a key fixes, isotropic priors, straight paths, and labels that are never
+seen in a prediction."""
 
 from dataclasses import replace
 
@@ -6,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from helm_scale.batch import GraphBatch, Molecule
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
 from helm_scale.model import flow
+from helm_scale.types import GraphBatch, Molecule
 from tests.model.test_conditioning import SMALL
 from tests.model.test_physics import build
 
@@ -19,7 +20,10 @@ def labelled(keys: str) -> GraphBatch:
     """Molecules of four atoms with random labels."""
     rng = np.random.default_rng(0)
     numbers, matrices = np.array([8, 1, 6, 1]), rng.normal(size=(len(keys), 38, 38))
-    molecules = [Molecule(key, numbers, rng.normal(size=(4, 3)) * 1.5, hamiltonian=m + m.T) for key, m in zip(keys, matrices, strict=True)]
+    molecules = [
+        Molecule(key, numbers, rng.normal(size=(4, 3)) * 1.5, hamiltonian=m + m.T)
+        for key, m in zip(keys, matrices, strict=True)
+    ]
     return collate(molecules, FLOW)
 
 
@@ -29,7 +33,9 @@ def test_a_key_and_the_number_of_the_draw_fix_it() -> None:
     assert torch.equal(first.offsite, again.offsite) and torch.equal(first.onsite, again.onsite)
     assert (first.offsite - differs.offsite).abs().max() > 0.1
     two = flow.prior_point(FLOW, labelled("ba"))
-    assert set(first.offsite.tolist()) < set(two.offsite.tolist()) and set(first.onsite.tolist()) < set(two.onsite.tolist())
+    assert set(first.offsite.tolist()) < set(two.offsite.tolist()) and set(
+        first.onsite.tolist()
+    ) < set(two.onsite.tolist())
 
 
 @pytest.mark.parametrize("prior", ["irreps", "goe", "tensor"])
@@ -38,7 +44,9 @@ def test_priors_prefer_no_direction(prior: str) -> None:
     x = np.random.default_rng(1).normal(size=(70, 3)) * 4.0
     batch = collate([Molecule("m", np.full(70, 1), x)], config)
     point = flow.prior_point(config, batch)
-    blocks = point.offsite.view(-1, 25)  # degree 0: 5 rows, degree 1: 5 rows (s-p, p-s, p-p), degree 2: 1 row
+    blocks = point.offsite.view(
+        -1, 25
+    )  # degree 0: 5 rows, degree 1: 5 rows (s-p, p-s, p-p), degree 2: 1 row
     for degree, start, rows in ((1, 5, 5), (2, 20, 1)):
         w = blocks[:, start : start + (2 * degree + 1) * rows].unflatten(1, (2 * degree + 1, rows))
         covariance = torch.einsum("nar,nbr->ab", w, w) / (len(w) * rows)
@@ -53,12 +61,20 @@ def test_the_path_is_straight_and_euler_steps_stay_on_it() -> None:
     batch = labelled("abc")
     end = batch.onsite_target, batch.offsite_target
     begin, point = flow.prior_point(FLOW, batch), flow.training_point(FLOW, batch, *end)
-    time = point.time[batch.molecule[batch.pair_index[0]]].repeat_interleave(flow._blocks(FLOW, batch)[1].sizes())
-    assert torch.allclose(point.offsite, begin.offsite + time * (end[1] - begin.offsite), rtol=0, atol=1e-12)
-    assert len(set(point.time.tolist())) == 3 and 0.01 <= point.time.min() <= point.time.max() <= 0.99
+    time = point.time[batch.molecule[batch.pair_index[0]]].repeat_interleave(
+        flow._blocks(FLOW, batch)[1].sizes()
+    )
+    assert torch.allclose(
+        point.offsite, begin.offsite + time * (end[1] - begin.offsite), rtol=0, atol=1e-12
+    )
+    assert (
+        len(set(point.time.tolist())) == 3 and 0.01 <= point.time.min() <= point.time.max() <= 0.99
+    )
     for _ in range(4):
         begin = flow.euler(begin, *end, 0.25)
-    assert torch.allclose(begin.offsite, end[1], rtol=0, atol=1e-12) and torch.allclose(begin.onsite, end[0], rtol=0, atol=1e-12)
+    assert torch.allclose(begin.offsite, end[1], rtol=0, atol=1e-12) and torch.allclose(
+        begin.onsite, end[0], rtol=0, atol=1e-12
+    )
 
 
 def test_the_flow_to_a_fixed_end_is_the_same_in_any_number_of_steps() -> None:
@@ -68,7 +84,10 @@ def test_the_flow_to_a_fixed_end_is_the_same_in_any_number_of_steps() -> None:
         one = model(bare)
         model.flow_steps = 3
         three = model(bare)
-        model.conditions, model.pairs.conditions = None, None  # the network now sees no point: its end is fixed
+        model.conditions, model.pairs.conditions = (
+            None,
+            None,
+        )  # the network now sees no point: its end is fixed
         blind = model(bare)
         model.flow_steps = 1
         assert torch.allclose(model(bare).offsite, blind.offsite, rtol=0, atol=1e-14)
@@ -87,6 +106,12 @@ def test_predictions_see_no_labels_and_training_does() -> None:
 
 def test_regression_is_the_flow_from_zero_at_time_zero() -> None:
     config, batch = SMALL(prior="zero"), labelled("ab")
-    for point in (flow.prior_point(config, batch), flow.training_point(config, batch, batch.onsite_target, batch.offsite_target)):
+    for point in (
+        flow.prior_point(config, batch),
+        flow.training_point(config, batch, batch.onsite_target, batch.offsite_target),
+    ):
         assert not point.time.any() and not point.onsite.any() and not point.offsite.any()
-        assert point.offsite.shape == batch.offsite_target.shape and point.onsite.shape == batch.onsite_target.shape
+        assert (
+            point.offsite.shape == batch.offsite_target.shape
+            and point.onsite.shape == batch.onsite_target.shape
+        )

@@ -1,7 +1,8 @@
-"""The physics of the whole model: it turns, permutes, is Hermitian, adds up, and is smooth at its cutoffs.
+"""The physics of the whole model: it turns, permutes, is Hermitian, adds up, and is smooth at its
+cutoffs.
 
-Inputs are asymmetric, with s, p, d and f shells, an ECP element and edges along both poles; weights are perturbed so
-that nothing is zero by initialisation.
+Inputs are asymmetric, with s, p, d and f shells, an ECP element and edges along both poles; weights
+are perturbed so that nothing is zero by initialisation.
 """
 
 from dataclasses import replace
@@ -12,16 +13,24 @@ import pytest
 import torch
 
 from helm_scale.basis import layout
-from helm_scale.batch import Molecule
 from helm_scale.config import ModelConfig
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
 from helm_scale.evaluation.assemble import assemble
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
+from helm_scale.types import Molecule
 from tests.rotations import ao_rotation, random_rotation
 from tests.tolerances import MODEL
 
-SMALL = partial(ModelConfig, channels=8, hidden_channels=8, edge_channels=8, num_layers=2, pair_layers=2, radial_functions=8)
+SMALL = partial(
+    ModelConfig,
+    channels=8,
+    hidden_channels=8,
+    edge_channels=8,
+    num_layers=2,
+    pair_layers=2,
+    radial_functions=8,
+)
 NUMBERS = np.array([6, 1, 1, 53, 8, 6, 1])
 
 
@@ -60,28 +69,39 @@ def relative(difference: np.ndarray, of: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("settings", [{}, {"mmax": 3}, {"parity": "full"}], ids=["plain", "mmax3", "full"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"mmax": 3}, {"parity": "full"}], ids=["plain", "mmax3", "full"]
+)
 def test_hamiltonian_turns_with_the_molecule(dtype: str, settings: dict) -> None:
     model = build(SMALL(dtype=dtype, **settings))
     rotation = random_rotation(3)
     x = positions()
-    before, after = hamiltonians(model, [molecule(NUMBERS, x), molecule(NUMBERS, x @ rotation.numpy().T)])
+    before, after = hamiltonians(
+        model, [molecule(NUMBERS, x), molecule(NUMBERS, x @ rotation.numpy().T)]
+    )
     turn = ao_rotation(rotation, "def2-tzvpd", NUMBERS)
     assert relative(after - turn @ before @ turn.T, before) < MODEL[getattr(torch, dtype)]
-    assert relative(after - before, before) > 1e-2  # the comparison would notice a model that ignores directions
+    assert (
+        relative(after - before, before) > 1e-2
+    )  # the comparison would notice a model that ignores directions
 
 
 def test_hamiltonian_is_the_same_when_the_frame_of_an_edge_jumps() -> None:
     model = build(SMALL(dtype="float64"))
     numbers, x = np.array([8, 16]), np.array([[0.0, 0.0, 0.0], [1.3, 0.4, 0.0]])
-    above, below = (hamiltonians(model, [molecule(numbers, x + [[0, 0, 0], [0, 0, z]])])[0] for z in (1e-11, -1e-11))
+    above, below = (
+        hamiltonians(model, [molecule(numbers, x + [[0, 0, 0], [0, 0, z]])])[0]
+        for z in (1e-11, -1e-11)
+    )
     assert relative(above - below, above) < MODEL[torch.float64]
 
 
 def test_hamiltonian_permutes_with_the_atoms() -> None:
     model = build(SMALL(dtype="float64"))
     order = np.random.default_rng(1).permutation(7)
-    before, after = hamiltonians(model, [molecule(NUMBERS, positions()), molecule(NUMBERS[order], positions()[order])])
+    before, after = hamiltonians(
+        model, [molecule(NUMBERS, positions()), molecule(NUMBERS[order], positions()[order])]
+    )
     offsets = layout.ao_offsets("def2-tzvpd", NUMBERS)
     aos = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in order])
     assert relative(after - before[np.ix_(aos, aos)], before) < MODEL[torch.float64]
@@ -97,8 +117,14 @@ def test_hamiltonian_is_hermitian_to_the_last_bit(dtype: str) -> None:
 def test_a_molecule_does_not_see_its_neighbours_in_the_batch() -> None:
     model = build(SMALL(dtype="float64"))
     x = positions()
-    several = [molecule(NUMBERS, x), molecule(NUMBERS[:3], x[:3], charge=1), molecule(np.array([10]), np.zeros((1, 3)))]
-    for together, alone in zip(hamiltonians(model, several), [hamiltonians(model, [m])[0] for m in several], strict=True):
+    several = [
+        molecule(NUMBERS, x),
+        molecule(NUMBERS[:3], x[:3], charge=1),
+        molecule(np.array([10]), np.zeros((1, 3))),
+    ]
+    for together, alone in zip(
+        hamiltonians(model, several), [hamiltonians(model, [m])[0] for m in several], strict=True
+    ):
         assert relative(together - alone, alone) < MODEL[torch.float64]
 
 
@@ -123,7 +149,9 @@ def test_an_atom_that_crosses_a_cutoff_changes_nothing_abruptly(cutoff: str) -> 
         x[2] *= (distance + shift) / np.linalg.norm(x[2])
         matrices.append(hamiltonians(model, [molecule(numbers, x.copy())])[0])
     inside, outside, further = matrices
-    assert relative(inside - outside, inside) < 1e-4 * 2  # the drift of a smooth function over 2e-4 Angstrom
+    assert (
+        relative(inside - outside, inside) < 1e-4 * 2
+    )  # the drift of a smooth function over 2e-4 Angstrom
     assert relative(further - outside, inside) < 2e-2
 
 
@@ -143,7 +171,12 @@ def test_energy_is_invariant_and_size_consistent() -> None:
     x, rotation = positions(), random_rotation(5).numpy()
     order = np.random.default_rng(2).permutation(7)
     far = molecule(np.tile(NUMBERS, 2), np.concatenate([x, x @ rotation.T + [60.0, 0, 0]]))
-    molecules = [molecule(NUMBERS, x), molecule(NUMBERS, x @ rotation.T + 3.0), molecule(NUMBERS[order], x[order]), far]
+    molecules = [
+        molecule(NUMBERS, x),
+        molecule(NUMBERS, x @ rotation.T + 3.0),
+        molecule(NUMBERS[order], x[order]),
+        far,
+    ]
     energy = model(collate(molecules, model.config)).detach()
     assert (energy[1:3] - energy[0]).abs().max() < 1e-10 * energy[0].abs()
     assert (energy[3] - 2 * energy[0]).abs() < 1e-10 * energy[0].abs()

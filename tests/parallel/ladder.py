@@ -1,6 +1,7 @@
 """Runs many pretrainings after one another in one start of the ranks: torchrun ... ladder.py FILE
 
-FILE holds a JSON list of lists of flags of launch/pretrain.py. Ranks meet once, which saves most of the time.
+FILE holds a JSON list of lists of flags of launch/pretrain.py. Ranks meet once, which saves most of
+the time.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from helm_scale import build, config
+from helm_scale import commands, config
 from helm_scale.config import ExecutionConfig
 from helm_scale.parallel import collectives, mesh
 
@@ -20,7 +21,9 @@ if __name__ == "__main__":
     with mesh.processes(ExecutionConfig(engine="ddp", device="cpu")) as ranks:
         mesh.processes = lambda execution: nullcontext(ranks)  # type: ignore[assignment]
         for flags in json.loads(Path(sys.argv[1]).read_text()):
-            build.pretrain(config.load(config.PretrainConfig, flags))
+            commands.pretrain(config.load(config.PretrainConfig, flags))
         collectives.barrier()
         sys.stdout.flush()
-        os._exit(0)  # torch sometimes aborts when it takes down the groups of so many engines, more than any run has
+        os._exit(
+            0
+        )  # torch sometimes aborts when it takes down the groups of so many engines, more than any run has

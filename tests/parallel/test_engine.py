@@ -1,4 +1,5 @@
-"""The engine's arithmetic on a model that fits on a line: sums over micro-batches, one factor, no step on NaN."""
+"""The engine's arithmetic on a model that fits on a line: sums over micro-batches, one factor, no
+step on NaN."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helm_scale.batch import GraphBatch
 from helm_scale.config import ExecutionConfig, ModelConfig, PretrainConfig, load
-from helm_scale.data.collate import collate
+from helm_scale.data.graphs.collate import collate
 from helm_scale.parallel import engines
 from helm_scale.parallel.engine import Engine
 from helm_scale.parallel.mesh import Processes
-from tests.training.launching import molecule
+from helm_scale.types import GraphBatch
+from tests.pretraining.launching import molecule
 
 SMALL = ModelConfig(basis="def2-svp", parity="full")
 
@@ -71,7 +72,9 @@ def start(model: nn.Module, clip_norm: float = 0.0) -> Engine:
 def test_a_step_descends_the_loss_of_the_whole_batch(clip_norm: float) -> None:
     parts, model, twin = [batch_of([1, 6], [8]), batch_of(), batch_of([17])], line(), line()
     result = start(model, clip_norm).step(parts, rate=0.5)
-    errors = torch.cat([twin(part.positions.float()).squeeze(-1) - part.atomic_numbers for part in parts])
+    errors = torch.cat(
+        [twin(part.positions.float()).squeeze(-1) - part.atomic_numbers for part in parts]
+    )
     loss = SquaredDistance.loss(errors.square().sum(), torch.tensor(4.0))
     gradients = torch.autograd.grad(loss, list(twin.parameters()))
     norm = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
@@ -79,8 +82,12 @@ def test_a_step_descends_the_loss_of_the_whole_batch(clip_norm: float) -> None:
     assert (result.loss, result.grad_norm) == pytest.approx((loss.item(), norm), rel=1e-6)
     assert result.metrics["mae"] == pytest.approx(errors.abs().mean().item(), rel=1e-6)
     assert (result.molecules, result.pairs) == (3, 1)
-    for parameter, before, gradient in zip(model.parameters(), twin.parameters(), gradients, strict=True):
-        torch.testing.assert_close(parameter, before - 0.5 * 0.1 * shrink * gradient, rtol=1e-5, atol=1e-6)
+    for parameter, before, gradient in zip(
+        model.parameters(), twin.parameters(), gradients, strict=True
+    ):
+        torch.testing.assert_close(
+            parameter, before - 0.5 * 0.1 * shrink * gradient, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_no_step_is_taken_on_a_sum_that_is_not_finite_and_its_molecules_are_named() -> None:
@@ -95,7 +102,10 @@ def test_no_step_is_taken_on_a_sum_that_is_not_finite_and_its_molecules_are_name
 
 
 def test_the_deepspeed_config_differs_in_execution_only() -> None:
-    plain, deepspeed = (load(PretrainConfig, ["--config", f"configs/omol_csh_58k{name}.yaml"]).model_dump() for name in ("", "_deepspeed"))
+    plain, deepspeed = (
+        load(PretrainConfig, ["--config", f"configs/omol_csh_58k{name}.yaml"]).model_dump()
+        for name in ("", "_deepspeed")
+    )
     differing = {key for key in plain if plain[key] != deepspeed[key]}
     assert differing == {"execution"} and deepspeed["execution"]["engine"].startswith("zero")
 
@@ -105,4 +115,7 @@ def test_evaluation_is_the_loss_and_leaves_the_weights_alone() -> None:
     engine, part = start(model), batch_of([1, 6], [8])
     found = engine.evaluate([part, batch_of()])
     assert found["loss"] == pytest.approx(engine.step([part], rate=1.0).loss, rel=1e-6)
-    assert found["mae"] == pytest.approx((twin(part.positions.float()).squeeze(-1) - part.atomic_numbers).abs().mean().item(), rel=1e-6)
+    assert found["mae"] == pytest.approx(
+        (twin(part.positions.float()).squeeze(-1) - part.atomic_numbers).abs().mean().item(),
+        rel=1e-6,
+    )

@@ -1,4 +1,5 @@
-"""A conditioned flow with losses that know S is the same under every engine: its draws hang on keys and steps alone."""
+"""A conditioned flow with losses that know S is the same under every engine: its draws hang on keys
+and steps alone."""
 
 import json
 from dataclasses import replace
@@ -6,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from helm_scale import build, config
-from helm_scale.data.shards import ShardWriter
+from helm_scale import commands, config
+from helm_scale.data.format.shards import ShardWriter
 from helm_scale.dft.energies import overlap
 from tests import tolerances
-from tests.training import launching
+from tests.pretraining import launching
 
 pytestmark = pytest.mark.slow
 
@@ -29,13 +30,23 @@ RUNGS = {
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of all runs."""
     folder = tmp_path_factory.mktemp("runs")
-    writer = ShardWriter(folder / "data", launching.METHOD, "CC0-1.0", "made up", molecules_per_shard=9)
-    for number, numbers in enumerate(([8, 1, 1], [6, 1, 1, 1, 1], [7, 1, 1, 1], [9, 1], [10], [8, 6, 8], [6, 7, 1])):
+    writer = ShardWriter(
+        folder / "data", launching.METHOD, "CC0-1.0", "made up", molecules_per_shard=9
+    )
+    for number, numbers in enumerate(
+        ([8, 1, 1], [6, 1, 1, 1, 1], [7, 1, 1, 1], [9, 1], [10], [8, 6, 8], [6, 7, 1])
+    ):
         molecule = launching.molecule(f"mol-{number}", numbers, number)
-        writer.write(replace(molecule, overlap=overlap(molecule, "def2-svp")), "train" if number < 5 else "validation")
+        writer.write(
+            replace(molecule, overlap=overlap(molecule, "def2-svp")),
+            "train" if number < 5 else "validation",
+        )
     writer.close()
-    lists = {name: launching.flags(folder / "data", folder / name, **{**SETTINGS, **rung}) for name, rung in RUNGS.items()}
-    build.pretrain(config.load(config.PretrainConfig, lists.pop("plain")))
+    lists = {
+        name: launching.flags(folder / "data", folder / name, **{**SETTINGS, **rung})
+        for name, rung in RUNGS.items()
+    }
+    commands.pretrain(config.load(config.PretrainConfig, lists.pop("plain")))
     (folder / "flags.json").write_text(json.dumps(list(lists.values())))
     command = [*launching.python(2), "tests/parallel/ladder.py", str(folder / "flags.json")]
     code, out, err = launching.finish(launching.start(command), 300)
@@ -48,15 +59,21 @@ def test_engines_draw_and_find_the_same(name: str, runs: Path) -> None:
     ours, theirs = launching.lines(runs / name), launching.lines(runs / "plain")
     for mine, other in zip(ours, theirs, strict=True):
         names = [key for key in other if "loss" in key or "ueh" in key or key == "grad_norm"]
-        assert [mine[key] for key in names] == pytest.approx([other[key] for key in names], rel=tolerances.ENGINE_PARITY)
+        assert [mine[key] for key in names] == pytest.approx(
+            [other[key] for key in names], rel=tolerances.ENGINE_PARITY
+        )
     assert sum("validation_orbital_energy_mae_ueh" in line for line in ours) == 2
 
 
 def test_what_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
     for setting in ("training__orbital_weight", "model__flow_steps"):
         flags = launching.flags(tmp_path, tmp_path / "run", execution__pair_ranks=2, **{setting: 2})
-        with pytest.raises(SystemExit, match=f"{setting.replace('__', '.')}: needs whole molecules"):
+        with pytest.raises(
+            SystemExit, match=f"{setting.replace('__', '.')}: needs whole molecules"
+        ):
             config.load(config.PretrainConfig, flags)
-    flags = launching.flags(launching.write_dataset(tmp_path / "bare"), tmp_path / "run", training__loewdin_weight=1.0)
+    flags = launching.flags(
+        launching.write_dataset(tmp_path / "bare"), tmp_path / "run", training__loewdin_weight=1.0
+    )
     with pytest.raises(ValueError, match=r"has no overlap.*--overlap true"):
-        build.pretrain(config.load(config.PretrainConfig, flags))
+        commands.pretrain(config.load(config.PretrainConfig, flags))

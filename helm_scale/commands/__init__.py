@@ -1,0 +1,35 @@
+"""The composition root: the one folder that sees every part, one function per command.
+
+PySCF- and DeepSpeed-backed parts are imported inside the functions that need them, so that a
+training node needs no PySCF and the import stays quick.
+"""
+
+from helm_scale.commands.datasets import (
+    shards_concat,
+    shards_generate,
+    shards_import,
+    shards_info,
+    shards_leaks,
+    shards_repack,
+    shards_split,
+    shards_verify,
+)
+from helm_scale.commands.low_data import low_data
+from helm_scale.commands.models import (
+    evaluate,
+    export,
+    find_model,
+    finetune,
+    initial_guess,
+    load_energy_model,
+    load_model,
+    load_state,
+    predict,
+)
+from helm_scale.commands.pretraining import pretrain, replay
+
+__all__ = [
+    "evaluate", "export", "find_model", "finetune", "initial_guess", "load_energy_model", "load_model", "load_state", "low_data", "predict",
+    "pretrain", "replay", "shards_concat", "shards_generate", "shards_import", "shards_info", "shards_leaks",
+    "shards_repack", "shards_split", "shards_verify",
+]  # fmt: skip

@@ -1,0 +1,142 @@
+"""Commands on datasets: generate, import, verify, describe, divide, repack, join."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from helm_scale.config import (
+    GenerateConfig,
+    ImportConfig,
+    InfoConfig,
+    LeaksConfig,
+    RepackConfig,
+    SplitConfig,
+)
+
+
+def shards_generate(config: GenerateConfig) -> str:
+    """Label the molecules of an XYZ file and write them as shards; a rerun continues, or does
+    nothing once all is done.
+
+    Returns:
+        What the dataset holds; rejected molecules by name.
+    Raises:
+        ValueError: input that cannot be labelled, or a folder that holds something else.
+        ChildProcessError: a PySCF process died.
+    """
+    from helm_scale.data.format import staging, xyz
+    from helm_scale.data.format.manifest import Manifest, Rejected
+    from helm_scale.dft import generate
+    from helm_scale.dft.molecule import check_electrons
+
+    out, method, labels = Path(config.out), generate.method_of(config), generate.labels_of(config)
+    molecules, splits = xyz.read_xyz(config.xyz)
+    for frame, molecule in enumerate(molecules):
+        check_electrons(molecule, config.basis, f"{config.xyz}, frame {frame} ({molecule.key})")
+    source = f"XYZ file, SHA-256 {hashlib.sha256(Path(config.xyz).read_bytes()).hexdigest()}"
+    work = staging.UnfinishedDataset(out, method, labels)
+    if staging.finished_dataset(out, method, labels, source) is None:
+        rejected = []
+        todo = work.missing(molecules)
+        jobs = [
+            generate.Job(molecule, method, config.forces, config.overlap, config.max_cycle)
+            for molecule in todo
+        ]
+        for number, result in generate.label_all(jobs, config.processes):
+            if isinstance(result, str):
+                rejected.append(Rejected(todo[number].key, result))
+            else:
+                work.add(result)
+        work.finish(molecules, splits, rejected, config.licence, source, config.molecules_per_shard)
+    work.clear()
+    return Manifest.load(config.out).describe()
+
+
+def shards_import(config: ImportConfig) -> str:
+    """Turn a public dataset or a folder of npz files into shards; a rerun continues, or does
+    nothing once all is done.
+
+    Returns:
+        How many samples were proven, and what the dataset holds.
+    Raises:
+        ValueError: a file that is not what it should be, a failed proof, or a folder that holds
+            something else.
+        ChildProcessError: a process died.
+    """
+    from helm_scale.importers.run import import_dataset
+
+    made, proven = import_dataset(config)
+    return f"{proven.samples} samples proven, {proven.consistent} of them by one-step self-consistency\n{made.describe()}"
+
+
+def shards_verify(folder: str) -> str:
+    """Check every byte and every sample of a dataset.
+
+    Raises:
+        ValueError: something is wrong; one line each.
+    """
+    from helm_scale.data.format.manifest import Manifest
+    from helm_scale.data.format.shards import verify
+
+    problems = verify(folder)
+    if problems:
+        raise ValueError("\n".join([f"{folder}: {len(problems)} problems", *problems]))
+    dataset = Manifest.load(folder)
+    return f"{folder}: {len(dataset)} samples in {len(dataset.shards)} shards are what the manifest says"
+
+
+def shards_info(config: InfoConfig) -> str:
+    """Say what a dataset holds, with histograms, what block sparsity saves, and what training on so
+    many ranks takes.
+
+    Raises:
+        ValueError: no dataset there, or a training config that does not fit it.
+    """
+    from helm_scale.data.loading.dataset import Corpus
+    from helm_scale.data.tools import histograms
+    from helm_scale.data.tools.statistics import spread, survey
+    from helm_scale.pretraining import preflight
+
+    dataset = Corpus.open(config.data)
+    if config.png:
+        histograms.draw(dataset.manifests[0], Path(config.png))
+    parts = [text for one in dataset.manifests for text in (one.describe(), histograms.text(one))]
+    found = survey(
+        dataset,
+        spread(dataset, np.arange(len(dataset)), config.samples),
+        config.model,
+        config.cutoffs,
+    )
+    plan = [preflight.outlook(config, dataset, config.ranks, found)] if config.ranks else []
+    return "\n".join([*parts, found.text(), *plan])
+
+
+def shards_split(config: SplitConfig) -> str:
+    """Divide a dataset anew into train, validation and test, like samples on one side; shards stay
+    as they are."""
+    from helm_scale.data.tools.splits import divide
+
+    dataset, groups = divide(config)
+    return f"{len(dataset)} samples in {groups} groups by {config.by}\n{dataset.describe()}"
+
+
+def shards_leaks(config: LeaksConfig) -> str:
+    """Check that no near-duplicates lie in different splits; raises ValueError if some do."""
+    from helm_scale.data.tools.splits import check
+
+    return check(config)
+
+
+def shards_repack(config: RepackConfig) -> str:
+    """Write a dataset anew in shards of another size."""
+    from helm_scale.data.tools.repacking import repack
+
+    return repack(config.folder, Path(config.out), config.molecules_per_shard).describe()
+
+
+def shards_concat(out: str, folders: list[str]) -> str:
+    """Join datasets of one method into a new one."""
+    from helm_scale.data.tools.merge import concat
+
+    return concat(folders, Path(out)).describe()

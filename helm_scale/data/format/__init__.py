@@ -1,0 +1,1 @@
+"""The dataset on disk: tar shards, manifest, samples, and the readers of other formats."""

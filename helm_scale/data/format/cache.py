@@ -1,0 +1,284 @@
+"""Shards that lie elsewhere, fetched into a bounded folder that any number of processes share.
+
+A shard is written to `<name>.partial`, hashed as it arrives, and renamed when size and SHA-256 are
+those of the manifest: a file under its own name is whole, whoever is killed when. Locks (flock) are
+on the files themselves and end with their
+holder: exclusive while a shard is fetched or removed, shared while it is read. To make room the
+shards that have not been read for longest go, never one that is locked.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from webdataset.gopen import gopen
+
+from helm_scale.data.format import columns, manifest
+from helm_scale.data.format.manifest import Manifest, ShardRecord
+
+SCHEMES = re.compile(r"(pipe|file|https?|s3|gs|hf):")
+BLOCK = 1 << 20  # bytes fetched at a time
+WAIT = 60.0  # seconds that a full cache may keep one waiting
+RETRY = 0.02  # seconds between two looks
+
+
+def is_remote(path: str) -> bool:
+    """Whether a dataset's address is not a local folder."""
+    return SCHEMES.match(path) is not None
+
+
+class Remote:
+    """A dataset elsewhere, by its address: a URL of the folder, or `pipe:COMMAND` with {name} where
+    the file's name goes.
+
+    Addresses are opened by webdataset (http through curl, gs through gsutil); s3 goes through the
+    command `aws s3 cp`.
+    """
+
+    def __init__(self, address: str) -> None:
+        if address.startswith("pipe:") and "{name}" not in address:
+            raise ValueError(
+                f"data.path: got '{address}', wanted {{name}} in it, where the name of a file goes: pipe:cat /data/{{name}}"
+            )
+        self._address = address
+
+    def url(self, name: str) -> str:
+        """Address of one file."""
+        if self._address.startswith("pipe:"):
+            return self._address.replace("{name}", name)
+        whole = f"{self._address.rstrip('/')}/{name}"
+        return (
+            f"pipe:aws s3 cp --only-show-errors '{whole}' -" if whole.startswith("s3:") else whole
+        )
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file.
+
+        Raises:
+            ValueError: it cannot be fetched.
+        """
+        try:
+            with gopen(self.url(name), "rb", bufsize=BLOCK) as stream:
+                while block := stream.read(BLOCK):
+                    yield block
+        except OSError as error:
+            raise ValueError(
+                f"{self.url(name)}: cannot be fetched ({error}); check address, network and access"
+            ) from None
+
+
+def fetch_manifest(remote: Remote, cache: Path) -> Manifest:
+    """Copy manifest and columns into a folder of the cache that is named after the manifest's hash.
+
+    Raises:
+        ValueError: they cannot be fetched, or are damaged.
+    """
+    content = b"".join(remote.blocks(manifest.NAME))
+    folder = cache / hashlib.sha256(content).hexdigest()[:16]
+    (folder / columns.FOLDER).mkdir(parents=True, exist_ok=True)
+    with _locked(folder / ".manifest"):
+        if not (folder / manifest.NAME).is_file():
+            for path in manifest.column_files(content):
+                _write(folder / path, remote.blocks(path))
+            _write(folder / manifest.NAME, [content])
+    return Manifest.load(folder)
+
+
+def _write(path: Path, blocks: Iterable[bytes]) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        for block in blocks:
+            file.write(block)
+    partial.replace(path)
+
+
+class CachedShards:
+    """The shards of one remote dataset.
+
+    Args:
+        remote: where they come from. folder: where they go, a folder of the cache. limit: bytes of
+            tar files in the cache, all datasets together.
+    """
+
+    def __init__(self, remote: Remote, folder: Path, limit: int) -> None:
+        self._remote, self._folder, self._limit = remote, folder, limit
+
+    def read_into(self, record: ShardRecord, offset: int, memory: memoryview) -> int:
+        """Read bytes of a shard from offset on; returns their number. The shard is fetched if it is
+        not there.
+
+        Raises:
+            ValueError: the shard cannot be fetched, is not the one that the manifest lists, or does
+                not fit.
+        """
+        with self._held(record) as file:
+            return os.preadv(file.fileno(), [memory], offset)
+
+    def expect(self, record: ShardRecord, offset: int, size: int) -> None:
+        """Have the system fetch these bytes from the disk, without waiting, if the shard has
+        arrived."""
+        with contextlib.suppress(FileNotFoundError), io.FileIO(self._folder / record.name) as file:
+            _read_ahead(file, offset, size)
+
+    @contextlib.contextmanager
+    def _held(self, record: ShardRecord) -> Iterator[io.FileIO]:
+        """The whole file, open and locked against removal."""
+        path = self._folder / record.name
+        while True:
+            try:
+                file = io.FileIO(path)
+            except FileNotFoundError:
+                self._fetch(record)
+                continue
+            with file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                if _is_at(file, path):
+                    os.utime(path)
+                    yield file
+                    return
+
+    def _fetch(self, record: ShardRecord) -> None:
+        """Bring a shard, unless another process has just done so."""
+        path = self._folder / record.name
+        partial = path.with_name(f"{path.name}.partial")
+        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists() or not _is_at(file, partial):
+                if _is_at(file, partial):
+                    partial.unlink()
+                return
+            try:
+                self._make_room(record, file)
+                self._receive(record, file)
+            except BaseException:
+                partial.unlink()
+                raise
+            partial.rename(path)
+
+    def _receive(self, record: ShardRecord, file: Any) -> None:
+        """Write the shard over the file, which has its size already, and check it."""
+        digest, size = hashlib.sha256(), 0
+        for block in self._remote.blocks(record.name):
+            digest.update(block)
+            if size + len(block) <= record.size:
+                os.pwrite(file.fileno(), block, size)
+            size += len(block)
+        if size != record.size or digest.hexdigest() != record.sha256:
+            raise ValueError(
+                f"{self._remote.url(record.name)}: got {size} bytes with SHA-256 {digest.hexdigest()}, wanted {record.size} with"
+                f" {record.sha256}; manifest and shard do not belong together, or the source is damaged"
+            )
+        os.fsync(file.fileno())
+
+    def _make_room(self, record: ShardRecord, file: Any) -> None:
+        """Remove shards until the new one fits, and reserve its place by giving the file its
+        size."""
+        if record.size > self._limit:
+            raise ValueError(
+                f"{record.name}: {record.size} bytes do not fit into data.cache_gb = {self._limit / 1e9:g}; raise it"
+            )
+        patience = time.monotonic() + WAIT
+        while time.monotonic() < patience:
+            with _locked(self._folder.parent / ".room"):
+                os.ftruncate(file.fileno(), 0)
+                excess = sum(size for _, size, _ in self._files()) + record.size - self._limit
+                for _, size, path in sorted(self._files()):
+                    if excess > 0 and _removed(path):
+                        excess -= size
+                if excess <= 0:
+                    os.ftruncate(file.fileno(), record.size)
+                    return
+            time.sleep(RETRY)
+        raise ValueError(
+            f"{self._folder.parent}: no room for {record.name} within {WAIT:.0f} s: all {self._limit / 1e9:g} GB are in use;"
+            " raise data.cache_gb to a shard per process at least"
+        )
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """Last use, size and path of every shard in the cache, finished or not."""
+        found = []
+        for path in [
+            *self._folder.parent.glob("*/*.tar"),
+            *self._folder.parent.glob("*/*.tar.partial"),
+        ]:
+            with contextlib.suppress(FileNotFoundError):
+                stat = path.stat()
+                found.append((stat.st_mtime, stat.st_size, path))
+        return found
+
+
+class LocalShards:
+    """The shards of a dataset in a local folder; the latest ones stay open."""
+
+    OPEN = 64
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, io.FileIO] = {}
+
+    def read_into(self, record: ShardRecord, offset: int, memory: memoryview) -> int:
+        """Read bytes of a shard from offset on; returns their number.
+
+        Raises:
+            ValueError: the shard is not there.
+        """
+        try:
+            return os.preadv(self._open(record).fileno(), [memory], offset)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{self._folder / record.name}: shard not found; the manifest lists it: get it anew"
+            ) from None
+
+    def expect(self, record: ShardRecord, offset: int, size: int) -> None:
+        """Have the system fetch these bytes from the disk, without waiting, if the shard is
+        there."""
+        with contextlib.suppress(FileNotFoundError):
+            _read_ahead(self._open(record), offset, size)
+
+    def _open(self, record: ShardRecord) -> io.FileIO:
+        if record.name not in self._files:
+            while len(self._files) >= self.OPEN:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[record.name] = io.FileIO(self._folder / record.name)
+        return self._files[record.name]
+
+
+def _read_ahead(file: io.FileIO, offset: int, size: int) -> None:
+    if hasattr(os, "posix_fadvise"):  # not on every system
+        os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that all processes share."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_at(file: Any, path: Path) -> bool:
+    """Whether an open file still is the one at path: it may have been removed or renamed before the
+    lock was got."""
+    try:
+        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _removed(path: Path) -> bool:
+    """Remove a file unless someone holds it."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if _is_at(file, path):
+            path.unlink()
+    return True

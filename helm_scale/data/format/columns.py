@@ -1,0 +1,128 @@
+"""The rows of a manifest as columns, in JSON or, for large datasets, in `columns/*.npy` beside it,
+mapped into memory."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+FOLDER = "columns"
+DTYPES = {
+    "split": "<u1",
+    "shard": "<i4",
+    "offset": "<i8",
+    "size": "<i8",
+    "crc32": "<u4",
+    "atoms": "<i4",
+    "pairs": "<i8",
+    "cost": "<f8",
+}
+NAMES = ("key", *DTYPES)
+KEY_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=-"
+AT_ONCE = 1 << 20  # keys looked at together
+
+
+class Keys:
+    """Names of samples; stored as bytes of one width, which may lie in a file."""
+
+    def __init__(self, stored: np.ndarray) -> None:
+        self.stored = stored
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.stored)
+
+    @overload
+    def __getitem__(self, index: int | np.integer) -> str: ...
+    @overload
+    def __getitem__(self, index: np.ndarray | slice) -> np.ndarray: ...
+    def __getitem__(self, index: Any) -> Any:
+        """One name, or an array of several."""
+        found = self.stored[index]
+        return found.decode() if isinstance(found, bytes) else np.asarray(found).astype(str)
+
+    def __iter__(self) -> Iterator[str]:
+        """Name after name."""
+        return (key.decode() for key in self.stored)
+
+    def tolist(self) -> list[str]:
+        """All names."""
+        return list(self)
+
+
+def write(folder: Path, columns: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Write every column to `folder/columns`; returns the SHA-256 of every file by column, which is
+    in its name too."""
+    (folder / FOLDER).mkdir(exist_ok=True)
+    sums = {}
+    for name in NAMES:
+        partial = folder / FOLDER / f"{name}.partial"
+        with partial.open("wb") as file:
+            np.save(
+                file,
+                columns[name].astype(DTYPES.get(name, columns[name].dtype)),
+                allow_pickle=False,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        sums[name] = _sha256(partial)
+        partial.replace(folder / path_of(name, sums[name]))
+    return sums
+
+
+def path_of(name: str, sha256: str) -> str:
+    """Path of a column's file below the dataset's folder; a manifest with other rows has other
+    files."""
+    return f"{FOLDER}/{name}-{sha256[:12]}.npy"
+
+
+def load(folder: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Map the columns into memory; what is not used takes none.
+
+    Raises:
+        ValueError: a file is missing or not the one that was written.
+    """
+    found = {}
+    for name in NAMES:
+        path = folder / path_of(name, sums[name])
+        if not path.is_file() or _sha256(path) != sums[name]:
+            raise ValueError(f"{path} is missing or not the file that the manifest lists")
+        found[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return found
+
+
+def check_keys(stored: np.ndarray) -> None:
+    """Raise ValueError naming a key that cannot name a sample (dots, empty) or occurs twice; a
+    second for ten million."""
+    allowed = np.zeros(256, dtype=bool)
+    allowed[[0, *KEY_BYTES]] = True
+    width = -(-stored.dtype.itemsize // 8) * 8
+    hashes = np.empty(len(stored), dtype=np.uint64)
+    for start in range(0, len(stored), AT_ONCE):
+        part = stored[start : start + AT_ONCE].astype(f"S{width}")
+        letters = part.view(np.uint8).reshape(len(part), width)
+        if not allowed[letters].all() or not letters[:, 0].all():
+            wrong = np.flatnonzero(~allowed[letters].all(axis=1) | (letters[:, 0] == 0))
+            raise ValueError(
+                f"key '{part[wrong[0]].decode(errors='replace')}': wanted 1 to 90 of A-Z a-z 0-9 _ + = - (no dot)"
+            )
+        mixed = np.zeros(len(part), dtype=np.uint64)
+        for word in letters.view(np.uint64).T:
+            mixed = (mixed ^ word) * np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(29)
+        hashes[start : start + len(part)] = mixed
+    ordered = np.sort(hashes)
+    for repeated in np.unique(ordered[1:][ordered[1:] == ordered[:-1]]):
+        keys, counts = np.unique(stored[hashes == repeated], return_counts=True)
+        if counts.max() > 1:
+            raise ValueError(
+                f"key '{keys[counts.argmax()].decode()}' occurs {counts.max()} times; keys are unique within a dataset"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

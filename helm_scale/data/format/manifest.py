@@ -1,0 +1,301 @@
+"""The manifest of a dataset: which shards it has, and where every sample lies (format:
+data_shards/README.md).
+
+It is written last and atomically: a folder without one is an unfinished dataset.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helm_scale.data.format import columns
+from helm_scale.data.format.columns import Keys
+from helm_scale.types import Method
+
+NAME = "manifest.json"
+FORMAT = "helm_scale shards"
+VERSION = 1
+LARGE = 100_000  # samples from which on their rows do not lie in the JSON
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One tar file: name, bytes, SHA-256 (hexadecimal)."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A molecule that could not be labelled, and why."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """Place and size of one sample.
+
+    Attributes:
+        shard: number of the tar file. offset, size: its bytes there, tar headers included. crc32:
+            of these bytes.
+        atoms, pairs: N and N(N-1)/2. cost: estimate of the work that a training step has with it.
+    """
+
+    key: str
+    split: str
+    shard: int
+    offset: int
+    size: int
+    crc32: int
+    atoms: int
+    pairs: int
+    cost: float
+
+
+SHARD = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*\.tar")
+COLUMNS = columns.NAMES
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset's contents.
+
+    Attributes:
+        folder: where it lies. hash: SHA-256 of manifest.json; identifies the dataset. source:
+            identifies its input.
+        method, licence, labels: the same for all samples. elements: {symbol: number of atoms}.
+        shards: tar files. rejected: molecules without labels.
+        names_of_splits: split names; `split_code` holds the place of each sample's in it.
+        key, shard, offset, size, crc32, atoms, pairs, cost: columns of SampleRecord, one entry per
+            sample.
+    """
+
+    folder: Path
+    hash: str
+    method: Method
+    licence: str
+    source: str
+    labels: tuple[str, ...]
+    elements: dict[str, int]
+    shards: tuple[ShardRecord, ...]
+    rejected: tuple[Rejected, ...]
+    names_of_splits: tuple[str, ...]
+    split_code: np.ndarray
+    key: Keys
+    shard: np.ndarray
+    offset: np.ndarray
+    size: np.ndarray
+    crc32: np.ndarray
+    atoms: np.ndarray
+    pairs: np.ndarray
+    cost: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.key)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Manifest":
+        """Read `folder/manifest.json`.
+
+        Raises:
+            ValueError: it is missing, damaged or of another version.
+        """
+        path = Path(folder) / NAME
+        if not path.is_file():
+            raise ValueError(
+                f"{path}: not found; '{folder}' is no finished dataset: run launch/shards.py generate, or check the path"
+            )
+        content = path.read_bytes()
+        try:
+            record = json.loads(content)
+            if record.get("format") != FORMAT or record.get("version") != VERSION:
+                raise ValueError(
+                    f"got format '{record.get('format')}' version {record.get('version')}, wanted '{FORMAT}' version {VERSION}"
+                )
+            return cls(
+                Path(folder), hashlib.sha256(content).hexdigest(), **_read(Path(folder), record)
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path}: damaged or foreign manifest: {error}; get the dataset anew"
+            ) from None
+
+    @functools.cached_property
+    def splits(self) -> np.ndarray:
+        """Split of every sample, by name."""
+        return np.array(self.names_of_splits)[self.split_code]
+
+    def split_names(self) -> list[str]:
+        """Names of the splits, in order of first appearance."""
+        return list(self.names_of_splits)
+
+    def split(self, name: str) -> np.ndarray:
+        """Samples of a split, ascending: int64 [n].
+
+        Raises:
+            ValueError: no such split; names the known ones.
+        """
+        if name not in self.names_of_splits:
+            raise ValueError(
+                f"{self.folder}: no split '{name}'; known: {', '.join(self.split_names())}"
+            )
+        return np.flatnonzero(self.split_code == self.names_of_splits.index(name)).astype(np.int64)
+
+    def describe(self) -> str:
+        """What the dataset holds, for people."""
+        splits = ", ".join(f"{name} {len(self.split(name))}" for name in self.split_names())
+        method = ", ".join(f"{name} {value}" for name, value in asdict(self.method).items())
+        lines = [
+            f"{self.folder}: {len(self)} molecules ({splits}) of {self.atoms.min()} to {self.atoms.max()} atoms",
+            f"elements: {len(self.elements)} ({' '.join(self.elements)})",
+            f"labels: {', '.join(self.labels)}",
+            f"method: {method}",
+            f"files: {len(self.shards)} shards, {sum(shard.size for shard in self.shards) / 1e6:.2f} MB, licence {self.licence}",
+            f"rejected: {len(self.rejected)}",
+        ]
+        return "\n".join(lines + [f"  {one.key}: {one.reason}" for one in self.rejected])
+
+    def where(self, index: int) -> str:
+        """Shard and key of a sample, for messages."""
+        return (
+            f"{self.folder}{os.sep}{self.shards[self.shard[index]].name}, key '{self.key[index]}'"
+        )
+
+
+def write(
+    folder: Path,
+    head: dict[str, Any],
+    shards: Sequence[ShardRecord],
+    samples: Sequence[SampleRecord],
+    rejected: Sequence[Rejected],
+) -> Manifest:
+    """Write `folder/manifest.json` atomically and return it read back.
+
+    Up to 100,000 samples are listed in it, one per line; more go into `columns/*.npy`.
+
+    Args:
+        head: method, licence, source, labels, elements.
+    """
+    if len(samples) > LARGE:
+        return write_columns(folder, head, shards, *_columns(samples), rejected)
+    rows = ",\n  ".join(
+        json.dumps([getattr(sample, column) for column in COLUMNS]) for sample in samples
+    )
+    return _write(folder, _record(head, shards, rejected), f'"samples": [\n  {rows}\n ]')
+
+
+def write_columns(
+    folder: Path,
+    head: dict[str, Any],
+    shards: Sequence[ShardRecord],
+    splits: Sequence[str],
+    rows: Mapping[str, np.ndarray],
+    rejected: Sequence[Rejected],
+) -> Manifest:
+    """Write a manifest whose rows lie in `columns/*.npy`; as `write` otherwise.
+
+    Args:
+        splits: names of the splits. rows: the columns of SampleRecord; `key` as bytes, `split` as
+            places in `splits`.
+    """
+    where = {
+        "count": len(rows["key"]),
+        "splits": list(splits),
+        "sha256": columns.write(folder, rows),
+    }
+    return _write(folder, _record(head, shards, rejected), f'"columns_beside": {json.dumps(where)}')
+
+
+def column_files(content: bytes) -> list[str]:
+    """Paths, below the dataset's folder, of the columns that a manifest.json keeps beside it; none
+    if it is damaged."""
+    try:
+        return [
+            columns.path_of(name, sum_)
+            for name, sum_ in json.loads(content)["columns_beside"]["sha256"].items()
+            if name in COLUMNS
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _record(
+    head: dict[str, Any], shards: Sequence[ShardRecord], rejected: Sequence[Rejected]
+) -> dict[str, Any]:
+    record = {"format": FORMAT, "version": VERSION, **head, "method": asdict(head["method"])}
+    return record | {
+        "shards": [vars(shard) for shard in shards],
+        "rejected": [vars(one) for one in rejected],
+        "columns": list(COLUMNS),
+    }
+
+
+def _write(folder: Path, record: dict[str, Any], samples: str) -> Manifest:
+    partial = folder / f"{NAME}.partial"
+    with partial.open("w") as file:
+        file.write(json.dumps(record, indent=1)[:-2] + f",\n {samples}\n}}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / NAME)
+    return Manifest.load(folder)
+
+
+def _columns(samples: Sequence[SampleRecord]) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Split names in order of first appearance, and the columns."""
+    splits = list(dict.fromkeys(sample.split for sample in samples))
+    code = {name: number for number, name in enumerate(splits)}
+    rows = {
+        name: np.array([getattr(s, name) for s in samples], dtype=kind)
+        for name, kind in columns.DTYPES.items()
+        if name != "split"
+    }
+    rows["split"] = np.array(
+        [code[sample.split] for sample in samples], dtype=columns.DTYPES["split"]
+    )
+    return splits, rows | {"key": np.array([sample.key.encode() for sample in samples])}
+
+
+def _read(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a Manifest from the JSON record."""
+    if record["columns"] != list(COLUMNS):
+        raise ValueError(f"columns: got {record['columns']}, wanted {list(COLUMNS)}")
+    if "columns_beside" in record:
+        splits, rows = (
+            record["columns_beside"]["splits"],
+            columns.load(folder, record["columns_beside"]["sha256"]),
+        )
+        lengths = {len(column) for column in rows.values()}
+        if lengths != {record["columns_beside"]["count"]}:
+            raise ValueError(
+                f"columns: got {sorted(lengths)} rows, wanted {record['columns_beside']['count']}"
+            )
+    else:
+        splits, rows = _columns([SampleRecord(*row) for row in record["samples"]])
+    columns.check_keys(rows["key"])
+    for shard in record["shards"]:
+        if not SHARD.fullmatch(shard["name"]):
+            raise ValueError(f"shard '{shard['name']}': wanted a plain file name ending in .tar")
+    return {
+        "method": Method(**record["method"]),
+        "labels": tuple(record["labels"]),
+        "shards": tuple(ShardRecord(**shard) for shard in record["shards"]),
+        "rejected": tuple(Rejected(**one) for one in record["rejected"]),
+        **{name: record[name] for name in ("licence", "source", "elements")},
+        "names_of_splits": tuple(splits),
+        "split_code": rows.pop("split"),
+        "key": Keys(rows.pop("key")),
+        **rows,
+    }

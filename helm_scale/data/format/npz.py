@@ -1,0 +1,75 @@
+"""Arrays of an uncompressed npz file that lies in memory, as views: nothing is copied and no
+checksum is computed.
+
+numpy.load reads the same files through zipfile, at several times the cost: it copies each array and
+checks each CRC-32. Here the caller has checked the bytes already.
+"""
+
+import math
+import re
+import struct
+from functools import lru_cache
+
+import numpy as np
+
+_END = struct.Struct("<4s4H2IH")  # end of the central directory
+_ENTRY = struct.Struct("<4s6H3I5H2I")  # a file in the central directory
+_LOCAL = struct.Struct("<4s5H3I2H")  # a file's own header
+_HEADER = re.compile(
+    rb"\{'descr': '([<|][a-z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \}\s*"
+)
+
+
+def arrays(memory: memoryview) -> dict[str, np.ndarray]:
+    """Views on the arrays of an npz file, by name; they may be unaligned.
+
+    Raises:
+        ValueError: not a zip file, or a member that is compressed, in Fortran order, big-endian or
+            no array of numbers.
+    """
+    try:
+        mark, *_, count, _, offset, _ = _END.unpack_from(memory, len(memory) - _END.size)
+        if mark != b"PK\5\6":
+            raise ValueError("no zip file: its end is missing")
+        found = {}
+        for _ in range(count):
+            entry = _ENTRY.unpack_from(memory, offset)
+            lengths, name_start = entry[10:13], offset + _ENTRY.size
+            name = bytes(memory[name_start : name_start + lengths[0]]).decode("ascii")
+            if entry[0] != b"PK\1\2" or entry[4] or not name.endswith(".npy"):
+                raise ValueError(
+                    f"member '{name}' is compressed or no array; wanted uncompressed .npy members"
+                )
+            found[name[:-4]] = _array(memory, name, entry[16], entry[9])
+            offset = name_start + sum(lengths)
+        return found
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f"not a whole npz file: {error}") from None
+
+
+def _array(memory: memoryview, name: str, local: int, size: int) -> np.ndarray:
+    """View on one member: `size` bytes after its own header at `local`."""
+    mark, *_, name_length, extra_length = _LOCAL.unpack_from(memory, local)
+    start = local + _LOCAL.size + name_length + extra_length
+    (length,) = struct.unpack_from("<H", memory, start + 8)
+    kind = _kind(bytes(memory[start + 10 : start + 10 + length]))
+    if mark != b"PK\3\4" or bytes(memory[start : start + 8]) != b"\x93NUMPY\1\0" or kind is None:
+        raise ValueError(f"'{name}': wanted a little-endian .npy array of numbers in C order")
+    dtype, shape = kind
+    count = math.prod(shape)
+    if 10 + length + count * dtype.itemsize != size:
+        raise ValueError(
+            f"'{name}': got {size} bytes, wanted {10 + length + count * dtype.itemsize} for shape {shape}"
+        )
+    return np.frombuffer(memory, dtype, count, start + 10 + length).reshape(shape)
+
+
+@lru_cache(maxsize=4096)
+def _kind(header: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
+    """Dtype and shape that a header of an array states; None if it is of another kind. Few headers
+    serve many samples."""
+    found = _HEADER.fullmatch(header)
+    return found and (
+        np.dtype(found[1].decode()),
+        tuple(int(n) for n in found[2].decode().split(",") if n.strip()),
+    )

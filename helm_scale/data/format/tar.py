@@ -1,0 +1,48 @@
+"""The members of one sample, from the bytes that it takes in a tar file, as views."""
+
+from collections.abc import Iterator
+
+BLOCK = 512  # bytes of a tar header, and the unit that contents are padded to
+_REGULAR = b"0\0"  # type flags of a plain file
+_NAME, _SIZE, _SUM, _TYPE = slice(0, 100), slice(124, 136), slice(148, 156), 156
+
+
+def members(memory: memoryview) -> dict[str, memoryview]:
+    """Split tar headers and contents (POSIX ustar; no end-of-archive blocks) into {name: content}.
+
+    Raises:
+        ValueError: a header is damaged or of another kind than a plain file, or a content is cut
+            short.
+    """
+    return dict(_walk(memory))
+
+
+def _walk(memory: memoryview) -> Iterator[tuple[str, memoryview]]:
+    start = 0
+    while start < len(memory):
+        header = bytes(memory[start : start + BLOCK])
+        name, size = _read(header)
+        start += BLOCK
+        if start + size > len(memory):
+            raise ValueError(
+                f"member '{name}' is cut short: got {len(memory) - start} of {size} bytes"
+            )
+        yield name, memory[start : start + size]
+        start += -(-size // BLOCK) * BLOCK
+
+
+def _read(header: bytes) -> tuple[str, int]:
+    """Name and size of a member; the sum of the header's bytes, its own field counted as blanks,
+    must be the one stored."""
+    try:
+        wanted = int(header[_SUM].rstrip(b"\0 "), 8)
+        size = int(header[_SIZE].rstrip(b"\0 "), 8)
+        name = header[_NAME].rstrip(b"\0").decode("ascii")
+    except ValueError:
+        raise ValueError("damaged tar header: no octal size and checksum") from None
+    got = sum(header) - sum(header[_SUM]) + 8 * ord(" ")
+    if len(header) != BLOCK or got != wanted or header[_TYPE] not in _REGULAR:
+        raise ValueError(
+            f"damaged tar header of '{name}': checksum {got}, wanted {wanted}, or not a plain file"
+        )
+    return name, size

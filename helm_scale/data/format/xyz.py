@@ -1,0 +1,176 @@
+"""Extended XYZ and ASE databases -> molecules; charge, multiplicity, key and split come from the
+comment line.
+
+`read_xyz` leaves labels alone; `read_energies` wants them, in ASE's units (eV, eV/Angstrom), and
+gives Hartree.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.db
+import ase.io
+import numpy as np
+
+from helm_scale.data.graphs import neighbors
+from helm_scale.types import Molecule
+from helm_scale.units import HARTREE_IN_EV
+
+MULTIPLICITY_NAMES = ("multiplicity", "spin_multiplicity", "spin")  # the field writes all three
+
+
+def read_xyz(path: str | Path) -> tuple[list[Molecule], list[str]]:
+    """Read every frame of an extended XYZ file (positions in Angstrom).
+
+    `key` (default frame-000000), `charge` (0), `multiplicity` (1; also read as `spin_multiplicity`
+    or `spin`, always 2S+1) and `split` (train) come from a frame's comment line.
+
+    Returns:
+        (molecules, name of the split of each).
+    Raises:
+        ValueError: no such file, not XYZ, no frames, a key twice, no atoms, coincident atoms, or a
+            charge that is no integer; names file and frame.
+    """
+    frames = _frames(Path(path))
+    molecules = list(_molecules(frames, Path(path)))
+    return molecules, [str(atoms.info.get("split", "train")) for atoms in frames]
+
+
+def read_energies(path: str | Path) -> tuple[list[Molecule], list[str | None]]:
+    """Read molecules with energies, and forces where there are some, from extended XYZ or an ASE
+    database (.db, .json).
+
+    Energies are total energies in eV: `REF_energy`, or `energy` as ASE reads it; forces
+    `REF_forces` or `forces`, eV/Angstrom. In a database these are results of the calculator,
+    key-value pairs or data. `config_type=IsolatedAtom` marks a free atom.
+
+    Returns:
+        (molecules, Hartree and Hartree/Angstrom; name of the split of each: None where none is
+        given, "isolated" for free atoms).
+    Raises:
+        ValueError: as `read_xyz`, and an energy that is missing or not finite, or forces of another
+            shape; names file and frame.
+    """
+    frames = _frames(Path(path)) if Path(path).suffix in (".xyz", ".extxyz") else _rows(Path(path))
+    molecules, splits = [], []
+    for number, (atoms, molecule) in enumerate(
+        zip(frames, _molecules(frames, Path(path)), strict=True)
+    ):
+        molecules.append(_labelled(atoms, molecule, f"{path}, frame {number} ({molecule.key})"))
+        isolated = atoms.info.get("config_type") == "IsolatedAtom"
+        splits.append(
+            "isolated" if isolated else str(atoms.info["split"]) if "split" in atoms.info else None
+        )
+    return molecules, splits
+
+
+def _molecules(frames: list[ase.Atoms], path: Path) -> Iterator[Molecule]:
+    """Molecules without labels, each with a key of its own."""
+    seen: dict[str, int] = {}
+    for number, atoms in enumerate(frames):
+        molecule = _molecule(atoms, number, f"{path}, frame {number}")
+        if molecule.key in seen:
+            raise ValueError(
+                f"{path}: key '{molecule.key}' in frames {seen[molecule.key]} and {number}; give every frame its own key"
+            )
+        seen[molecule.key] = number
+        yield molecule
+
+
+def _labelled(atoms: ase.Atoms, molecule: Molecule, where: str) -> Molecule:
+    """The molecule with energy and forces of the frame, in Hartree and Hartree/Angstrom."""
+    results = atoms.calc.results if atoms.calc is not None else {}
+    energy = atoms.info.get("REF_energy", results.get("energy", atoms.info.get("energy")))
+    if energy is None:
+        raise ValueError(f"{where}: no energy; wanted REF_energy or energy, in eV")
+    if not np.isfinite(float(energy)):
+        raise ValueError(f"{where}: energy is {energy}, wanted a finite number, in eV")
+    given = [
+        *(atoms.arrays.get(name, atoms.info.get(name)) for name in ("REF_forces", "forces")),
+        results.get("forces"),
+    ]
+    forces = next((np.asarray(one, dtype=np.float64) for one in given if one is not None), None)
+    if forces is not None and (forces.shape != (len(atoms), 3) or not np.isfinite(forces).all()):
+        raise ValueError(
+            f"{where}: forces of shape {forces.shape}, wanted {len(atoms)} x 3 finite numbers, in eV/Angstrom"
+        )
+    return replace(
+        molecule,
+        energy=float(energy) / HARTREE_IN_EV,
+        forces=None if forces is None else forces / HARTREE_IN_EV,
+    )
+
+
+def _rows(path: Path) -> list[ase.Atoms]:
+    """Rows of an ASE database, key-value pairs and data in `info`."""
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: file not found; wanted extended XYZ (.xyz, .extxyz) or an ASE database (.db, .json)"
+        )
+    try:
+        with ase.db.connect(path) as rows:
+            found = [row.toatoms(add_additional_information=True) for row in rows.select()]
+    except (
+        Exception
+    ) as error:  # the backends raise errors of many kinds for a file that is none of theirs
+        raise ValueError(f"{path}: not an ASE database: {type(error).__name__}: {error}") from None
+    if not found:
+        raise ValueError(f"{path}: empty; wanted at least one molecule")
+    for atoms in found:
+        atoms.info |= {**atoms.info.pop("data", {}), **atoms.info.pop("key_value_pairs", {})}
+    return found
+
+
+def _frames(path: Path) -> list[ase.Atoms]:
+    if not path.is_file():
+        raise ValueError(f"{path}: XYZ file not found")
+    if not path.read_bytes().strip():
+        raise ValueError(f"{path}: empty; wanted at least one molecule in extended XYZ")
+    try:
+        return list(ase.io.iread(path, index=":", format="extxyz"))
+    except (ase.io.ParseError, OSError, ValueError, KeyError, IndexError) as error:
+        raise ValueError(f"{path}: not extended XYZ: {error}") from None
+
+
+def _molecule(atoms: ase.Atoms, number: int, where: str) -> Molecule:
+    if len(atoms) == 0:
+        raise ValueError(f"{where}: no atoms; remove the frame")
+    if not atoms.get_atomic_numbers().all():
+        raise ValueError(f"{where}: unknown chemical symbol 'X'; wanted a real element")
+    key = str(atoms.info.get("key", f"frame-{number:06d}"))
+    given = {
+        name: _integer(atoms.info[name], f"{where} ({key}): {name}")
+        for name in MULTIPLICITY_NAMES
+        if name in atoms.info
+    }
+    if len(set(given.values())) > 1:
+        listed = ", ".join(f"{name}={value}" for name, value in given.items())
+        raise ValueError(
+            f"{where} ({key}): {listed} contradict each other; give one multiplicity (2S+1)"
+        )
+    positions = atoms.get_positions().astype(np.float64)
+    try:
+        neighbors.atom_pairs([key], [len(positions)], positions)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return Molecule(
+        key=key,
+        atomic_numbers=atoms.get_atomic_numbers().astype(np.int64),
+        positions=positions,
+        charge=_integer(atoms.info.get("charge", 0), f"{where} ({key}): charge"),
+        spin_multiplicity=next(iter(given.values()), 1),
+    )
+
+
+def _integer(value: Any, where: str) -> int:
+    """Turn a value of the comment line into an integer."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.integer)
+        or not float(value).is_integer()
+    ):
+        raise ValueError(f"{where}: got {value}, wanted an integer")
+    return int(value)

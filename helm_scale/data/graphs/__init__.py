@@ -1,0 +1,1 @@
+"""Molecules -> GraphBatch: edges, pairs, and labels as blocks or irreps."""

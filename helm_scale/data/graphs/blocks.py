@@ -1,0 +1,167 @@
+"""Blocks of H - H0 and of other matrices, joined for a batch and not yet coupled: what the
+processes that read make of samples.
+
+Molecules bring their blocks as shards store them: flat, the upper triangle of every atom's block,
+then the blocks of the pairs i < j.
+
+Axes: N atoms of all molecules, P unordered pairs.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from helm_scale.basis import layout
+from helm_scale.config import ModelConfig
+from helm_scale.data.format import codec
+from helm_scale.data.graphs.targets import BlockLabels, Blocks
+from helm_scale.types import GraphBatch, Molecule
+
+Empty = Callable[[int, torch.dtype], Tensor]  # makes uninitialised flat tensors
+
+
+def new_tensor(count: int, dtype: torch.dtype) -> Tensor:
+    """An uninitialised flat tensor."""
+    return torch.empty(count, dtype=dtype)
+
+
+def dense_blocks(molecules: Sequence[Molecule], name: str, config: ModelConfig) -> Blocks:
+    """Cut a matrix of molecules into blocks, all float64; of the Hamiltonian, H - H0.
+
+    Raises:
+        ValueError: a matrix is missing, or of another size than the basis says; names the molecule.
+    """
+    parts = [
+        codec.flat_blocks(_residual(molecule, name, config), _offsets(molecule, config))
+        for molecule in molecules
+    ]
+    onsite, offsite = (
+        np.concatenate([np.zeros(0), *part])
+        for part in (zip(*parts, strict=True) if parts else ((), ()))
+    )
+    return Blocks(torch.from_numpy(onsite), torch.from_numpy(offsite))
+
+
+def stored_blocks(
+    samples: Sequence[codec.Stored], name: str, config: ModelConfig, empty: Empty = new_tensor
+) -> Blocks:
+    """The same of stored samples, off-site blocks in the model's dtype.
+
+    Args:
+        empty: makes the flat tensors that blocks are joined in.
+    Raises:
+        ValueError: a matrix is missing, or holds NaN or infinity; names the molecule.
+    """
+    for sample in samples:
+        _check_present(sample.molecule.key, name, sample.matrices, config)
+    whole = [sample.matrices[name] for sample in samples]
+    onsite = empty(sum(len(one["onsite"]) for one in whole), torch.float64)
+    offsite = empty(sum(len(one["offsite"]) for one in whole), getattr(torch, config.dtype))
+    on = off = 0
+    for sample, h in zip(samples, whole, strict=True):
+        h0 = sample.matrices["baseline_hamiltonian"] if _less_baseline(name, config) else None
+        on, start = on + len(h["onsite"]), on
+        onsite.numpy()[start:on] = h["onsite"] if h0 is None else h["onsite"] - h0["onsite"]
+        off, start = off + len(h["offsite"]), off
+        _subtract(h, h0, offsite.numpy()[start:off])
+    if not math.isfinite(
+        onsite.sum() + offsite.sum()
+    ):  # NaN and infinity survive any sum, which needs no copy
+        for sample in samples:
+            sample.check_finite()
+    return Blocks(onsite, offsite)
+
+
+def _subtract(
+    h: Mapping[str, np.ndarray], h0: Mapping[str, np.ndarray] | None, out: np.ndarray
+) -> None:
+    """Off-site elements of H - H0; the difference comes first: it is small enough to take up what
+    float32 had lost of either."""
+    if h0 is None:
+        out[:] = h["offsite"]
+    else:
+        np.subtract(h["offsite"], h0["offsite"], out=out, dtype=out.dtype)
+        out[h0["remainder_index"]] -= h0["remainder"]
+    out[h["remainder_index"]] += h["remainder"]
+
+
+def _residual(molecule: Molecule, name: str, config: ModelConfig) -> np.ndarray:
+    _check_present(
+        molecule.key,
+        name,
+        {one: None for one in codec.MATRICES if getattr(molecule, one) is not None},
+        config,
+    )
+    matrix, nao = getattr(molecule, name), int(_offsets(molecule, config)[-1])
+    if matrix.shape != (nao, nao):
+        raise ValueError(
+            f"molecule '{molecule.key}': {name} has shape {matrix.shape}, wanted {(nao, nao)} in {config.basis}"
+        )
+    return matrix - molecule.baseline_hamiltonian if _less_baseline(name, config) else matrix
+
+
+def _offsets(molecule: Molecule, config: ModelConfig) -> np.ndarray:
+    return layout.ao_offsets(config.basis, molecule.atomic_numbers)
+
+
+def _less_baseline(name: str, config: ModelConfig) -> bool:
+    return name == "hamiltonian" and config.baseline != "none"
+
+
+def _check_present(key: str, name: str, present: Mapping[str, object], config: ModelConfig) -> None:
+    if _less_baseline(name, config) and "baseline_hamiltonian" not in present:
+        raise ValueError(
+            f"molecule '{key}': model.baseline is '{config.baseline}' but the data holds no H0;"
+            f" generate it with --baseline {config.baseline}"
+        )
+    if name not in present:
+        remedy = "--overlap true" if name == "overlap" else "--baseline minao"
+        raise ValueError(
+            f"molecule '{key}': no {name}, which a setting of the model or its loss asks for; generate data with {remedy}"
+        )
+
+
+def labelled(batch: GraphBatch, config: ModelConfig, cut: Mapping[str, Blocks]) -> GraphBatch:
+    """The batch with blocks: where each of them lies, and how many matrix elements of a molecule
+    the targets stand for.
+
+    Within a molecule block (i, j) follows all blocks of the atoms before i, which reach to the last
+    AO, and those of i with
+    the atoms between: at sum_{k<i} n_k (nao - o_{k+1}) + n_i (o_j - o_{i+1}), o the first AO of an
+    atom.
+
+    Args:
+        cut: the matrices.
+    """
+    molecule, pairs, count = batch.molecule.numpy(), batch.pair_index.numpy(), batch.num_molecules
+    starts = np.cumsum([0, *np.bincount(molecule, minlength=count)])
+    begin = layout.ao_offsets(config.basis, batch.atomic_numbers.numpy())
+    aos, first, last = np.diff(begin), begin[starts[molecule]], begin[starts[molecule + 1]]
+    rest = aos * (last - begin[1:])  # elements of an atom's blocks with later atoms
+    row, triangle = np.cumsum(rest) - rest - aos * (begin[1:] - first), aos * (aos + 1) // 2
+    low, high, turned = np.minimum(*pairs), np.maximum(*pairs), pairs[0] > pairs[1]
+    elements = np.bincount(molecule, aos**2, count) + np.bincount(
+        molecule[pairs[0]], 2 * aos[low] * aos[high], count
+    )
+    labels = BlockLabels(
+        basis=config.basis,
+        parity=config.parity,
+        triangle=torch.from_numpy((np.cumsum(triangle) - triangle)[batch.atom_order.numpy()]),
+        block=torch.from_numpy(row[low] + aos[low] * (begin[high] - first[high])),
+        as_stored=tuple(
+            s.stop - s.start - int(np.count_nonzero(turned[s.start : s.stop]))
+            for s in batch.pair_segments
+        ),
+        **cut,
+    )
+    return replace(
+        batch,
+        blocks=labels,
+        matrix_elements=torch.from_numpy(elements.astype(np.int64))
+        if "hamiltonian" in cut
+        else None,
+    )

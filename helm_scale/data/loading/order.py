@@ -1,0 +1,123 @@
+"""The endless row of one dataset's samples: shuffled epochs, a function of (manifest hash, seed,
+epoch) alone.
+
+Without windows an epoch is one permutation of the split. With windows the shards are permuted, and
+the samples of every few
+shards, a window, are permuted among themselves: then only the shards of a window need to be at
+hand, and a place of the row is found from the sizes of the shards, without a permutation of all
+samples.
+"""
+
+import functools
+import hashlib
+
+import numpy as np
+
+LARGE = 1 << 20  # entries of a permutation that is sorted in parts
+
+
+class Row:
+    """Samples in the order in which they are seen.
+
+    Args:
+        manifest_hash: identifies the dataset. samples: of the split, ascending. seed: seed of the
+            order.
+        shards: shard of each sample, given where there are windows. window: shards per window; 0:
+            no windows.
+    Raises:
+        ValueError: no samples.
+    """
+
+    def __init__(
+        self,
+        manifest_hash: str,
+        samples: np.ndarray,
+        seed: int,
+        shards: np.ndarray | None = None,
+        window: int = 0,
+    ) -> None:
+        if len(samples) == 0:
+            raise ValueError("data.train_split: got a split without molecules, wanted at least one")
+        self._name, self._samples = f"{manifest_hash} {seed}", np.asarray(samples)
+        self._window = window
+        if shards is not None:
+            by_shard = np.argsort(shards, kind="stable")
+            self._samples = self._samples[by_shard]
+            starts = np.unique(np.asarray(shards)[by_shard], return_index=True)[1]
+            self._bounds = np.append(starts, len(samples))
+        self._epoch = functools.lru_cache(maxsize=3)(self._windows_of_epoch)
+        self._members = functools.lru_cache(maxsize=3)(self._members_of_window)
+
+    def __len__(self) -> int:
+        """Samples per epoch."""
+        return len(self._samples)
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Samples at places of the row, which counts on from epoch to epoch: int64, of the shape of
+        places."""
+        found = np.empty(len(places), dtype=np.int64)
+        epochs, inside = np.divmod(places, len(self))
+        for epoch in np.unique(epochs):
+            ends, _ = self._epoch(int(epoch))
+            here = epochs == epoch
+            windows = np.searchsorted(ends, inside, side="right")
+            for window in np.unique(windows[here]):
+                mine = here & (windows == window)
+                members, order = self._members(int(epoch), int(window))
+                found[mine] = members[order.at(inside[mine] - (ends[window] - len(members)))]
+        return found
+
+    def _windows_of_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Place where each window of an epoch ends, and the epoch's order of the shards."""
+        if not self._window:
+            return np.array([len(self)]), np.zeros(1, dtype=np.int64)
+        shards = len(self._bounds) - 1
+        order = _Permutation(f"{self._name} {epoch} shards", shards).at(np.arange(shards))
+        ends = np.cumsum(np.diff(self._bounds)[order])
+        return np.unique(np.append(ends[self._window - 1 :: self._window], len(self))), order
+
+    def _members_of_window(self, epoch: int, window: int) -> tuple[np.ndarray, "_Permutation"]:
+        """Samples of a window, and the order in which they come."""
+        if not self._window:
+            return self._samples, _Permutation(f"{self._name} {epoch}", len(self))
+        shards = self._epoch(epoch)[1][window * self._window : (window + 1) * self._window]
+        members = np.concatenate(
+            [self._samples[self._bounds[s] : self._bounds[s + 1]] for s in shards]
+        )
+        return members, _Permutation(f"{self._name} {epoch} window {window}", len(members))
+
+
+class _Permutation:
+    """The permutation of 0 ... count-1 that sorts random keys, sorted part by part as its places
+    are asked for.
+
+    Of a large one a part holds the keys of one first byte: to sort ten million takes seconds, what
+    a step needs a 256th of it. Keys are raw random bits, which numpy keeps the same between its
+    versions.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        seed = hashlib.sha256(name.encode()).digest()
+        self._keys = np.random.PCG64(int.from_bytes(seed)).random_raw(count)
+        self._part_of = (
+            (self._keys >> np.uint64(56)).astype(np.uint8)
+            if count >= LARGE
+            else np.zeros(count, dtype=np.uint8)
+        )
+        self._ends = np.cumsum(np.bincount(self._part_of))
+        self._part = functools.lru_cache(maxsize=4)(self._sorted_part)
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Entries at places."""
+        found, numbers = (
+            np.empty(len(places), dtype=np.int64),
+            np.searchsorted(self._ends, places, side="right"),
+        )
+        for number in np.unique(numbers):
+            part, here = self._part(int(number)), numbers == number
+            found[here] = part[places[here] - (self._ends[number] - len(part))]
+        return found
+
+    def _sorted_part(self, number: int) -> np.ndarray:
+        members = np.flatnonzero(self._part_of == number)
+        return members[np.argsort(self._keys[members], kind="stable")]

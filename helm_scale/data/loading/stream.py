@@ -1,0 +1,148 @@
+"""The loader: this rank's micro-batches, step after step, made ahead by worker processes where
+wanted."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import tee
+from typing import Protocol
+
+import numpy as np
+
+from helm_scale.config import ModelConfig
+from helm_scale.data.format import codec
+from helm_scale.data.graphs.blocks import Empty, new_tensor
+from helm_scale.data.graphs.collate import collate_stored
+from helm_scale.data.loading.quarantine import Quarantine, Skipped
+from helm_scale.data.loading.sampler import StepPlan
+from helm_scale.data.loading.workers import in_processes
+from helm_scale.types import GraphBatch
+
+
+class Reader(Protocol):
+    """Random access to samples."""
+
+    def size(self, index: int) -> int:
+        """Bytes of a sample."""
+
+    def expect(self, index: int) -> None:
+        """Announce a sample that will be read soon."""
+
+    def stored(self, index: int, memory: memoryview) -> codec.Stored:
+        """Read a sample into memory; ValueError if it is damaged."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A micro-batch, its labels still blocks, and the samples that it lacks."""
+
+    batch: GraphBatch
+    skipped: tuple[Skipped, ...]
+
+
+class BatchMaker:
+    """Reads and collates the samples of one micro-batch; the memory that they are read into is used
+    again.
+
+    Args:
+        skip: leave damaged samples out, and tell; otherwise the first one raises. matrices: as
+            `collate`.
+    """
+
+    def __init__(
+        self, reader: Reader, config: ModelConfig, skip: bool = False, matrices: Sequence[str] = ()
+    ) -> None:
+        self._config, self._reader, self._skip, self._matrices = config, reader, skip, matrices
+        self._memory = np.zeros(
+            0, dtype=np.uint8
+        )  # what samples are read into, as large as the largest batch
+
+    def announced(self, samples: Sequence[int]) -> Sequence[int]:
+        """The samples, which the disk begins to fetch: whoever makes their batch is still busy with
+        the one before."""
+        for index in samples:
+            self._reader.expect(index)
+        return samples
+
+    def __call__(self, samples: Sequence[int], empty: Empty = new_tensor) -> Loaded:
+        """Make the batch of samples (maybe none).
+
+        Raises:
+            ValueError: a sample that cannot be read (unless skipped) or collated.
+        """
+        sizes = [self._reader.size(index) for index in samples]
+        if sum(sizes) > len(self._memory):
+            self._memory = np.empty(sum(sizes), dtype=np.uint8)
+        memory, stored, skipped, place = self._memory.data, [], [], 0
+        for index, size in zip(samples, sizes, strict=True):
+            try:
+                stored.append(self._reader.stored(index, memory[place : place + size]))
+            except ValueError as error:
+                if not self._skip:
+                    raise
+                skipped.append(Skipped(index, str(error)))
+            place += size
+        return Loaded(collate_stored(stored, self._config, empty, self._matrices), tuple(skipped))
+
+
+class Stream:
+    """Micro-batches of one rank.
+
+    Args:
+        make: samples (maybe none) -> batch. workers: processes that make batches ahead; 0 makes
+            them in process. With workers `make` must survive a fork. quarantine: counts skipped
+            samples; none: nothing is ever skipped.
+    """
+
+    def __init__(
+        self,
+        make: BatchMaker,
+        rank: int,
+        world_size: int,
+        workers: int,
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        self._make, self._rank, self._world_size, self._workers, self._quarantine = (
+            make,
+            rank,
+            world_size,
+            workers,
+            quarantine,
+        )
+
+    def steps(self, plan: StepPlan, first: int, last: int) -> Iterator[list[GraphBatch]]:
+        """Yield the list of micro-batches of every step first, ..., last - 1 (from 0); each list is
+        equally long on every rank."""
+        bins = (
+            members
+            for step in range(first, last)
+            for members in plan.bins_of_rank(step, self._rank, self._world_size)
+        )
+        each = plan.bins // self._world_size
+        batches = self.batches(bins, kept=2 * each)
+        for step in range(first, last):
+            yield [replace(next(batches), draw=step + 1) for _ in range(each)]
+
+    def share(self, bins: Sequence[Sequence[int]]) -> Iterator[GraphBatch]:
+        """Yield this rank's batches of a list of bins that all ranks divide among themselves."""
+        return self.batches(bins[self._rank :: self._world_size])
+
+    def batches(self, bins: Iterable[Sequence[int]], kept: int = 2) -> Iterator[GraphBatch]:
+        """Yield one batch per bin, in order; without the samples that are quarantined. Labels are
+        coupled when a batch moves to a device.
+
+        Args:
+            kept: batches that the caller holds at a time.
+        Raises:
+            ValueError: a sample that cannot be read or collated, or too many that were skipped.
+        """
+        tasks, asked = tee(bins)
+        soon = map(self._make.announced, tasks)
+        made = (
+            in_processes(self._make, soon, self._workers, kept)
+            if self._workers
+            else map(self._make, tasks)
+        )
+        for loaded, samples in zip(made, asked, strict=True):
+            if self._quarantine:
+                self._quarantine.note(len(samples), loaded.skipped)
+            yield loaded.batch

@@ -1,0 +1,223 @@
+"""Processes that make batches ahead of their use, and hand them over in memory that both sides
+share and use again.
+
+A batch of large molecules takes tens of megabytes. Fresh memory of that size costs more than to
+fill it (the kernel clears every page, on both sides), so each process owns a few slots of shared
+memory, and a slot returns to its owner when the last tensor on it is gone. That also bounds the
+memory: slots times the largest batch, whatever the dataset.
+"""
+
+import mmap
+import multiprocessing
+import os
+import signal
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from helm_scale.data.graphs.blocks import Empty, new_tensor
+from helm_scale.types import with_leaves
+
+AHEAD = 2  # tasks that a process has at a time
+ALIGNMENT = 64  # bytes
+PATIENCE = 2.0  # seconds between looks whether the parent is alive
+
+Make = Callable[
+    [Sequence[int], Empty], Any
+]  # samples of a batch, maker of its large tensors -> dataclass of tensors
+
+
+class Slot:
+    """Memory shared by a process and its children, which each of them may enlarge."""
+
+    def __init__(self) -> None:
+        self._file = os.memfd_create("batch", os.MFD_CLOEXEC)
+        os.ftruncate(self._file, mmap.PAGESIZE)
+        self._map: mmap.mmap | None = None
+
+    def map(self, size: int = 0) -> mmap.mmap:
+        """All of the memory, of at least so many bytes; what it held stays."""
+        present = os.fstat(self._file).st_size
+        if present < size:
+            present = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+            os.ftruncate(self._file, present)
+        if self._map is None or len(self._map) < present:
+            self._map = mmap.mmap(
+                self._file, present, mmap.MAP_SHARED | mmap.MAP_POPULATE
+            )  # all pages in one go
+        return self._map
+
+    def close(self) -> None:
+        """Give the file back; what is mapped stays until its last tensor goes."""
+        os.close(self._file)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A tensor that lies in the slot."""
+
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+LEAVES = Tensor | np.ndarray | _Placed
+
+
+class _Arena:
+    """Hands out tensors on a slot, one behind the other."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot, self._used, self._offsets = slot, 0, dict[int, int]()
+
+    def empty(self, count: int, dtype: torch.dtype) -> Tensor:
+        """An uninitialised flat tensor on the slot."""
+        size = count * dtype.itemsize
+        if not size:
+            return new_tensor(0, dtype)
+        memory = self._slot.map(self._used + size)
+        tensor = torch.frombuffer(memory, dtype=dtype, count=count, offset=self._used)
+        self._offsets[tensor.data_ptr()] = self._used
+        self._used += -(-size // ALIGNMENT) * ALIGNMENT
+        return tensor
+
+    def pack(self, tensor: Tensor) -> _Placed | np.ndarray:
+        """What travels for a tensor: its place in the slot, or itself as an array."""
+        if tensor.numel() and tensor.data_ptr() in self._offsets:
+            return _Placed(
+                self._offsets[tensor.data_ptr()],
+                str(tensor.dtype).removeprefix("torch."),
+                tuple(tensor.shape),
+            )
+        return tensor.numpy()
+
+
+class _Worker:
+    """The parent's side of one process."""
+
+    def __init__(self, make: Make, slots: int) -> None:
+        self._slots = [Slot() for _ in range(slots)]
+        self._free = list(range(slots))
+        self._tasks: deque[tuple[int | None, Sequence[int]]] = deque()
+        fork = multiprocessing.get_context("fork")
+        self._connection, theirs = fork.Pipe()
+        self._process = fork.Process(
+            target=_serve, args=(make, self._slots, theirs, os.getpid()), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def ask(self, samples: Sequence[int]) -> None:
+        """Have a batch made; where all slots are in use it will travel through the pipe, slower."""
+        task = (
+            self._free.pop() if self._free else None,
+            samples,
+        )  # the slot used last: its pages are there
+        self._tasks.append(task)
+        self._connection.send(task)
+
+    def answer(self) -> Any:
+        """The oldest batch asked for.
+
+        Raises:
+            ChildProcessError: the process died.
+        """
+        number, samples = self._tasks.popleft()
+        try:
+            made = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            raise ChildProcessError(
+                f"a data process died (exit code {self._process.exitcode}) over the samples {list(samples)};"
+                " was memory short? execution.workers may be lowered"
+            ) from None
+        if isinstance(made, Exception):
+            self._free.extend([] if number is None else [number])
+            raise made
+        if number is None:
+            return with_leaves(made, torch.from_numpy, LEAVES)
+        memory = np.frombuffer(self._slots[number].map(), dtype=np.uint8)
+        unpacked = with_leaves(made, _on(memory), LEAVES)
+        weakref.finalize(memory, self._free.append, number)
+        return unpacked
+
+    def stop(self) -> None:
+        """End the process, in whatever it is doing."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+        for slot in self._slots:
+            slot.close()
+
+
+def _on(memory: np.ndarray) -> Callable[[Any], Tensor]:
+    """Tensors from what travelled: places in the slot or arrays."""
+
+    def tensor(value: _Placed | np.ndarray) -> Tensor:
+        if isinstance(value, np.ndarray):
+            return torch.from_numpy(value)
+        dtype = np.dtype(value.dtype)
+        size = int(np.prod(value.shape)) * dtype.itemsize
+        return torch.from_numpy(
+            memory[value.offset : value.offset + size].view(dtype).reshape(value.shape)
+        )
+
+    return tensor
+
+
+def in_processes(
+    make: Make, tasks: Iterable[Sequence[int]], count: int, kept: int
+) -> Iterator[Any]:
+    """Yield what `make` gives for every task, in order, made ahead by processes; they end with the
+    iterator.
+
+    Args:
+        make: must survive a fork; the dataclass that it returns may hold tensors, dataclasses of
+            tensors and what pickles.
+        count: processes. kept: results that the caller holds at a time.
+    Raises:
+        ValueError, OSError: what `make` met. ChildProcessError: a process died.
+    """
+    workers = [_Worker(make, AHEAD + -(-kept // count)) for _ in range(count)]
+    asked, waiting = 0, iter(tasks)
+    try:
+        for samples in waiting:
+            workers[asked % count].ask(samples)
+            asked += 1
+            if asked >= AHEAD * count:
+                yield workers[asked % count].answer()
+        for number in range(max(asked - AHEAD * count + 1, 0), asked):
+            yield workers[number % count].answer()
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _serve(make: Make, slots: Sequence[Slot], connection: Connection, parent: int) -> None:
+    """Make batches until the parent is gone; signals to the whole group are the parent's to
+    answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    while True:
+        while not connection.poll(PATIENCE):
+            if os.getppid() != parent:
+                return
+        try:
+            number, samples = connection.recv()
+            arena = _Arena(slots[number]) if number is not None else None
+            try:
+                made = make(samples, arena.empty if arena else new_tensor)
+            except (ValueError, OSError) as error:
+                connection.send(error)
+                continue
+            connection.send(with_leaves(made, arena.pack if arena else Tensor.numpy, LEAVES))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return

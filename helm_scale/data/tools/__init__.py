@@ -1,0 +1,1 @@
+"""What is done to whole datasets: split, merge, repack, summarise."""

@@ -1,0 +1,129 @@
+"""Datasets into one: their tar files side by side, their manifests row after row; no sample is
+decoded."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from helm_scale.basis import elements
+from helm_scale.data.format import manifest
+from helm_scale.data.format.manifest import Manifest, Rejected, SampleRecord, ShardRecord
+
+
+def concat(folders: Sequence[str | Path], out: Path) -> Manifest:
+    """Copy datasets into a new one, in order; the shards get new numbers.
+
+    Raises:
+        ValueError: methods or labels differ, a key occurs twice, or `out` holds a finished dataset.
+    """
+    return join([Manifest.load(folder) for folder in folders], out, shutil.copyfile)
+
+
+def join(
+    parts: Sequence[Manifest],
+    out: Path,
+    transfer: Callable[[Path, Path], object],
+    source: str | None = None,
+    rejected: Sequence[Rejected] = (),
+) -> Manifest:
+    """Bring the shards of datasets into one folder and write its manifest, last and atomically.
+
+    Args:
+        transfer: brings one file from the first path to the second. source: identifies the input;
+            by default the parts' own.
+        rejected: samples left out, beside those of the parts.
+    Raises:
+        ValueError: as `concat`, or a shard that did not arrive whole.
+    """
+    if (out / manifest.NAME).exists():
+        raise ValueError(
+            f"{out}: holds a finished dataset already; choose another folder or remove it"
+        )
+    _check_alike(parts)
+    _check_keys(parts)
+    out.mkdir(parents=True, exist_ok=True)
+    shards: list[ShardRecord] = []
+    for part in parts:
+        for shard in part.shards:
+            target = out / f"shard-{len(shards):06d}.tar"
+            transfer(part.folder / shard.name, target)
+            if not target.is_file() or target.stat().st_size != shard.size:
+                raise ValueError(
+                    f"{target}: did not arrive whole from {part.folder / shard.name}; check the disk and run again"
+                )
+            shards.append(ShardRecord(target.name, shard.size, shard.sha256))
+    head = {
+        "method": parts[0].method,
+        "licence": " AND ".join(dict.fromkeys(part.licence for part in parts)),
+        "source": source
+        if source is not None
+        else "; ".join(dict.fromkeys(part.source for part in parts)),
+        "labels": parts[0].labels,
+        "elements": _sum(part.elements for part in parts),
+    }
+    return manifest.write(
+        out,
+        head,
+        shards,
+        _rows(parts),
+        [*rejected, *(one for part in parts for one in part.rejected)],
+    )
+
+
+def rows_of(part: Manifest, splits: Iterable[str], first_shard: int = 0) -> list[SampleRecord]:
+    """The rows of a manifest with other splits, its shards numbered from `first_shard`."""
+    columns = (
+        part.key,
+        part.shard,
+        part.offset,
+        part.size,
+        part.crc32,
+        part.atoms,
+        part.pairs,
+        part.cost,
+    )
+    return [
+        SampleRecord(key, str(split), shard + first_shard, *place)
+        for split, key, shard, *place in zip(
+            splits, *(column.tolist() for column in columns), strict=True
+        )
+    ]
+
+
+def _rows(parts: Sequence[Manifest]) -> list[SampleRecord]:
+    rows, first = [], 0
+    for part in parts:
+        rows += rows_of(part, part.splits, first)
+        first += len(part.shards)
+    return rows
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return {symbol: total[symbol] for symbol in sorted(total, key=elements.atomic_number)}
+
+
+def _check_alike(parts: Sequence[Manifest]) -> None:
+    if not parts:
+        raise ValueError("nothing to join; name at least one dataset")
+    for part in parts[1:]:
+        for name in ("method", "labels"):
+            if getattr(part, name) != getattr(parts[0], name):
+                raise ValueError(
+                    f"{part.folder}: its {name} is {getattr(part, name)}, that of {parts[0].folder} is {getattr(parts[0], name)};"
+                    " one dataset holds one method and one kind of labels"
+                )
+
+
+def _check_keys(parts: Sequence[Manifest]) -> None:
+    seen: dict[str, Path] = {}
+    for part in parts:
+        for key in part.key.tolist():
+            if key in seen:
+                raise ValueError(
+                    f"{part.folder}: key '{key}' occurs in {seen[key]} too; keys are unique within a dataset"
+                )
+            seen[key] = part.folder

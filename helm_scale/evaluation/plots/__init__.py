@@ -1,0 +1,1 @@
+"""Pictures of an evaluation, as PNG without a display."""

@@ -1,0 +1,1 @@
+"""Energies and forces from few labels, on a pretrained backbone."""

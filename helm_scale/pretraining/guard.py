@@ -1,0 +1,84 @@
+"""When to doubt a step, and when to stop: loss spikes, signals, the wall clock."""
+
+import math
+import os
+import signal
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_WINDOW, _ENOUGH = 64, 16  # losses remembered; losses before any judgement
+_NOISE = 0.05  # of log(loss): the least spread assumed, so that a quiet run does not cry wolf
+
+
+class SpikeMonitor:
+    """Robust z-score of log(loss) among the last losses: distance from the median over 1.4826 times
+    the median deviation.
+
+    Args:
+        score: from which a loss is a spike.
+    """
+
+    def __init__(self, score: float) -> None:
+        self._score, self._logs = score, deque[float](maxlen=_WINDOW)
+
+    def is_spike(self, loss: float) -> bool:
+        """Whether a loss lies far above the last ones."""
+        if len(self._logs) < _ENOUGH or not loss > 0:
+            return False
+        middle = statistics.median(self._logs)
+        spread = 1.4826 * statistics.median(abs(value - middle) for value in self._logs)
+        return (math.log(loss) - middle) / max(spread, _NOISE) > self._score
+
+    def add(self, loss: float) -> None:
+        """Remember the loss of a step that was taken."""
+        if loss > 0 and math.isfinite(loss):
+            self._logs.append(math.log(loss))
+
+
+class StopRequest:
+    """Whether this process should save and stop: SIGTERM, SIGUSR1, or the wall clock.
+
+    Args:
+        wall_clock_seconds: limit counted from the start of the process; 0 for none.
+    """
+
+    def __init__(self, wall_clock_seconds: float) -> None:
+        self._limit, self._signal = wall_clock_seconds, 0
+
+    @contextmanager
+    def listening(self) -> Iterator["StopRequest"]:
+        """Inside, the signals ask to stop instead of killing."""
+        before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)
+        }
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @property
+    def code(self) -> int:
+        """0 to go on, the number of a signal, or -1 when time is up."""
+        if self._signal:
+            return self._signal
+        return -1 if self._limit and _age() > self._limit else 0
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+
+
+def reason(code: int) -> str:
+    """A StopRequest's code in words."""
+    return "wall clock" if code == -1 else signal.Signals(code).name
+
+
+def _age() -> float:
+    """Seconds since this process started."""
+    with open("/proc/self/stat") as file:
+        ticks = float(file.read().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,1 @@
+"""What a training step needs, and the chunks that fit a limit."""

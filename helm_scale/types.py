@@ -1,0 +1,211 @@
+"""The types that travel along the data flow: Method, Molecule (numpy), GraphBatch (torch).
+
+Axes: N atoms of all molecules of a batch, B molecules, E message edges, P unordered pairs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from types import UnionType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a label was made; labels of two methods never mix.
+
+    Attributes:
+        xc, basis: names as PySCF spells them; ecp: "def2" where heavy atoms carry the basis' ECP.
+        grid_level: PySCF's grid level. auxbasis: density-fitting basis, or None for exact Coulomb
+            integrals.
+        conv_tol: SCF threshold in Hartree. baseline: "none" or "minao", the H0 stored beside H.
+        program: name and version.
+    """
+
+    xc: str
+    basis: str
+    ecp: str
+    grid_level: int
+    auxbasis: str | None
+    conv_tol: float
+    baseline: str
+    program: str
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """One molecule and the labels it has.
+
+    Attributes:
+        key: unique name within a dataset, without dots.
+        atomic_numbers: [N] int64. positions: [N, 3] float64, Angstrom.
+        charge: total charge. spin_multiplicity: 2S+1.
+        hamiltonian, baseline_hamiltonian, overlap: [nao, nao] float64, Hartree (overlap: none),
+            canonical AO order.
+        energy: Hartree. forces: [N, 3] Hartree/Angstrom. method: how the labels were made.
+    """
+
+    key: str
+    atomic_numbers: np.ndarray
+    positions: np.ndarray
+    charge: int = 0
+    spin_multiplicity: int = 1
+    hamiltonian: np.ndarray | None = None
+    baseline_hamiltonian: np.ndarray | None = None
+    overlap: np.ndarray | None = None
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    method: Method | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive atoms (second = 0) or pairs of one element or element pair in a batch."""
+
+    first: int
+    second: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class PairChunk:
+    """Consecutive pairs of a batch.
+
+    Attributes:
+        start, stop: columns of GraphBatch.pair_index.
+        segments: runs of one element pair, counted from `start`.
+        flat: place of their packed irreps in GraphBatch.offsite_target.
+    """
+
+    start: int
+    stop: int
+    segments: tuple[Segment, ...]
+    flat: slice
+
+
+class Labels(Protocol):
+    """Blocks of matrices (data/graphs/targets.py)."""
+
+    def coupled(self, batch: "GraphBatch") -> dict[str, Any]:
+        """Fields of the batch that they become, by name."""
+
+
+@dataclass(frozen=True)
+class GraphBatch:
+    """Several molecules as one graph.
+
+    Attributes:
+        keys: names of the molecules.
+        atomic_numbers: [N]. positions: [N, 3] float64, Angstrom. molecule: [N] index of an atom's
+            molecule.
+        charge, spin_multiplicity: [B].
+        edge_index: [2, E] the two atoms of every message edge, each edge once; messages go both
+            ways.
+        pair_index: [2, P] atoms of each unordered pair, lower atomic number first, sorted by
+            element pair.
+        pair_segments: runs of one element pair in pair_index.
+        atom_order: [N] atoms sorted by element. atom_segments: runs of one element in atom_order.
+        onsite_target: packed irreps of H - H0 of the on-site blocks, run after run, row-major,
+            float64 Hartree, or None.
+        offsite_target: the same for the pairs within the Hamiltonian cutoff; from shards in the
+            dtype of the model.
+        matrix_elements: [B] matrix elements (both triangles) that the targets stand for.
+        energy: [B] float64 Hartree or None. forces: [N, 3] float64 Hartree/Angstrom or None.
+        onsite_overlap, offsite_overlap: packed irreps of S, laid out as the targets, where a
+            setting asks for them.
+        onsite_baseline_hamiltonian, offsite_baseline_hamiltonian: the same of H0, Hartree.
+        draw: number of the random draws for this batch (the step in training); with the keys it
+            fixes them.
+        blocks: labels as samples hold them, which `to` couples to irreps: processes that read leave
+            that to the device.
+        copies: how many processes hold this batch and share its edges and pairs; sums over atoms or
+            molecules are divided by it.
+    """
+
+    keys: tuple[str, ...]
+    atomic_numbers: Tensor
+    positions: Tensor
+    molecule: Tensor
+    charge: Tensor
+    spin_multiplicity: Tensor
+    edge_index: Tensor
+    pair_index: Tensor
+    pair_segments: tuple[Segment, ...]
+    atom_order: Tensor
+    atom_segments: tuple[Segment, ...]
+    onsite_target: Tensor | None = None
+    offsite_target: Tensor | None = None
+    matrix_elements: Tensor | None = None
+    energy: Tensor | None = None
+    forces: Tensor | None = None
+    copies: int = 1
+    onsite_overlap: Tensor | None = None
+    offsite_overlap: Tensor | None = None
+    onsite_baseline_hamiltonian: Tensor | None = None
+    offsite_baseline_hamiltonian: Tensor | None = None
+    draw: int = 0
+    blocks: Labels | None = None
+
+    @property
+    def num_molecules(self) -> int:
+        """Number of molecules B."""
+        return len(self.keys)
+
+    def pair_chunks(
+        self, length: int, size_of: Callable[[Segment], int], part: int = 0, parts: int = 1
+    ) -> list[PairChunk]:
+        """Cut one of `parts` equal parts of the pairs into chunks of at most `length`; 0: one chunk
+        of all.
+
+        Args:
+            size_of: packed components of one block of an element pair.
+        Returns:
+            at least one chunk, even where there are no pairs.
+        """
+        total = self.pair_index.shape[1]
+        first, last = total * part // parts, total * (part + 1) // parts
+        chunks, place = [], self._chunk(0, first, 0, size_of).flat.stop
+        for start in range(first, max(last, first + 1), length or max(total, 1)):
+            chunks.append(self._chunk(start, min(start + (length or total), last), place, size_of))
+            place = chunks[-1].flat.stop
+        return chunks
+
+    def _chunk(
+        self, start: int, stop: int, place: int, size_of: Callable[[Segment], int]
+    ) -> PairChunk:
+        inside = [s for s in self.pair_segments if s.start < stop and s.stop > start]
+        cut = tuple(
+            Segment(s.first, s.second, max(s.start, start) - start, min(s.stop, stop) - start)
+            for s in inside
+        )
+        return PairChunk(
+            start,
+            stop,
+            cut,
+            slice(place, place + sum((s.stop - s.start) * size_of(s) for s in cut)),
+        )
+
+    def to(self, device: torch.device | str) -> "GraphBatch":
+        """Copy with every tensor on the device, labels coupled to irreps there."""
+        moved: GraphBatch = with_leaves(self, lambda tensor: tensor.to(device))
+        return (
+            moved
+            if moved.blocks is None
+            else replace(moved, blocks=None, **moved.blocks.coupled(moved))
+        )
+
+
+def with_leaves(value: Any, change: Callable[[Any], Any], leaves: type | UnionType = Tensor) -> Any:
+    """A dataclass with changed leaves, at any depth; everything else as it is."""
+    if isinstance(value, leaves):
+        return change(value)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return replace(
+        value,
+        **{f.name: with_leaves(getattr(value, f.name), change, leaves) for f in fields(value)},
+    )

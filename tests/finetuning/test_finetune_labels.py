@@ -1,0 +1,168 @@
+"""The command from files to tables and models: shards, extended XYZ and ASE databases in, named
+mistakes out."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.db
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from helm_scale import commands
+from helm_scale.config import FinetuneConfig
+from helm_scale.data.format.shards import ShardWriter
+from helm_scale.data.graphs.collate import collate
+from helm_scale.finetuning import labels
+from helm_scale.model.weights import save_weights
+from helm_scale.units import HARTREE_IN_EV
+from tests.pretraining.made_up import CONFIG, METHOD, MODES, backbone, molecules
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkpoint and a dataset of energies."""
+    root = tmp_path_factory.mktemp("finetune")
+    (root / "step-00000001").mkdir()
+    save_weights(backbone().state_dict(), root / "step-00000001" / "model.safetensors")
+    record = {"model": CONFIG.model_dump(mode="json"), "method": asdict(METHOD)}
+    (root / "step-00000001" / "model.json").write_text(json.dumps(record))
+    writer = ShardWriter(root / "data", METHOD, "CC0-1.0", "test", 64)
+    for split, count, seed in (("train", 12, 1), ("validation", 3, 3), ("test", 3, 2)):
+        for one in molecules(count, seed):
+            writer.write(one, split)
+    writer.close()
+    yield root
+
+
+def test_the_launcher_writes_tables_record_pictures_and_models(
+    source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [
+        sys.executable, "launch/finetune.py", "--source", source / "step-00000001", "--data", source / "data", "--out", out,
+        "--steps", "2", "--threads", "1", "--sizes", "[8, 12]", "--seeds", "[0, 1]", "--cache", tmp_path / "cache",
+    ]  # fmt: skip
+    result = subprocess.run(
+        [str(part) for part in command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == (out / "table.md").read_text().strip()
+    assert (
+        "| layer 2 |" in result.stdout
+        and "backbone, frozen" in result.stdout
+        and "+-" in result.stdout
+    )
+    report = json.loads((out / "report.json").read_text())
+    assert [row["mode"] for row in report["rows"][:4]] == [
+        "reference energies only",
+        *MODES,
+    ] and len(report["rows"]) == 16
+    assert all(
+        (out / name).stat().st_size > 1000 for name in ("learning_curve.png", "frozen/parity.png")
+    )
+    for mode in MODES:
+        model, record = commands.load_energy_model(out / mode)
+        (row,) = (
+            row
+            for row in report["rows"]
+            if (row["mode"], row["size"], row["seed"]) == (mode, 12, 0)
+        )
+        assert record["training"] == row and record["method"]["xc"] == "pbe"
+        held = molecules(3, 2)
+        with torch.no_grad():
+            found = model(collate(held, CONFIG)) - torch.tensor([m.energy for m in held])
+        assert float(found.abs().mean()) == pytest.approx(row["tests"]["test"]["mae"], rel=1e-3)
+    with pytest.raises(ValueError, match="no energy head: a model of Hamiltonians"):
+        commands.load_energy_model(source / "step-00000001")
+
+
+def test_splits_and_sizes_that_do_not_exist_are_named(source: Path) -> None:
+    config = FinetuneConfig(data=str(source / "data"), test_splits=("exam",))
+    with pytest.raises(ValueError, match="no split 'exam'; known: test, train, validation"):
+        labels.read(config)
+    with pytest.raises(
+        ValueError, match=r"sizes: got 50, but split 'train' of .* has 12 molecules"
+    ):
+        labels.read(FinetuneConfig(data=str(source / "data"), sizes=(50,)))
+
+
+def frames(count: int, **info: Any) -> list[ase.Atoms]:
+    """Molecules as ASE has them: eV and eV/Angstrom, in the calculator."""
+    found = []
+    for one in molecules(count, 1):
+        atoms = ase.Atoms(one.atomic_numbers, one.positions, info=dict(info))
+        assert one.energy is not None and one.forces is not None
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=one.energy * HARTREE_IN_EV, forces=one.forces * HARTREE_IN_EV
+        )
+        found.append(atoms)
+    return found
+
+
+@pytest.mark.parametrize("way", ["energy.xyz", "REF_energy.xyz", "rows.db"])
+def test_energies_are_read_in_electronvolt_however_they_are_stored(
+    way: str, tmp_path: Path
+) -> None:
+    path, wanted = tmp_path / way, molecules(20, 1)
+    if way == "rows.db":
+        with ase.db.connect(path) as rows:
+            for atoms in frames(20):
+                rows.write(atoms)
+    else:
+        kept = frames(20)
+        if way.startswith("REF"):
+            for atoms in kept:
+                atoms.info["REF_energy"], atoms.arrays["REF_forces"] = (
+                    atoms.get_potential_energy(),
+                    atoms.get_forces(),
+                )
+                atoms.calc = SinglePointCalculator(
+                    atoms, energy=0.0, forces=np.zeros((len(atoms), 3))
+                )
+        ase.io.write(path, kept, format="extxyz")
+    found = labels.read(FinetuneConfig(data=str(path)))
+    assert (len(found.train), len(found.validation), len(found.tests["test"])) == (16, 2, 2)
+    every = {m.key: m for m in found.everything()}
+    for number, one in enumerate(wanted):
+        got = every[f"frame-{number:06d}"]
+        assert (
+            got.energy == pytest.approx(one.energy, abs=1e-7)
+            and np.abs(got.forces - one.forces).max() < 1e-7
+        )
+    assert [m.key for m in labels.read(FinetuneConfig(data=str(path))).train] == [
+        m.key for m in found.train
+    ]
+
+
+def test_free_atoms_and_splits_of_a_file_are_heeded(tmp_path: Path) -> None:
+    kept = [*frames(6), *frames(2, split="test")]
+    atom = ase.Atoms("Br", info={"config_type": "IsolatedAtom", "REF_energy": -100.0})
+    ase.io.write(tmp_path / "a.xyz", [*kept, atom], format="extxyz")
+    found = labels.read(FinetuneConfig(data=str(tmp_path / "a.xyz")))
+    assert (len(found.train), len(found.validation), len(found.tests["test"])) == (6, 0, 2)
+    assert found.atoms == {35: pytest.approx(-100.0 / HARTREE_IN_EV)}
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "bare.xyz", ase.Atoms("HH", np.eye(2, 3)), format="extxyz")
+    with pytest.raises(
+        ValueError,
+        match=r"bare.xyz, frame 0 \(frame-000000\): no energy; wanted REF_energy or energy, in eV",
+    ):
+        labels.read(FinetuneConfig(data=str(tmp_path / "bare.xyz")))
+    (tmp_path / "text.db").write_text("no database")
+    with pytest.raises(ValueError, match=r"text.db: not an ASE database"):
+        labels.read(FinetuneConfig(data=str(tmp_path / "text.db")))
+    with pytest.raises(ValueError, match=r"none.db: file not found"):
+        labels.read(FinetuneConfig(data=str(tmp_path / "none.db")))

@@ -1,0 +1,142 @@
+"""A dataset of ragged molecules with made-up labels, and real launches of launch/pretrain.py on
+it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helm_scale.basis.shells import shells_of
+from helm_scale.data.format.shards import ShardWriter
+from helm_scale.types import Method, Molecule
+
+ROOT = Path(__file__).parent.parent.parent
+METHOD = Method("pbe", "def2-svp", "def2", 1, None, 1e-10, "none", "none: made-up labels")
+TINY = {
+    "model.basis": "def2-svp", "model.parity": "full", "model.lmax": 4, "model.mmax": 4, "model.channels": 4,
+    "model.hidden_channels": 4, "model.edge_channels": 8, "model.num_layers": 1, "model.radial_functions": 6,
+    "training.steps": 10, "training.batch_molecules": 6, "training.bins": 4, "training.warmup_steps": 2,
+    "training.learning_rate": 1e-3, "training.muon_learning_rate": 1e-3, "execution.progress": False,
+    "execution.device": "cpu",
+}  # fmt: skip
+
+
+def molecule(key: str, numbers: Sequence[int], seed: int) -> Molecule:
+    """Atoms on a bent chain; between s shells a matrix that a model can learn, elsewhere a little
+    noise, Hartree."""
+    rng = np.random.default_rng(seed)
+    positions = np.cumsum(rng.uniform(0.6, 1.1, size=(len(numbers), 3)), axis=0)
+    shells = [
+        [degree for degree in shells_of("def2-svp", z) for _ in range(2 * degree + 1)]
+        for z in numbers
+    ]
+    owner = np.repeat(np.arange(len(numbers)), [len(of_atom) for of_atom in shells])
+    is_s = np.concatenate(shells) == 0
+    distance = np.linalg.norm(positions[owner][:, None] - positions[owner][None], axis=-1)
+    matrix = np.exp(-distance) * is_s * is_s[:, None] + 0.002 * rng.normal(size=distance.shape)
+    return Molecule(
+        key, np.array(numbers), positions, hamiltonian=(matrix + matrix.T) / 2, method=METHOD
+    )
+
+
+def write_dataset(folder: Path, seed: int = 7) -> Path:
+    """Write 11 training and 3 validation molecules of 1 to 6 atoms, in two shards."""
+    rng = np.random.default_rng(seed)
+    writer = ShardWriter(folder, METHOD, "CC0-1.0", "made up", molecules_per_shard=9)
+    for number in range(14):
+        numbers = rng.choice([1, 1, 6, 7, 8, 17], size=1 + number % 6).tolist()
+        writer.write(
+            molecule(f"mol-{number}", numbers, number), "train" if number < 11 else "validation"
+        )
+    writer.close()
+    return folder
+
+
+def flags(data: Path, run: Path, **changes: Any) -> list[str]:
+    """The flags of a launch; in keys of changes, __ stands for the dot."""
+    settings = {
+        **TINY,
+        "data.path": data,
+        "out": run,
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
+    return [f"--{key}={value}" for key, value in settings.items()]
+
+
+def python(ranks: int) -> list[str]:
+    """How a script is started: by python, or by torchrun for several ranks."""
+    return (
+        [sys.executable]
+        if ranks == 1
+        else [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={ranks}",
+        ]
+    )
+
+
+def command(data: Path, run: Path, ranks: int = 1, **changes: Any) -> list[str]:
+    """The command line of a launch."""
+    return [*python(ranks), "launch/pretrain.py", *flags(data, run, **changes)]
+
+
+def start(arguments: list[str]) -> "subprocess.Popen[str]":
+    """Start a launch."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # of `python` in shell scripts
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path}
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]", seconds: float = 240) -> tuple[int, str, str]:
+    """Wait for a launch: (exit code, standard output, standard error); none is left behind."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        out, err = process.communicate()
+        raise AssertionError(f"still running after {seconds} s:\n{out}\n{err}") from None
+    return process.returncode, out, err
+
+
+def launch(data: Path, run: Path, ranks: int = 1, **changes: Any) -> tuple[int, str, str]:
+    """Run a launch to its end."""
+    return finish(start(command(data, run, ranks, **changes)))
+
+
+def trained(data: Path, run: Path, ranks: int = 1, **changes: Any) -> list[dict[str, Any]]:
+    """Run a launch that must succeed; the lines of its metrics.jsonl."""
+    code, out, err = launch(data, run, ranks, **changes)
+    assert code == 0, f"{out}\n{err}"
+    return lines(run)
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """SIGKILL a launch: first its ranks, which torchrun puts in sessions of their own, then
+    itself."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in [*map(int, children), process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl; a torn last one is left out."""
+    text = (run / "metrics.jsonl").read_text() if (run / "metrics.jsonl").is_file() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]

@@ -1,0 +1,90 @@
+"""Molecules with made-up energies and forces, a small backbone, and runs of finetuning on them."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from helm_scale.config import FinetuneConfig, ModelConfig
+from helm_scale.finetuning import train
+from helm_scale.finetuning.features import Samples
+from helm_scale.finetuning.labels import Labelled, gather_labels
+from helm_scale.model.helm import Helm
+from helm_scale.types import Method, Molecule
+
+MODES = ("direct", "frozen", "finetuned")
+HEADS = ("linear", "mlp", "layer")
+CONFIG = ModelConfig(
+    basis="def2-svp",
+    lmax=4,
+    mmax=4,
+    channels=8,
+    hidden_channels=8,
+    edge_channels=8,
+    num_layers=2,
+    radial_functions=8,
+    trunk_cutoff=5.0,
+)
+METHOD = Method("pbe", "def2-svp", "def2", 3, None, 1e-10, "none", "made up")
+ATOMIC = {1: -0.5, 6: -37.8, 8: -75.0, 35: -2572.0}  # Hartree
+
+
+def molecule(key: str, numbers: np.ndarray, x: np.ndarray, bonding: float) -> Molecule:
+    """Energy: atoms plus `bonding` times a pair potential, Hartree, with its forces."""
+    difference = x[:, None] - x[None]
+    distance = np.linalg.norm(difference, axis=-1) + 1e9 * np.eye(len(x))
+    forces = -bonding * (np.exp(-distance) / distance)[..., None] * difference
+    energy = sum(ATOMIC[int(z)] for z in numbers) - bonding * float(np.exp(-distance).sum() / 2)
+    return Molecule(key, numbers, x, energy=energy, forces=forces.sum(axis=1), method=METHOD)
+
+
+def molecules(count: int, seed: int, bonding: float = 0.2) -> list[Molecule]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for index in range(count):
+        size = int(rng.integers(2, 6))
+        x = np.cumsum(rng.normal(size=(size, 3)) * 0.7 + 0.3, axis=0)
+        found.append(molecule(f"{seed}-{index}", rng.choice(list(ATOMIC), size), x, bonding))
+    return found
+
+
+def backbone(config: ModelConfig = CONFIG) -> Helm:
+    torch.manual_seed(5)
+    return Helm(config)
+
+
+def labelled(bonding: float = 0.2, validation: int = 0) -> Labelled:
+    held = tuple(molecules(5, 2, bonding))
+    return Labelled(
+        tuple(molecules(16, 1, bonding)),
+        tuple(molecules(validation, 3, bonding)),
+        {"test": held},
+        {},
+        asdict(METHOD),
+    )
+
+
+def started(
+    mode: str,
+    config: FinetuneConfig,
+    source: Labelled | None = None,
+    model_config: ModelConfig = CONFIG,
+) -> train.Run:
+    data = source or labelled()
+    labels = gather_labels(data)
+    model = train.start(mode, backbone(model_config), labels, config, 0)
+    return train.Run(mode, model, labels, Samples(data.everything(), model), model.read)
+
+
+def settings(**changes: Any) -> FinetuneConfig:
+    return FinetuneConfig(**{"steps": 3, "batch_molecules": 4, **changes})
+
+
+def trained(
+    mode: str, source: Labelled | None = None, model_config: ModelConfig = CONFIG, **changes: Any
+) -> train.Run:
+    config = settings(**changes)
+    run = started(mode, config, source, model_config)
+    train.train(run, train.parts_of(run.model, mode, config), config, 0)
+    return run
