@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> str:
             return commands.shards_repack(config.load(config.RepackConfig, rest))
         case ["concat", out, *folders] if folders:
             return commands.shards_concat(out, folders)
-    usage = (__doc__ or "").split("\n", 2)[2].rstrip()
+    usage = (__doc__ or "").split("\n\n", 1)[1].rstrip()
     if arguments in (["--help"], ["-h"]):
         return usage
     raise ValueError(f"got {' '.join(arguments) or 'no command'}; wanted one of\n{usage}")

@@ -98,8 +98,8 @@ def test_groups_are_never_divided_and_shares_are_kept(seed: int) -> None:
     assert all(len(set(division[groups == group])) == 1 for group in set(groups.tolist()))
     shares = [(division == name).mean() for name in splits.NAMES]
     assert np.abs(np.array(shares) - [0.8, 0.1, 0.1]).max() < 0.03
-    assert np.array_equal(splits, splits.assign(groups, (0.8, 0.1, 0.1), seed))
-    assert not np.array_equal(splits, splits.assign(groups, (0.8, 0.1, 0.1), seed + 100))
+    assert np.array_equal(division, splits.assign(groups, (0.8, 0.1, 0.1), seed))
+    assert not np.array_equal(division, splits.assign(groups, (0.8, 0.1, 0.1), seed + 100))
 
 
 def test_too_few_groups_are_refused() -> None:
