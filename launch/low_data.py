@@ -1,5 +1,4 @@
-"""Low-data protocol: label molecules, pretrain on their Hamiltonians, learn energies from few of
-them; a rerun resumes.
+"""Low-data protocol: label molecules, pretrain on their Hamiltonians, learn energies from few of them; a rerun resumes.
 
 python launch/low_data.py --config configs/low_data.yaml
 """

@@ -1,13 +1,13 @@
-"""Datasets of Hamiltonians: make or import one, check one, say what one holds, divide and join
-them.
+"""Datasets of Hamiltonians: make or import one, check one, say what one holds, divide and join them.
 
-python launch/shards.py generate --config configs/quickstart_data.yaml [--key value ...]    (--help
-lists the keys) python launch/shards.py import DATASET --source FILE --out FOLDER [--key value ...]
-(docs/datasets.md) python launch/shards.py verify FOLDER python launch/shards.py info FOLDER [--png
-FILE] [--cutoffs [6,9,12]] [--config TRAINING.yaml --ranks 64] python launch/shards.py split
---folder FOLDER [--by geometry --fractions [0.8,0.1,0.1] ...] python launch/shards.py leaks --folder
-FOLDER [--tolerance 0.05] python launch/shards.py repack --folder FOLDER --out NEW_FOLDER
-[--molecules_per_shard 64] python launch/shards.py concat NEW_FOLDER FOLDER [FOLDER ...]
+python launch/shards.py generate --config configs/quickstart_data.yaml [--key value ...]    (--help lists the keys)
+python launch/shards.py import DATASET --source FILE --out FOLDER [--key value ...]         (docs/datasets.md)
+python launch/shards.py verify FOLDER
+python launch/shards.py info FOLDER [--png FILE] [--cutoffs [6,9,12]] [--config TRAINING.yaml --ranks 64]
+python launch/shards.py split --folder FOLDER [--by geometry --fractions [0.8,0.1,0.1] ...]
+python launch/shards.py leaks --folder FOLDER [--tolerance 0.05]
+python launch/shards.py repack --folder FOLDER --out NEW_FOLDER [--molecules_per_shard 64]
+python launch/shards.py concat NEW_FOLDER FOLDER [FOLDER ...]
 """
 
 import logging

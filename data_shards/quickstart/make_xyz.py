@@ -1,8 +1,8 @@
 """Write molecules.xyz: the quickstart molecules, their geometries and splits.
 
-Light molecules come from ASE's G2 geometries. The others are built from bond lengths (Angstrom) and
-angles (degrees) near experiment, by symmetry. Every atom is then moved by a seeded Gaussian step of
-0.03 Angstrom per coordinate, so that forces differ from zero and no molecule is symmetric.
+Light molecules come from ASE's G2 geometries. The others are built from bond lengths (Angstrom) and angles (degrees) near
+experiment, by symmetry. Every atom is then moved by a seeded Gaussian step of 0.03 Angstrom per coordinate, so that
+forces differ from zero and no molecule is symmetric.
 
 Run from the repository root: python data_shards/quickstart/make_xyz.py
 """
