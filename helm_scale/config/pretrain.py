@@ -28,7 +28,7 @@ class TrainingConfig(Strict):
     muon_learning_rate: float = Field(
         1e-2, gt=0, description="peak rate of Muon, RMS-matched to AdamW"
     )
-    muon_dtype: Literal["float32", "bfloat16"] = Field(
+    muon_dtype: Literal["float64", "float32", "bfloat16"] = Field(
         "float32",
         description="precision of Muon's orthogonalisation; bfloat16, torch's own, is faster where the processor has it",
     )

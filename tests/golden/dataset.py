@@ -1,0 +1,29 @@
+"""Nine real molecules with every label: H, H0, energies and forces from the committed shards, overlaps from PySCF.
+
+Asymmetric ones, charged ones, s, p, d and f shells, and iodine and bismuth with their effective core potentials.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from helm_scale.data.format.manifest import Manifest
+from helm_scale.data.format.shards import ShardReader, ShardWriter
+from helm_scale.dft.energies import overlap
+
+SOURCE = Path(__file__).parents[2] / "data_shards/quickstart"
+TRAIN = ("H2O", "OH-", "H2O2", "HOCl", "HI", "BiH2F", "BiH3", "CH3OH")
+VALIDATION = ("H3O+",)
+
+
+def write_dataset(folder: Path) -> None:
+    """Write the molecules as shards, in the splits train and validation."""
+    manifest = Manifest.load(SOURCE)
+    reader, index = ShardReader(manifest), {str(key): i for i, key in enumerate(manifest.key)}
+    writer = ShardWriter(
+        folder, manifest.method, manifest.licence, "data_shards/quickstart", molecules_per_shard=4
+    )
+    for key in (*TRAIN, *VALIDATION):
+        molecule = reader.read(index[key])
+        labelled = replace(molecule, overlap=overlap(molecule, manifest.method.basis))
+        writer.write(labelled, "validation" if key in VALIDATION else "train")
+    writer.close()
