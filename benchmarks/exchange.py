@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from variants import TASKS, asked, compare
 
 from helm_scale.basis import layout, packing
+from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import ModelConfig
 from helm_scale.irreps.so2 import so2_layout
 from helm_scale.irreps.wigner import edge_frames
@@ -23,7 +24,6 @@ from helm_scale.model.conditioning import FlowPoint
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
 from helm_scale.model.heads import BlockHead
 from helm_scale.model.radial import GaussianBasis, RadialMLP, envelope
-from helm_scale.model.trunk import NUM_ELEMENTS
 from helm_scale.types import GraphBatch, PairChunk, Segment
 
 SYMMETRIC = helm.PairHalf
@@ -145,7 +145,7 @@ class DirectedTower(nn.Module):
         self.lmax, self.channels = config.lmax, config.channels
         rows, _ = so2_layout(config.lmax, config.lmax).even
         degrees = rows.double().sqrt().floor().long()
-        self.source, self.target = (nn.Embedding(NUM_ELEMENTS, config.channels) for _ in range(2))
+        self.source, self.target = (nn.Embedding(MAX_Z + 1, config.channels) for _ in range(2))
         self.basis = GaussianBasis(config.pair_cutoff, config.radial_functions)
         width = 2 * config.channels + config.radial_functions
         self.start = RadialMLP(width, config.edge_channels, (config.lmax + 1) * config.channels)

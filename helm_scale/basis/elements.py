@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 ELEMENTS: tuple[int, ...] = (*range(1, 21), *range(31, 57), *range(72, 84))
+MAX_Z = ELEMENTS[-1]  # tables and embeddings have a row for every atomic number from 0 to this
 BASES: dict[str, tuple[int, ...]] = {
     "def2-tzvpd": ELEMENTS,
     "def2-svp": tuple(z for z in ELEMENTS if z <= 36),

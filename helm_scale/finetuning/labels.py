@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import FinetuneConfig
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
 from helm_scale.data.format.xyz import read_energies
 from helm_scale.losses.references import fit_atomic_energies
-from helm_scale.model.trunk import NUM_ELEMENTS
 from helm_scale.types import Molecule
 
 SHARES = (0.8, 0.1)  # training and validation, the rest is test, of a file that names no splits
@@ -114,7 +114,7 @@ def gather_labels(labelled: Labelled) -> EnergyLabels:
     counts = compositions(labelled.train)
     energies = torch.tensor([_energy(m) for m in labelled.train], dtype=torch.float64)
     reference, scale = fit_atomic_energies(torch.from_numpy(counts), energies, labelled.atoms)
-    fitted = np.setdiff1d(np.arange(NUM_ELEMENTS), list(labelled.atoms))
+    fitted = np.setdiff1d(np.arange(MAX_Z + 1), list(labelled.atoms))
     skipped: list[str] = []
 
     def defined(part: Sequence[Molecule]) -> tuple[Molecule, ...]:
@@ -137,8 +137,8 @@ def gather_labels(labelled: Labelled) -> EnergyLabels:
 
 def compositions(molecules: Sequence[Molecule]) -> np.ndarray:
     """Atoms of every element: [M, Z] float64."""
-    rows = [np.bincount(m.atomic_numbers, minlength=NUM_ELEMENTS) for m in molecules]
-    return np.array(rows, dtype=np.float64).reshape(len(molecules), NUM_ELEMENTS)
+    rows = [np.bincount(m.atomic_numbers, minlength=MAX_Z + 1) for m in molecules]
+    return np.array(rows, dtype=np.float64).reshape(len(molecules), MAX_Z + 1)
 
 
 def _of_shards(

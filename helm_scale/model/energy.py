@@ -15,12 +15,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import EnergyHeadConfig, ModelConfig
 from helm_scale.irreps.so2 import degree_of_coefficient
 from helm_scale.model.chunks import kept_sum
 from helm_scale.model.equivariant import DegreeNorm
 from helm_scale.model.radial import PairScalars, envelope
-from helm_scale.model.trunk import NUM_ELEMENTS, Edges, NodeLayer, Trunk
+from helm_scale.model.trunk import Edges, NodeLayer, Trunk
 from helm_scale.types import GraphBatch
 
 
@@ -82,7 +83,7 @@ class LayerHead(EnergyHead):
         super().__init__(config, head)
         self.cutoff = config.trunk_cutoff
         self.edge_scalars = PairScalars(
-            NUM_ELEMENTS, config.channels, config.trunk_cutoff, config.radial_functions
+            MAX_Z + 1, config.channels, config.trunk_cutoff, config.radial_functions
         )
         self.layer = NodeLayer(config, self.edge_scalars.width)
         self.norm = DegreeNorm(degree_of_coefficient(config.lmax), config.channels)
@@ -134,7 +135,7 @@ class EnergyModel(nn.Module):
         self.trunk = Trunk(config)
         self.head = HEADS[self.head_config.kind](config, self.head_config)
         self.to(getattr(torch, config.dtype))
-        self.register_buffer("reference", torch.zeros(NUM_ELEMENTS, dtype=torch.float64))
+        self.register_buffer("reference", torch.zeros(MAX_Z + 1, dtype=torch.float64))
         self.register_buffer("output_scale", torch.ones((), dtype=torch.float64))
 
     def forward(self, batch: GraphBatch) -> Tensor:

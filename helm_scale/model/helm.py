@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from helm_scale.basis import elements, layout
+from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import ModelConfig
 from helm_scale.model import flow
 from helm_scale.model.chunks import kept_sum, loss_over_chunks
@@ -21,7 +22,7 @@ from helm_scale.model.conditioning import FlowPoint, NodeConditions, PairConditi
 from helm_scale.model.heads import BlockHead, PairHead
 from helm_scale.model.pair_tower import PairTower
 from helm_scale.model.radial import envelope
-from helm_scale.model.trunk import NUM_ELEMENTS, NodeLayer, Trunk
+from helm_scale.model.trunk import NodeLayer, Trunk
 from helm_scale.types import GraphBatch, PairChunk, Segment
 
 PairMeasure = Callable[[PairChunk, Tensor], Tensor]
@@ -137,7 +138,7 @@ class Helm(nn.Module):
         self.flow_steps = config.flow_steps  # of a prediction; may be changed afterwards
         self.to(getattr(torch, config.dtype))
         widest = max(len(self._onsite(z).rows[0]) for z in elements.supported(config.basis))
-        self.register_buffer("reference", torch.zeros(NUM_ELEMENTS, widest, dtype=torch.float64))
+        self.register_buffer("reference", torch.zeros(MAX_Z + 1, widest, dtype=torch.float64))
         self.register_buffer("output_scale", torch.ones((), dtype=torch.float64))
 
     def set_reference(self, reference: Tensor, output_scale: float) -> None:

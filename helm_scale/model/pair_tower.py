@@ -14,13 +14,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import ModelConfig
 from helm_scale.irreps.so2 import so2_layout
 from helm_scale.irreps.wigner import edge_frames
 from helm_scale.model.edgewise import EdgewiseOperator, halves
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
 from helm_scale.model.radial import PairScalars, RadialMLP, envelope
-from helm_scale.model.trunk import NUM_ELEMENTS, ends
+from helm_scale.model.trunk import ends
 from helm_scale.model.two_stage import PairProduct
 
 
@@ -60,7 +61,7 @@ class PairTower(nn.Module):
         self.channels = config.pair_width * config.channels // 2  # of each parity
         self.layout = so2_layout(config.lmax, config.lmax)
         self.edge_scalars = PairScalars(
-            NUM_ELEMENTS, config.channels, config.pair_cutoff, config.radial_functions
+            MAX_Z + 1, config.channels, config.pair_cutoff, config.radial_functions
         )
         self.start = RadialMLP(
             self.edge_scalars.width, config.edge_channels, (config.lmax + 1) * self.channels

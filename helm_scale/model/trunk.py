@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import ModelConfig
 from helm_scale.irreps.so2 import degree_of_coefficient, so2_layout
 from helm_scale.irreps.wigner import edge_frames
@@ -23,7 +24,6 @@ from helm_scale.model.edgewise import EdgewiseOperator, halves
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
 from helm_scale.model.radial import PairScalars, RadialMLP, envelope
 
-NUM_ELEMENTS = 84  # atomic numbers up to 83 index the embeddings
 DEGREE_SCALE = 5.0  # the edge-degree sum is divided by this constant (HELM, arXiv:2510.00224)
 
 
@@ -155,11 +155,11 @@ class Trunk(nn.Module):
         self.over_parts: Callable[[Tensor], Tensor] = lambda total: (
             total
         )  # sum over the processes that share the edges
-        self.element = nn.Embedding(NUM_ELEMENTS, config.channels)
+        self.element = nn.Embedding(MAX_Z + 1, config.channels)
         self.charge = nn.Embedding(2 * config.max_charge + 1, config.channels)
         self.spin = nn.Embedding(config.max_multiplicity + 1, config.channels)
         self.edge_scalars = PairScalars(
-            NUM_ELEMENTS, config.channels, config.trunk_cutoff, config.radial_functions
+            MAX_Z + 1, config.channels, config.trunk_cutoff, config.radial_functions
         )
         self.edge_degree = EdgeDegree(config, self.edge_scalars.width)
         self.layers = nn.ModuleList(
