@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("units", "config"),
+    ("units", "files", "config"),
     ("irreps",),
     ("basis",),
     ("types",),

@@ -1,6 +1,5 @@
 """Commands on datasets: generate, import, verify, describe, divide, repack, join."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from helm_scale.config import (
     RepackConfig,
     SplitConfig,
 )
+from helm_scale.files import sha256
 
 
 def shards_generate(config: GenerateConfig) -> str:
@@ -34,7 +34,7 @@ def shards_generate(config: GenerateConfig) -> str:
     molecules, splits = xyz.read_xyz(config.xyz)
     for frame, molecule in enumerate(molecules):
         check_electrons(molecule, config.basis, f"{config.xyz}, frame {frame} ({molecule.key})")
-    source = f"XYZ file, SHA-256 {hashlib.sha256(Path(config.xyz).read_bytes()).hexdigest()}"
+    source = f"XYZ file, SHA-256 {sha256(config.xyz)}"
     work = staging.UnfinishedDataset(out, method, labels)
     if staging.finished_dataset(out, method, labels, source) is None:
         rejected = []

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from helm_scale.evaluation.tally import Tally
+from helm_scale.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,7 @@ def save(record: Record, path: Path, mark: str) -> None:
         "fingerprint": mark, "key": record.key, "atomic_numbers": record.atomic_numbers.tolist(), "rows": record.rows,
         "facts": record.facts,
     }  # fmt: skip
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(content))
-    unfinished.replace(path)
+    write_atomically(path, json.dumps(content))
 
 
 def load(path: Path, mark: str) -> Record | None:

@@ -12,7 +12,6 @@ The program keeps float64 positions inside, so gradients with respect to positio
 model.
 """
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor
 from helm_scale.config import ModelConfig, parse
 from helm_scale.export import card, golden, loader
 from helm_scale.export.program import States, exported
+from helm_scale.files import sha256
 from helm_scale.model.helm import Helm
 from helm_scale.model.trunk import Trunk
 from helm_scale.model.weights import load_weights, save_weights
@@ -121,12 +121,6 @@ def check_sums(folder: Path) -> None:
                 f"{folder / name}: SHA-256 got {got}, wanted {wanted[name]} ({SUMS}): the file changed;"
                 " copy the bundle again or export it anew"
             )
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def trunk(folder: Path) -> Trunk:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from helm_scale.data.graphs.collate import collate
+from helm_scale.files import atomic_path
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.weights import load_weights, save_weights
 from helm_scale.types import GraphBatch, Molecule
@@ -72,8 +73,8 @@ def kept_features(
     path = folder / f"{_fingerprint(model, molecules)}.safetensors"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(_computed(model, molecules), path.with_suffix(".partial"))
-        path.with_suffix(".partial").rename(path)
+        with atomic_path(path) as partial:
+            save_weights(_computed(model, molecules), partial)
     sizes = [len(m.atomic_numbers) for m in molecules]
     read = load_weights(path, model.reference.device)["read"].split(sizes)
     return {m.key: one for m, one in zip(molecules, read, strict=True)}

@@ -8,7 +8,6 @@ the errors and named.
 Axes: M molecules, Z atomic numbers.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from helm_scale.config import FinetuneConfig
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
 from helm_scale.data.format.xyz import read_energies
+from helm_scale.files import sha256
 from helm_scale.losses.references import fit_atomic_energies
 from helm_scale.types import Molecule
 
@@ -174,7 +174,7 @@ def _of_file(path: Path) -> tuple[dict[str, list[Molecule]], dict[str, Any]]:
     parts: dict[str, list[Molecule]] = {}
     for molecule, split in zip(molecules, splits, strict=True):
         parts.setdefault(split or "train", []).append(molecule)
-    return parts, {"source": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return parts, {"source": path.name, "sha256": sha256(path)}
 
 
 def _energy(molecule: Molecule) -> float:

@@ -10,11 +10,12 @@ loudly, if one is damaged.
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from helm_scale.files import sha256, sync, write_atomically
 
 _log = logging.getLogger(__name__)
 _SUMS, _MARK = "SHA256SUMS", "COMMITTED"
@@ -60,7 +61,7 @@ def faults(folder: Path) -> list[str]:
         wanted, _, name = line.partition("  ")
         if not (folder / name).is_file():
             found.append(f"{name}: missing")
-        elif _sha256(folder / name) != wanted:
+        elif sha256(folder / name) != wanted:
             found.append(f"{name}: SHA-256 differs from {_SUMS}")
     return found
 
@@ -102,24 +103,23 @@ def commit(
             f"{unfinished}: files written by other ranks are not to be seen here: {', '.join(sorted(set(known) - set(files)))};"
             " the run folder must lie on a disk that all nodes share"
         )
-    sums = "".join(f"{known.get(name) or _sha256(path)}  {name}\n" for name, path in files.items())
-    _write(unfinished / _SUMS, sums)
+    sums = "".join(f"{known.get(name) or sha256(path)}  {name}\n" for name, path in files.items())
+    (unfinished / _SUMS).write_text(sums)
     for path in [*unfinished.rglob("*"), unfinished]:
-        _sync(path)
+        sync(path)
     folder = unfinished.with_suffix("")
     if folder.exists():
         _remove(folder)
     unfinished.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     mark = {
         "step": step_of(folder),
         "finite": finite,
         "validation_loss": validation_loss,
         "sums": hashlib.sha256(sums.encode()).hexdigest(),
     }
-    _write(folder / f"{_MARK}.tmp", json.dumps(mark) + "\n")
-    (folder / f"{_MARK}.tmp").rename(folder / _MARK)
-    _sync(folder)
+    write_atomically(folder / _MARK, json.dumps(mark) + "\n")
+    sync(folder)
     return folder
 
 
@@ -206,22 +206,3 @@ def _remove(folder: Path) -> None:
     """Unmark, then delete: a kill in between leaves nothing that looks whole."""
     (folder / _MARK).unlink(missing_ok=True)
     shutil.rmtree(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or a folder's entries to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,6 +16,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from helm_scale.files import write_atomically
 from helm_scale.units import MICROHARTREE
 
 
@@ -121,6 +122,4 @@ def _truncate(path: Path, done: int) -> None:
         if line["step"] > done:
             break
         kept.append(text + "\n")
-    rewritten = path.with_suffix(".tmp")
-    rewritten.write_text("".join(kept))
-    rewritten.replace(path)
+    write_atomically(path, "".join(kept))

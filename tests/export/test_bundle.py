@@ -16,6 +16,7 @@ from helm_scale.config import ExportConfig
 from helm_scale.export import bundle, loader
 from helm_scale.export.backbone import Backbone
 from helm_scale.export.program import States, exported
+from helm_scale.files import sha256
 from helm_scale.model.weights import load_weights, save_weights
 from tests.export.conftest import CONFIG, METHOD, ROOT, graph, make_model, run_outsider
 from tests.pretraining import launching
@@ -173,7 +174,7 @@ def test_features_that_deviate_are_an_error_even_where_checksums_hold(copy: Path
     weights = load_weights(copy / "model.safetensors")
     weights["trunk.norm.weight"] *= 1.001
     save_weights(weights, copy / "model.safetensors")
-    lines = "".join(f"{bundle.sha256(copy / name)}  {name}\n" for name in bundle.FILES)
+    lines = "".join(f"{sha256(copy / name)}  {name}\n" for name in bundle.FILES)
     (copy / bundle.SUMS).write_text(lines)
     with pytest.raises(
         ValueError, match=r"model\.safetensors: golden molecule .* deviate by 1\.\de-03"

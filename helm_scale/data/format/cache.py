@@ -14,7 +14,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from webdataset.gopen import gopen
 
 from helm_scale.data.format import columns, manifest
 from helm_scale.data.format.manifest import Manifest, ShardRecord
+from helm_scale.files import atomic_path, write_atomically
 
 SCHEMES = re.compile(r"(pipe|file|https?|s3|gs|hf):")
 BLOCK = 1 << 20  # bytes fetched at a time
@@ -86,17 +87,10 @@ def fetch_manifest(remote: Remote, cache: Path) -> Manifest:
     with _locked(folder / ".manifest"):
         if not (folder / manifest.NAME).is_file():
             for path in manifest.column_files(content):
-                _write(folder / path, remote.blocks(path))
-            _write(folder / manifest.NAME, [content])
+                with atomic_path(folder / path) as partial, partial.open("wb") as file:
+                    file.writelines(remote.blocks(path))
+            write_atomically(folder / manifest.NAME, content)
     return Manifest.load(folder)
-
-
-def _write(path: Path, blocks: Iterable[bytes]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        for block in blocks:
-            file.write(block)
-    partial.replace(path)
 
 
 class CachedShards:

@@ -1,13 +1,13 @@
 """The rows of a manifest as columns, in JSON or, for large datasets, in `columns/*.npy` beside it,
 mapped into memory."""
 
-import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+
+from helm_scale.files import sha256, sync
 
 FOLDER = "columns"
 DTYPES = {
@@ -66,17 +66,17 @@ def write(folder: Path, columns: Mapping[str, np.ndarray]) -> dict[str, str]:
                 columns[name].astype(DTYPES.get(name, columns[name].dtype)),
                 allow_pickle=False,
             )
-            file.flush()
-            os.fsync(file.fileno())
-        sums[name] = _sha256(partial)
+        # The name holds the hash, so that it is known only once the file is written.
+        sums[name] = sha256(partial)
+        sync(partial)
         partial.replace(folder / path_of(name, sums[name]))
     return sums
 
 
-def path_of(name: str, sha256: str) -> str:
+def path_of(name: str, digest: str) -> str:
     """Path of a column's file below the dataset's folder; a manifest with other rows has other
     files."""
-    return f"{FOLDER}/{name}-{sha256[:12]}.npy"
+    return f"{FOLDER}/{name}-{digest[:12]}.npy"
 
 
 def load(folder: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -88,7 +88,7 @@ def load(folder: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
     found = {}
     for name in NAMES:
         path = folder / path_of(name, sums[name])
-        if not path.is_file() or _sha256(path) != sums[name]:
+        if not path.is_file() or sha256(path) != sums[name]:
             raise ValueError(f"{path} is missing or not the file that the manifest lists")
         found[name] = np.load(path, mmap_mode="r", allow_pickle=False)
     return found
@@ -121,8 +121,3 @@ def check_keys(stored: np.ndarray) -> None:
             raise ValueError(
                 f"key '{keys[counts.argmax()].decode()}' occurs {counts.max()} times; keys are unique within a dataset"
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

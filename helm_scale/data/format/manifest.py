@@ -18,6 +18,7 @@ import numpy as np
 
 from helm_scale.data.format import columns
 from helm_scale.data.format.columns import Keys
+from helm_scale.files import write_atomically
 from helm_scale.types import Method
 
 NAME = "manifest.json"
@@ -244,12 +245,8 @@ def _record(
 
 
 def _write(folder: Path, record: dict[str, Any], samples: str) -> Manifest:
-    partial = folder / f"{NAME}.partial"
-    with partial.open("w") as file:
-        file.write(json.dumps(record, indent=1)[:-2] + f",\n {samples}\n}}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / NAME)
+    text = json.dumps(record, indent=1)[:-2] + f",\n {samples}\n}}\n"
+    write_atomically(folder / NAME, text)
     return Manifest.load(folder)
 
 

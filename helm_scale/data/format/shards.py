@@ -26,6 +26,7 @@ from helm_scale.basis.shells import nao
 from helm_scale.data.format import codec, manifest, tar
 from helm_scale.data.format.cache import CachedShards, LocalShards
 from helm_scale.data.format.manifest import Manifest, Rejected, SampleRecord, ShardRecord
+from helm_scale.files import sha256, write_atomically
 from helm_scale.types import Method, Molecule
 
 KEY = re.compile(r"[A-Za-z0-9_+=-]{1,90}")
@@ -69,9 +70,7 @@ def sample_bytes(molecule: Molecule) -> bytes:
 
 def write_sample(path: Path, molecule: Molecule) -> None:
     """Write a tar file of one sample, atomically."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(sample_bytes(molecule) + END_OF_ARCHIVE)
-    partial.replace(path)
+    write_atomically(path, sample_bytes(molecule) + END_OF_ARCHIVE)
 
 
 def read_sample(path: Path) -> Molecule:
@@ -339,8 +338,7 @@ def _shard_problems(dataset: Manifest, number: int) -> Iterator[str]:
     """What is wrong with one tar file as a whole."""
     record = dataset.shards[number]
     path = dataset.folder / record.name
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     if path.stat().st_size != record.size:
         yield f"{path}: got {path.stat().st_size} bytes, wanted {record.size}; get the shard anew"
     elif digest != record.sha256:
