@@ -198,7 +198,7 @@ class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
         like = [s for s in chunk.segments if s.first == s.second]
         segments, start = list(chunk.segments), index.shape[1]
         for s in like:
-            segments.append(Segment(s.first, s.second, start, start + s.stop - s.start))
+            segments.append(Segment(s.first, s.second, start, start + s.count))
             start = segments[-1].stop
         ordered = torch.cat([index, *(index[:, s.start : s.stop].flip(0) for s in like)], dim=1)
         blocks = self.head(

@@ -37,8 +37,8 @@ def work(atoms: int, quick: bool, ranks: int, out: Path) -> None:
 
         step = Step(atoms, model_config("omol_csh_58k", quick))
         step.model.set_memory(pair_chunk=512, recompute="messages", message_chunk=512)
-        step.model.share(processes.part, processes.parts, counted)
-        step.batch = replace(step.batch, copies=processes.parts)
+        step.model.set_pair_shard(processes.part, processes.parts, all_reduce=counted)
+        step.batch = replace(step.batch, pair_world_size=processes.parts)
         sums = step.objective(step.model, step.batch)
         sent[0] = 0
         start = time.perf_counter()

@@ -30,11 +30,11 @@ def batch_of(atoms: int, config: ModelConfig) -> GraphBatch:
     """One molecule with random targets of true size."""
     batch = collate([molecule(atoms)], config)
     onsite = sum(
-        (s.stop - s.start) * layout.onsite_layout(config.basis, s.first, config.parity).size
+        s.count * layout.onsite_layout(config.basis, s.first, config.parity).size
         for s in batch.atom_segments
     )
     offsite = sum(
-        (s.stop - s.start) * layout.offsite_layout(config.basis, s.first, s.second).size
+        s.count * layout.offsite_layout(config.basis, s.first, s.second).size
         for s in batch.pair_segments
     )
     targets = torch.randn(onsite + offsite, dtype=torch.float64).split([onsite, offsite])

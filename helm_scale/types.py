@@ -70,6 +70,11 @@ class Segment:
     start: int
     stop: int
 
+    @property
+    def count(self) -> int:
+        """Number of its atoms or pairs."""
+        return self.stop - self.start
+
 
 @dataclass(frozen=True)
 class PairChunk:
@@ -118,12 +123,11 @@ class GraphBatch:
         onsite_overlap, offsite_overlap: packed irreps of S, laid out as the targets, where a
             setting asks for them.
         onsite_baseline_hamiltonian, offsite_baseline_hamiltonian: the same of H0, Hartree.
-        draw: number of the random draws for this batch (the step in training); with the keys it
-            fixes them.
+        noise_seed: with the keys, fixes all random numbers of this batch; in training, the step.
         blocks: labels as samples hold them, which `to` couples to irreps: processes that read leave
             that to the device.
-        copies: how many processes hold this batch and share its edges and pairs; sums over atoms or
-            molecules are divided by it.
+        pair_world_size: how many processes hold this batch and share its edges and pairs; each
+            counts its sums over atoms and molecules as this fraction.
     """
 
     keys: tuple[str, ...]
@@ -142,12 +146,12 @@ class GraphBatch:
     matrix_elements: Tensor | None = None
     energy: Tensor | None = None
     forces: Tensor | None = None
-    copies: int = 1
+    pair_world_size: int = 1
     onsite_overlap: Tensor | None = None
     offsite_overlap: Tensor | None = None
     onsite_baseline_hamiltonian: Tensor | None = None
     offsite_baseline_hamiltonian: Tensor | None = None
-    draw: int = 0
+    noise_seed: int = 0
     blocks: Labels | None = None
 
     @property
@@ -156,10 +160,9 @@ class GraphBatch:
         return len(self.keys)
 
     def pair_chunks(
-        self, length: int, size_of: Callable[[Segment], int], part: int = 0, parts: int = 1
+        self, length: int, size_of: Callable[[Segment], int], *, rank: int = 0, world_size: int = 1
     ) -> list[PairChunk]:
-        """Cut one of `parts` equal parts of the pairs into chunks of at most `length`; 0: one chunk
-        of all.
+        """Cut one rank's share of the pairs into chunks of at most `length`; 0: one chunk of all.
 
         Args:
             size_of: packed components of one block of an element pair.
@@ -167,7 +170,7 @@ class GraphBatch:
             at least one chunk, even where there are no pairs.
         """
         total = self.pair_index.shape[1]
-        first, last = total * part // parts, total * (part + 1) // parts
+        first, last = total * rank // world_size, total * (rank + 1) // world_size
         chunks, place = [], self._chunk(0, first, 0, size_of).flat.stop
         for start in range(first, max(last, first + 1), length or max(total, 1)):
             chunks.append(self._chunk(start, min(start + (length or total), last), place, size_of))
@@ -186,7 +189,7 @@ class GraphBatch:
             start,
             stop,
             cut,
-            slice(place, place + sum((s.stop - s.start) * size_of(s) for s in cut)),
+            slice(place, place + sum(s.count * size_of(s) for s in cut)),
         )
 
     def to(self, device: torch.device | str) -> "GraphBatch":

@@ -85,7 +85,9 @@ def pretrain(config: PretrainConfig) -> str:
                 ranks.rank, lambda: _fitted_reference(model, stream.batches(singles))
             )
             model.set_reference(*fitted)
-        model.share(ranks.part, ranks.parts, pair_parallel.sum_over_parts(ranks))
+        model.set_pair_shard(
+            ranks.part, ranks.parts, all_reduce=pair_parallel.sum_over_parts(ranks)
+        )
         empty = collate([], config.model, matrices)
         engine = engines.start(
             config.execution,

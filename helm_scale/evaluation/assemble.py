@@ -57,10 +57,7 @@ def _blocks(
     name: str, flat: Tensor, segments: tuple[Segment, ...], layouts: list[BlockLayout]
 ) -> list[tuple[Segment, np.ndarray]]:
     """Float64 blocks of every run."""
-    sizes = [
-        (segment.stop - segment.start) * layout.size
-        for segment, layout in zip(segments, layouts, strict=True)
-    ]
+    sizes = [segment.count * layout.size for segment, layout in zip(segments, layouts, strict=True)]
     if flat.shape != (sum(sizes),):
         raise ValueError(
             f"{name}: got packed irreps of shape {tuple(flat.shape)}, wanted ({sum(sizes)},) for this batch"

@@ -72,20 +72,18 @@ class HamiltonianObjective:
         near = [
             (s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments
         ]
-        count = batch.matrix_elements.sum().double() / batch.copies
+        count = batch.matrix_elements.sum().double() / batch.pair_world_size
         near_count = (
-            count.new_tensor(
-                float(sum((s.stop - s.start) * kind.shape[0] ** 2 for s, kind in near))
-            )
-            / batch.copies
+            count.new_tensor(float(sum(s.count * kind.shape[0] ** 2 for s, kind in near)))
+            / batch.pair_world_size
         )
-        near_absolute = _absolute(error.detach(), near) / batch.copies
+        near_absolute = _absolute(error.detach(), near) / batch.pair_world_size
         metrics = {
             "h_mae": (near_absolute + far_absolute.detach(), count),
             "h_mae_onsite": (near_absolute, near_count),
             "h_mae_offsite": (far_absolute.detach(), count - near_count),
         }
-        total = error.square().sum() / batch.copies + far_total
+        total = error.square().sum() / batch.pair_world_size + far_total
         if terms is not None:
             linear = (terms.onsite * prediction.onsite.double()).sum()
             total = total + linear - linear.detach() - far_linear.detach() + terms.value
@@ -116,7 +114,7 @@ class HamiltonianObjective:
 
 def _absolute(flat: Tensor, kinds: list) -> Tensor:  # type: ignore[type-arg]
     """Sum of |error| over matrix elements of consecutive segments of packed irreps, float64."""
-    parts = flat.split([(s.stop - s.start) * kind.size for s, kind in kinds])
+    parts = flat.split([s.count * kind.size for s, kind in kinds])
     sums = [
         packing.absolute_sum(part.unflatten(0, (-1, kind.size)), kind).double()
         for part, (_, kind) in zip(parts, kinds, strict=True)

@@ -35,7 +35,7 @@ def fit_hamiltonian_reference(
         start = 0
         for segment in batch.atom_segments:
             kind = layout.onsite_layout(basis, segment.first, parity)
-            count = segment.stop - segment.start
+            count = segment.count
             packed = batch.onsite_target[start : start + count * kind.size].view(count, kind.size)
             scalars = len(kind.rows[0])
             squares += float(packed.square().sum())

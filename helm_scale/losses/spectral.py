@@ -151,9 +151,7 @@ class SpectralTerms:
             (far, offsite, pairs),
         ):
             runs = (
-                packed.double().split([(s.stop - s.start) * kind.size for s, kind in kinds])
-                if kinds
-                else ()
+                packed.double().split([s.count * kind.size for s, kind in kinds]) if kinds else ()
             )
             for run, (segment, kind) in zip(runs, kinds, strict=True):
                 blocks = packing.unpack(run.view(-1, kind.size), kind)

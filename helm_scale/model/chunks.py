@@ -2,7 +2,7 @@
 
 Two ways, for two needs. A loss over pairs is a number at once, so each chunk runs forward and
 backward before the next begins and nothing is computed twice (`loss_over_chunks`). Messages are
-needed by what follows, so their chunks are recomputed in the backward pass (`recomputed_sum`).
+needed by what follows, so their chunks are recomputed in the backward pass (`sum_chunks_recomputed`).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ RECOMPUTE: dict[str, Any] = {
 }  # nothing here draws random numbers
 
 
-def kept_sum(function: Callable[[ChunkT], Tensor], chunks: Sequence[ChunkT]) -> Tensor:
+def sum_chunks(function: Callable[[ChunkT], Tensor], chunks: Sequence[ChunkT]) -> Tensor:
     """Sum of function(chunk) over the chunks, activations kept for the backward pass."""
     total = function(chunks[0])
     for chunk in chunks[1:]:
@@ -27,7 +27,7 @@ def kept_sum(function: Callable[[ChunkT], Tensor], chunks: Sequence[ChunkT]) -> 
     return total
 
 
-def recomputed_sum(function: Callable[[ChunkT], Tensor], chunks: Sequence[ChunkT]) -> Tensor:
+def sum_chunks_recomputed(function: Callable[[ChunkT], Tensor], chunks: Sequence[ChunkT]) -> Tensor:
     """The same, with activations of one chunk at a time, computed again in the backward pass.
 
     Whatever scatters the result belongs inside the function, else what it scatters is kept.

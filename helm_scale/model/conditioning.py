@@ -71,7 +71,7 @@ class BlockEncoder(nn.Module):
             torch.stack([weight.sum() for weight in weights]).sum() * 0
         )  # every weight takes part on every rank
         kinds = [layout_of(segment) for segment in segments]
-        counts = [segment.stop - segment.start for segment in segments]
+        counts = [segment.count for segment in segments]
         runs = (
             flat.split([count * kind.size for count, kind in zip(counts, kinds, strict=True)])
             if segments

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import EnergyHeadConfig, ModelConfig
 from helm_scale.irreps.so2 import degree_of_coefficient
-from helm_scale.model.chunks import kept_sum
+from helm_scale.model.chunks import sum_chunks
 from helm_scale.model.equivariant import DegreeNorm
 from helm_scale.model.radial import PairScalars, envelope
 from helm_scale.model.trunk import Edges, NodeLayer, Trunk
@@ -108,7 +108,7 @@ class LayerHead(EnergyHead):
         edges = Edges(
             batch.edge_index, vector, scalars, envelope(distance, self.cutoff).to(scalars)
         )
-        states = self.norm(self.layer(read[:, -1], [edges], kept_sum))
+        states = self.norm(self.layer(read[:, -1], [edges], sum_chunks))
         return super().forward(read, batch) + self.out(states[:, 0]).squeeze(-1)
 
     def outputs(self) -> list[nn.Linear]:

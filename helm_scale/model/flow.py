@@ -111,9 +111,9 @@ def _blocks(config: ModelConfig, batch: GraphBatch) -> tuple[_Blocks, _Blocks]:
             "onsite",
             molecule[batch.atom_order.cpu()],
             near,
-            [s.stop - s.start for s in batch.atom_segments],
+            [s.count for s in batch.atom_segments],
         ),
-        _Blocks("offsite", molecule[first], far, [s.stop - s.start for s in batch.pair_segments]),
+        _Blocks("offsite", molecule[first], far, [s.count for s in batch.pair_segments]),
     )
 
 
@@ -179,5 +179,5 @@ def _normals(batch: GraphBatch, purpose: str, molecule: Tensor, sizes: Tensor) -
 
 
 def _generator(batch: GraphBatch, key: str, purpose: str) -> torch.Generator:
-    digest = hashlib.blake2b(f"{purpose}/{batch.draw}/{key}".encode(), digest_size=7).digest()
+    digest = hashlib.blake2b(f"{purpose}/{batch.noise_seed}/{key}".encode(), digest_size=7).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))

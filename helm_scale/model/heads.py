@@ -52,7 +52,7 @@ class BlockHead(nn.Module):
         )  # every weight takes part on every rank
         if not segments:
             return [(anchor + torch.cat([x.flatten() for x in gated]).sum()).reshape(1, 1)[:0]]
-        by_degree = [x.split([s.stop - s.start for s in segments]) for x in gated]
+        by_degree = [x.split([s.count for s in segments]) for x in gated]
         return [
             self._segment([x[i] for x in by_degree], weights, layout_of(segment)) + anchor
             for i, segment in enumerate(segments)

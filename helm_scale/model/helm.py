@@ -17,7 +17,7 @@ from helm_scale.basis import elements, layout
 from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import ModelConfig
 from helm_scale.model import flow
-from helm_scale.model.chunks import kept_sum, loss_over_chunks
+from helm_scale.model.chunks import loss_over_chunks, sum_chunks
 from helm_scale.model.conditioning import FlowPoint, NodeConditions, PairConditions, conditions_of
 from helm_scale.model.heads import BlockHead, PairHead
 from helm_scale.model.pair_tower import PairTower
@@ -51,10 +51,10 @@ class PairHalf(nn.Module):
         self.head = PairHead(config.lmax, config.pair_width * config.channels, config.basis)
         self.conditions = PairConditions(config) if conditions_of(config) else None
         self.chunk = 0  # pairs at once, an execution setting; 0: all, as one ordinary graph
-        self.part, self.parts = (
+        self.pair_rank, self.pair_world_size = (
             0,
             1,
-        )  # the share of the pairs that this process works on, an execution setting
+        )  # whose share of the pairs; an execution setting
 
     def forward(
         self,
@@ -67,10 +67,13 @@ class PairHalf(nn.Module):
         """Packed irreps of all pairs, flat; or, with a measure, its sums over all pairs (only the
         first has a gradient)."""
         chunks = batch.pair_chunks(
-            self.chunk, lambda s: self._layout(s).size, self.part, self.parts
+            self.chunk,
+            lambda s: self._layout(s).size,
+            rank=self.pair_rank,
+            world_size=self.pair_world_size,
         )
         if measure is None:
-            assert self.parts == 1, (
+            assert self.pair_world_size == 1, (
                 "predictions are not gathered from the processes that share a molecule"
             )
             return torch.cat(
@@ -82,7 +85,7 @@ class PairHalf(nn.Module):
 
         if self.chunk and torch.is_grad_enabled():
             return loss_over_chunks(sums, chunks, states_YNKC, list(self.parameters()))
-        return kept_sum(lambda chunk: sums(states_YNKC, chunk), chunks)
+        return sum_chunks(lambda chunk: sums(states_YNKC, chunk), chunks)
 
     def _blocks(
         self,
@@ -101,7 +104,7 @@ class PairHalf(nn.Module):
         ).norm(dim=-1)
         smooth = (envelope(distance, self.cutoff) * scale).to(states_YNKC)
         blocks = self.head(z, chunk.segments, self._layout)
-        cut = smooth[:, None].split([s.stop - s.start for s in chunk.segments])
+        cut = smooth[:, None].split([s.count for s in chunk.segments])
         parts = [(block * factor).flatten() for block, factor in zip(blocks, cut, strict=False)]
         return torch.cat(parts or [blocks[0].flatten()])
 
@@ -161,17 +164,20 @@ class Helm(nn.Module):
         for layer in self.pairs.tower.layers:
             layer.compile(dynamic=True, fullgraph=True, backend=backend)
 
-    def share(self, part: int, parts: int, over_parts: Callable[[Tensor], Tensor]) -> None:
-        """Work on one of several parts of the edges and pairs of every batch.
+    def set_pair_shard(
+        self, rank: int, world_size: int, *, all_reduce: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Work on one rank's share of the edges and pairs of every batch.
 
-        The sums of a measure are then those of the part; node states are whole.
+        Sums over pairs are then those of the share; node states are whole.
 
         Args:
-            over_parts: sum of a tensor over the processes that hold the parts, the same sum in its
-                backward pass.
+            all_reduce: sum of a tensor over the ranks that share a batch, and the same sum of its
+                gradients in the backward pass.
         """
-        self.pairs.part, self.pairs.parts = part, parts
-        self.trunk.part, self.trunk.parts, self.trunk.over_parts = part, parts, over_parts
+        self.pairs.pair_rank, self.pairs.pair_world_size = rank, world_size
+        self.trunk.pair_rank, self.trunk.pair_world_size = rank, world_size
+        self.trunk.all_reduce = all_reduce
 
     def sharding_units(self) -> list[nn.Module]:
         """Submodules that a sharding engine wraps one by one before the root."""
@@ -200,7 +206,7 @@ class Helm(nn.Module):
 
         With a prior: in training mode, where there are labels, from a random point of the path to
         them; otherwise by `flow_steps` Euler steps from `start` at time 0, by default the prior's
-        draw for the molecules' keys and batch.draw.
+        draw for the molecules' keys and batch.noise_seed.
         """
         if self.config.prior == "off":
             return self._predict(batch, pair_measure, None)
@@ -252,7 +258,7 @@ class Helm(nn.Module):
             row = self.reference.new_zeros(kind.size)
             count = len(kind.rows[0])
             row[:count] = self.reference[segment.first, :count]
-            parts.append(row.repeat(segment.stop - segment.start))
+            parts.append(row.repeat(segment.count))
         return torch.cat(parts)
 
     def _onsite(self, atomic_number: int) -> layout.BlockLayout:

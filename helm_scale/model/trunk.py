@@ -19,7 +19,7 @@ from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import ModelConfig
 from helm_scale.irreps.so2 import degree_of_coefficient, so2_layout
 from helm_scale.irreps.wigner import edge_frames
-from helm_scale.model.chunks import RECOMPUTE, kept_sum, recomputed_sum
+from helm_scale.model.chunks import RECOMPUTE, sum_chunks, sum_chunks_recomputed
 from helm_scale.model.edgewise import EdgewiseOperator, halves
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
 from helm_scale.model.radial import PairScalars, RadialMLP, envelope
@@ -148,13 +148,9 @@ class Trunk(nn.Module):
             config.max_charge,
         )
         self.chunk = 0  # edges whose activations are held at once, an execution setting; 0: all, and none computed twice
-        self.part, self.parts = (
-            0,
-            1,
-        )  # the share of the edges that this process works on, an execution setting
-        self.over_parts: Callable[[Tensor], Tensor] = lambda total: (
-            total
-        )  # sum over the processes that share the edges
+        # Execution settings where several processes share the edges of a batch:
+        self.pair_rank, self.pair_world_size = 0, 1  # this process works on every n-th edge
+        self.all_reduce: Callable[[Tensor], Tensor] = lambda total: total
         self.element = nn.Embedding(MAX_Z + 1, config.channels)
         self.charge = nn.Embedding(2 * config.max_charge + 1, config.channels)
         self.spin = nn.Embedding(config.max_multiplicity + 1, config.channels)
@@ -197,7 +193,9 @@ class Trunk(nn.Module):
             [N, K, C] each, in the dtype of the weights; degree l, order m at row l*l + l + m. They
             turn with the molecule.
         """
-        own = edge_index if self.parts == 1 else edge_index[:, self.part :: self.parts]
+        own = edge_index
+        if self.pair_world_size > 1:
+            own = edge_index[:, self.pair_rank :: self.pair_world_size]
         edges = self._edges(positions, atomic_numbers, own)
         whole = self.charge(charge + self.max_charge) + self.spin(spin_multiplicity)
         start = self.element(atomic_numbers) + whole.index_select(0, molecule)
@@ -210,9 +208,11 @@ class Trunk(nn.Module):
         )
         y = y if added_NKC is None else y + added_NKC
         chunks, total_over = (
-            (edges.split(self.chunk), recomputed_sum) if self.chunk else ([edges], kept_sum)
+            (edges.split(self.chunk), sum_chunks_recomputed)
+            if self.chunk
+            else ([edges], sum_chunks)
         )
-        total: Sum = lambda function, chunks: self.over_parts(total_over(function, chunks))  # noqa: E731
+        total: Sum = lambda function, chunks: self.all_reduce(total_over(function, chunks))  # noqa: E731
         y, states = self.edge_degree(y, chunks, total), []
         for layer in self.layers:
             y = layer(y, chunks, total)

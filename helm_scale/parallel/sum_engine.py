@@ -127,7 +127,7 @@ class SumEngine:
 
     def _placed(self, batch: GraphBatch) -> GraphBatch:
         """The batch on this rank's device, marked as held by as many ranks as share it."""
-        return replace(batch.to(self._device), copies=self._parts)
+        return replace(batch.to(self._device), pair_world_size=self._parts)
 
     def _update(self, slope: float, rate: float, finite: bool) -> list[float]:
         """Scale, clip and step, unless loss or gradient are not finite on any rank; [gradient

@@ -21,8 +21,8 @@ class Tally:
         self._totals.append((sums.total.detach(), batch.keys))
         self._put("total", sums.total.detach())
         self._put("count", sums.count)
-        self._put("molecules", torch.tensor(batch.num_molecules / batch.copies))
-        self._put("pairs", torch.tensor(batch.pair_index.shape[1] / batch.copies))
+        self._put("molecules", torch.tensor(batch.num_molecules / batch.pair_world_size))
+        self._put("pairs", torch.tensor(batch.pair_index.shape[1] / batch.pair_world_size))
         for name, (total, count) in sums.metrics.items():
             self._put(f"sum {name}", total)
             self._put(f"terms {name}", count)

@@ -72,7 +72,7 @@ def replay(
     rows, totals = [], []
     for key, index in about["samples"].items():
         try:
-            sums = objective(model, replace(load(int(index)), draw=about["step"]))
+            sums = objective(model, replace(load(int(index)), noise_seed=about["step"]))
         except ValueError as error:
             rows.append((math.inf, f"| {key} | cannot be read | {error} |"))
             continue

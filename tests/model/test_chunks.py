@@ -48,11 +48,11 @@ def labelled_batch(config: ModelConfig) -> GraphBatch:
     batch = collate(molecules, config)
     size = {
         "onsite_target": sum(
-            (s.stop - s.start) * layout.onsite_layout(config.basis, s.first, config.parity).size
+            s.count * layout.onsite_layout(config.basis, s.first, config.parity).size
             for s in batch.atom_segments
         ),
         "offsite_target": sum(
-            (s.stop - s.start) * layout.offsite_layout(config.basis, s.first, s.second).size
+            s.count * layout.offsite_layout(config.basis, s.first, s.second).size
             for s in batch.pair_segments
         ),
     }
@@ -146,12 +146,8 @@ def test_chunks_take_every_pair_and_label_once(plain: tuple) -> None:
             0
         ].start == 0
         assert chunks[-1].stop == batch.pair_index.shape[1]
-        kinds = [
-            (s.first, s.second) for c in chunks for s in c.segments for _ in range(s.stop - s.start)
-        ]
-        assert kinds == [
-            (s.first, s.second) for s in batch.pair_segments for _ in range(s.stop - s.start)
-        ]
+        kinds = [(s.first, s.second) for c in chunks for s in c.segments for _ in range(s.count)]
+        assert kinds == [(s.first, s.second) for s in batch.pair_segments for _ in range(s.count)]
         assert [c.flat.start for c in chunks[1:]] == [c.flat.stop for c in chunks[:-1]]
         assert chunks[-1].flat.stop == sum(a + b for a, b in kinds)
 
@@ -161,12 +157,12 @@ def test_parts_of_the_pairs_add_up(plain: tuple) -> None:
     objective = HamiltonianObjective(
         model.config.basis, model.config.parity, model.reference_onsite
     )
-    shared = replace(batch, copies=3)
+    shared = replace(batch, pair_world_size=3)
     sums = []
     for part in range(3):
-        model.pairs.part, model.pairs.parts = part, 3
+        model.pairs.pair_rank, model.pairs.pair_world_size = part, 3
         sums.append(objective(model, shared))
-    model.pairs.part, model.pairs.parts = 0, 1
+    model.pairs.pair_rank, model.pairs.pair_world_size = 0, 1
     assert abs(sum(s.total for s in sums) - wanted.total) < CHUNKS * wanted.total
     assert abs(sum(s.count for s in sums) - wanted.count) < CHUNKS * wanted.count
     assert len({s.total.item() for s in sums}) == 3

@@ -28,7 +28,7 @@ def labelled(keys: str) -> GraphBatch:
 
 
 def test_a_key_and_the_number_of_the_draw_fix_it() -> None:
-    one, same, other = labelled("a"), labelled("a"), replace(labelled("a"), draw=7)
+    one, same, other = labelled("a"), labelled("a"), replace(labelled("a"), noise_seed=7)
     first, again, differs = (flow.prior_point(FLOW, batch) for batch in (one, same, other))
     assert torch.equal(first.offsite, again.offsite) and torch.equal(first.onsite, again.onsite)
     assert (first.offsite - differs.offsite).abs().max() > 0.1
@@ -101,7 +101,7 @@ def test_predictions_see_no_labels_and_training_does() -> None:
         assert torch.equal(model.eval()(batch).offsite, model(bare).offsite)
         learning = model.train()(batch).offsite
         assert torch.equal(learning, model(batch).offsite)  # computed again, a batch draws the same
-        assert (learning - model(replace(batch, draw=1)).offsite).abs().max() > 1e-9
+        assert (learning - model(replace(batch, noise_seed=1)).offsite).abs().max() > 1e-9
 
 
 def test_regression_is_the_flow_from_zero_at_time_zero() -> None:

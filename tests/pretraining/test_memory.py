@@ -134,12 +134,12 @@ def test_the_representative_micro_batch_has_the_size_and_labels_of_a_true_one(
     data: Path, rehearsal: Rehearsal
 ) -> None:
     batch = rehearsal.batch(Load(9, 20, 36))
-    assert [s.stop - s.start for s in batch.atom_segments] == [5, 4]
-    assert sum(s.stop - s.start for s in batch.pair_segments) == 36 and batch.edge_index.shape == (
+    assert [s.count for s in batch.atom_segments] == [5, 4]
+    assert sum(s.count for s in batch.pair_segments) == 36 and batch.edge_index.shape == (
         2,
         20,
     )
-    assert {(s.first, s.second): s.stop - s.start for s in batch.pair_segments} == {
+    assert {(s.first, s.second): s.count for s in batch.pair_segments} == {
         (1, 1): 11,
         (1, 6): 18,
         (6, 6): 7,

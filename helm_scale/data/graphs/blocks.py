@@ -153,8 +153,7 @@ def labelled(batch: GraphBatch, config: ModelConfig, cut: Mapping[str, Blocks]) 
         triangle=torch.from_numpy((np.cumsum(triangle) - triangle)[batch.atom_order.numpy()]),
         block=torch.from_numpy(row[low] + aos[low] * (begin[high] - first[high])),
         as_stored=tuple(
-            s.stop - s.start - int(np.count_nonzero(turned[s.start : s.stop]))
-            for s in batch.pair_segments
+            s.count - int(np.count_nonzero(turned[s.start : s.stop])) for s in batch.pair_segments
         ),
         **cut,
     )

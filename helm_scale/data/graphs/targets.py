@@ -96,11 +96,11 @@ class BlockLabels:
             layout.onsite_layout(self.basis, segment.first, self.parity) for segment in segments
         ]
         target = blocks.onsite.new_empty(
-            sum((s.stop - s.start) * kind.size for s, kind in zip(segments, kinds, strict=True))
+            sum(s.count * kind.size for s, kind in zip(segments, kinds, strict=True))
         )
         place, dropped = 0, []
         for segment, kind in zip(segments, kinds, strict=True):
-            size, count = kind.shape[0] * (kind.shape[0] + 1) // 2, segment.stop - segment.start
+            size, count = kind.shape[0] * (kind.shape[0] + 1) // 2, segment.count
             triangles = _rows(blocks.onsite, self.triangle[segment.start : segment.stop], size)
             packed = target[place : place + count * kind.size].view(count, kind.size)
             _couple(
@@ -117,7 +117,7 @@ class BlockLabels:
         """Packed irreps of the pairs' blocks, segment after segment."""
         kinds = [layout.offsite_layout(self.basis, s.first, s.second) for s in segments]
         target = blocks.offsite.new_empty(
-            sum((s.stop - s.start) * kind.size for s, kind in zip(segments, kinds, strict=True))
+            sum(s.count * kind.size for s, kind in zip(segments, kinds, strict=True))
         )
         place = 0
         for segment, kind, as_stored in zip(segments, kinds, self.as_stored, strict=True):

@@ -120,7 +120,7 @@ class Stream:
         each = plan.bins // self._world_size
         batches = self.batches(bins, kept=2 * each)
         for step in range(first, last):
-            yield [replace(next(batches), draw=step + 1) for _ in range(each)]
+            yield [replace(next(batches), noise_seed=step + 1) for _ in range(each)]
 
     def share(self, bins: Sequence[Sequence[int]]) -> Iterator[GraphBatch]:
         """Yield this rank's batches of a list of bins that all ranks divide among themselves."""

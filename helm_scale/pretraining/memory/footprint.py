@@ -216,12 +216,10 @@ def representative(load: Load, shares: Mapping[int, float], config: ModelConfig)
         [pair[:2] for pair in weights], _apportioned(load.pairs, [pair[2] for pair in weights])
     )
     onsite = sum(
-        (s.stop - s.start) * layout.onsite_layout(config.basis, s.first, config.parity).size
-        for s in atoms
+        s.count * layout.onsite_layout(config.basis, s.first, config.parity).size for s in atoms
     )
     offsite = sum(
-        (s.stop - s.start) * layout.offsite_layout(config.basis, s.first, s.second).size
-        for s in pairs
+        s.count * layout.offsite_layout(config.basis, s.first, s.second).size for s in pairs
     )
 
     def numbers(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
