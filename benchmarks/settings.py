@@ -10,11 +10,11 @@ from variants import asked, compare
 REFERENCE = {
     "num_layers": 2,
     "pair_layers": 2,
-    "pair_reads": "each",
+    "pair_inputs": "each",
     "trunk_cutoff": 12.0,
     "pair_cutoff": 15.0,
 }
-LAST = {"pair_reads": "last"}
+LAST = {"pair_inputs": "last"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {},
     "two pair layers read the last states": LAST,

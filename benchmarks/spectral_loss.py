@@ -97,7 +97,7 @@ def train(run: Path, data: Path, seed: int, steps: int, extra: list[str]) -> Hel
     settings = {
         "out": run, "data.path": data, "data.validation_split": "train", "training.seed": seed, "training.steps": steps,
         "training.batch_molecules": 10, "training.warmup_steps": 20, "execution.threads": 1, "execution.progress": False,
-        "execution.checkpoint_every": 10**6, "execution.validate_every": 10**6, "accept_changes": True,
+        "execution.checkpoint_every": 10**6, "execution.validate_every": 10**6, "allow_config_change": True,
         **{f"model.{name}": value for name, value in MODEL.items()},
     }  # fmt: skip
     commands.pretrain(

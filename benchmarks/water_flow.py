@@ -26,8 +26,12 @@ from helm_scale.evaluation.prediction import predict_residual
 from helm_scale.model.helm import Helm
 
 STAGES = {
-    "one stage": ["--model.two_stage=false", "--model.pair_layers=2"],
-    "two stages": ["--model.two_stage=true", "--model.pair_layers=1", "--model.hidden_channels=44"],
+    "one stage": ["--model.tensor_product_stage=false", "--model.pair_layers=2"],
+    "two stages": [
+        "--model.tensor_product_stage=true",
+        "--model.pair_layers=1",
+        "--model.hidden_channels=44",
+    ],
 }
 MODELS = [("plain", "off", "one stage")] + [
     (name, prior, s) for s in STAGES for name, prior in (("regression", "zero"), ("flow", "irreps"))

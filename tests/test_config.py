@@ -120,6 +120,22 @@ def test_a_mistake_on_the_command_line_is_not_blamed_on_the_file(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [("training.bins", "training.micro_batches"), ("training.frozen", "training.freeze_prefixes"),
+     ("model.pair_reads", "model.pair_inputs"), ("model.two_stage", "model.tensor_product_stage"),
+     ("accept_changes", "allow_config_change")],
+)  # fmt: skip
+def test_an_old_key_is_refused_with_its_new_name(tmp_path: Path, old: str, new: str) -> None:
+    assert mistake(f"--{old}", "1") == f"command line: {old}: is now called {new}"
+    *sections, key = old.split(".")
+    text = "".join(f"{'  ' * depth}{name}:\n" for depth, name in enumerate(sections))
+    file = write(tmp_path, f"{text}{'  ' * len(sections)}{key}: 1\n")
+    assert mistake("--config", file) == f"{file}: {old}: is now called {new}"
+    with pytest.raises(SystemExit, match=rf"^command line: pretrain.{old}: is now called pretrain"):
+        config.load(config.LowDataConfig, [f"--pretrain.{old}", "1"])
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [("model.lmax", "four"), ("model.lmax", "4.5"), ("model.basis", "sto-3g"), ("training.steps", "0"), ("execution.engine", "fsdp"),
      ("training.learning_rate", "fast"), ("training.learning_rate", "nan"), ("dry_run", "perhaps"), ("model", "3")],
@@ -199,3 +215,36 @@ def test_committed_configs_are_valid_for_one_launcher(path: Path) -> None:
     values = yaml.safe_load(path.read_text())
     fitting = [kind for kind in KINDS if set(values) <= set(kind.model_fields)]
     assert [config.parse(kind, values, path.name) for kind in fitting]
+
+
+OLD_RECORD = {
+    "model": {"lmax": 4, "pair_reads": "each", "two_stage": True},
+    "method": {"xc": "pbe", "bins": "of another section"},
+    "training": {"bins": 2, "frozen": ["trunk"], "steps": 3},
+    "provenance": {"training": {"bins": 2}},
+}
+
+
+@pytest.mark.parametrize("written", [{}, {"format": "helm_scale bundle 1"}], ids=["none", "bundle"])
+def test_a_record_of_format_1_is_read_under_the_new_names(written: dict[str, str]) -> None:
+    assert config.upgrade({**OLD_RECORD, **written}, "here") == {
+        "format": config.FORMAT,
+        "model": {"lmax": 4, "pair_inputs": "each", "tensor_product_stage": True},
+        "method": {"xc": "pbe", "bins": "of another section"},
+        "training": {"micro_batches": 2, "freeze_prefixes": ["trunk"], "steps": 3},
+        "provenance": {"training": {"micro_batches": 2}},
+    }
+
+
+def test_a_record_of_this_format_stays_as_it_is() -> None:
+    record = {**OLD_RECORD, "format": config.FORMAT}
+    assert config.upgrade(record, "here") == record
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"format": 3}', '{"format": "helm_scale bundle 7"}'])
+def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "model.json"
+    path.write_text(text)
+    wanted = "got format .* wanted at most 2: a newer" if "format" in text else "not the record of"
+    with pytest.raises(ValueError, match=f"model.json: {wanted}"):
+        config.read_record(path)

@@ -192,7 +192,8 @@ def test_ranks_that_do_not_divide_the_bins(
     monkeypatch.setenv("WORLD_SIZE", "3")
     said = complaint("pretrain", *launching.flags(data, tmp_path / "run", execution__engine="ddp"))
     assert (
-        said.startswith("training.bins: got 4, but 3 ranks do not divide it") and "\n" not in said
+        said.startswith("training.micro_batches: got 4, but 3 ranks do not divide it")
+        and "\n" not in said
     )
 
 

@@ -1,7 +1,6 @@
 """Commands on a trained model: load, evaluate, predict, export, finetune; and a guess for PySCF's
 SCF."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from helm_scale.config import (
     ModelConfig,
     PredictConfig,
     parse,
+    read_record,
 )
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
@@ -94,8 +94,8 @@ def find_model(source: str | Path) -> tuple[Path, dict[str, Any]]:
 
 def _read_record(path: Path) -> dict[str, Any]:
     """The record beside a model's weights; raises ValueError naming the file if it is damaged."""
+    record = read_record(path)
     try:
-        record = json.loads(path.read_text())
         return {**record, "model": dict(record["model"]), "method": dict(record["method"])}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

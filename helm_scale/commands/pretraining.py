@@ -17,6 +17,7 @@ from helm_scale.config import (
     ReplayConfig,
     TrainingConfig,
     parse,
+    upgrade,
 )
 from helm_scale.losses.hamiltonian import HamiltonianObjective
 from helm_scale.losses.spectral import SpectralTerms
@@ -103,7 +104,7 @@ def pretrain(config: PretrainConfig) -> str:
         bins = validation_bins(
             samples,
             dataset.cost[samples],
-            -(-settings.batch_molecules // settings.bins),
+            -(-settings.batch_molecules // settings.micro_batches),
             ranks.data_size,
         )
         job = loop.Job(
@@ -123,7 +124,7 @@ def _untrained(config: PretrainConfig) -> Helm:
 
     torch.manual_seed(config.training.seed)
     model = Helm(config.model)
-    optimizers.freeze(model, config.training.frozen)
+    optimizers.freeze(model, config.training.freeze_prefixes)
     model.set_memory(
         config.execution.pair_chunk, config.execution.recompute, config.execution.message_chunk
     )
@@ -152,6 +153,7 @@ def replay(config: ReplayConfig) -> str:
         raise ValueError(
             f"{path}: not a replay file ({error!r}); wanted one from the folder replay of a run"
         ) from None
+    about = upgrade(about, str(path))
     dataset = Corpus.open(DataConfig(path=config.data or about["data_path"]))
     if dataset.hash != about["data"]["manifest_sha256"]:
         raise ValueError(

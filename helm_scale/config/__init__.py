@@ -14,9 +14,12 @@ from helm_scale.config.finetune import ExportConfig, FinetuneConfig, LowDataConf
 from helm_scale.config.model import EnergyHeadConfig, ModelConfig
 from helm_scale.config.pretrain import ExecutionConfig, PretrainConfig, ReplayConfig, TrainingConfig
 from helm_scale.config.reading import dump, help_text, launch, load, parse
+from helm_scale.config.records import FORMAT, read_record, upgrade
 
 __all__ = [
-    "DataConfig", "EnergyHeadConfig", "EvaluateConfig", "ExecutionConfig", "ExportConfig", "FinetuneConfig", "GenerateConfig",
-    "ImportConfig", "InfoConfig", "LeaksConfig", "LowDataConfig", "ModelConfig", "PredictConfig", "PretrainConfig", "RepackConfig",
+    "FORMAT", "DataConfig", "EnergyHeadConfig", "EvaluateConfig", "ExecutionConfig", "ExportConfig",
+    "FinetuneConfig", "GenerateConfig", "ImportConfig", "InfoConfig", "LeaksConfig",
+    "LowDataConfig", "ModelConfig", "PredictConfig", "PretrainConfig", "RepackConfig",
     "ReplayConfig", "SplitConfig", "TrainingConfig", "dump", "help_text", "launch", "load", "parse",
+    "read_record", "upgrade",
 ]  # fmt: skip

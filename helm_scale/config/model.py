@@ -42,7 +42,7 @@ class ModelConfig(Strict):
     edge_channels: int = Field(128, ge=2, description="width of the radial networks")
     num_layers: int = Field(3, ge=1, description="node layers")
     pair_layers: int = Field(1, ge=1, description="pair layers")
-    pair_reads: Literal["last", "each"] = Field(
+    pair_inputs: Literal["last", "each"] = Field(
         "last",
         description="node states that pair layers read: all the last, or each that of the node layer of its number",
     )
@@ -71,12 +71,14 @@ class ModelConfig(Strict):
     flow_steps: int = Field(
         1, ge=1, description="Euler steps from the prior's draw to a prediction"
     )
-    two_stage: bool = Field(
+    tensor_product_stage: bool = Field(
         False,
         description="pairs of any distance also read a Clebsch-Gordan product of their atoms' states",
     )
     stage_cutoff: float = Field(
-        5.0, gt=0, description="range of the pair layers where two_stage is set, Angstrom"
+        5.0,
+        gt=0,
+        description="range of the pair layers where tensor_product_stage is set, Angstrom",
     )
 
     @model_validator(mode="after")
@@ -90,9 +92,9 @@ class ModelConfig(Strict):
                 raise ValueError(
                     f"{name}: got {getattr(self, name)}, wanted an even number: half of them is even under exchange"
                 )
-        if self.pair_reads == "each" and self.pair_layers != self.num_layers:
+        if self.pair_inputs == "each" and self.pair_layers != self.num_layers:
             raise ValueError(
-                f"pair_layers: got {self.pair_layers}, wanted num_layers = {self.num_layers} where pair_reads is 'each'"
+                f"pair_layers: got {self.pair_layers}, wanted num_layers = {self.num_layers} where pair_inputs is 'each'"
             )
         if "baseline_hamiltonian" in self.conditions and self.baseline == "none":
             raise ValueError(

@@ -16,7 +16,7 @@ class TrainingConfig(Strict):
 
     steps: int = Field(1000, ge=1, description="optimiser steps")
     batch_molecules: int = Field(8, ge=1, description="molecules per global step")
-    bins: int = Field(
+    micro_batches: int = Field(
         1,
         ge=1,
         description="parts of a global step, balanced by cost; the number of ranks divides it",
@@ -44,7 +44,7 @@ class TrainingConfig(Strict):
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="decay per step of the average of the weights; 0 turns it off"
     )
-    frozen: tuple[str, ...] = Field(
+    freeze_prefixes: tuple[str, ...] = Field(
         (),
         description="parameters that stay as they are, by how their names begin, such as trunk.layers.0",
     )
@@ -158,7 +158,7 @@ class PretrainConfig(Strict):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     execution: ExecutionConfig = ExecutionConfig()
-    accept_changes: bool = Field(
+    allow_config_change: bool = Field(
         False,
         description="resume although training settings or data are not those of the checkpoint",
     )

@@ -4,9 +4,9 @@ modules.
 Against the loader it starts at once, moves with `.to(device)`, and checks the files of the bundle.
 """
 
-import json
 from pathlib import Path
 
+from helm_scale.config import read_record
 from helm_scale.export import bundle, loader
 from helm_scale.export.program import States
 
@@ -23,6 +23,4 @@ class Backbone(loader.Backbone):
         """
         folder = Path(path)
         bundle.check_sums(folder)
-        return cls(
-            States(bundle.trunk(folder)), json.loads((folder / "config.json").read_text())
-        ).eval()
+        return cls(States(bundle.trunk(folder)), read_record(folder / "config.json")).eval()

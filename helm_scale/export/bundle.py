@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helm_scale.config import ModelConfig, parse
+from helm_scale.config import ModelConfig, parse, read_record
 from helm_scale.export import card, golden, loader
 from helm_scale.export.program import States, exported
 from helm_scale.files import sha256
@@ -127,7 +127,7 @@ def trunk(folder: Path) -> Trunk:
     """The trunk as this package builds it from config.json and model.safetensors, in evaluation
     mode."""
     where = folder / "config.json"
-    config = parse(ModelConfig, json.loads(where.read_text())["model"], str(where))
+    config = parse(ModelConfig, read_record(where)["model"], str(where))
     found = Trunk(config).to(getattr(torch, config.dtype))
     found.load_state_dict(_below("trunk.", load_weights(folder / "model.safetensors")))
     return found.eval()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from helm_scale.basis.elements import supported, symbol
-from helm_scale.config import ModelConfig
+from helm_scale.config import FORMAT, ModelConfig
 from helm_scale.export import golden
 from helm_scale.model.helm import Helm
 from helm_scale.types import Method
@@ -34,7 +34,7 @@ def origin(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
         "run": run.name,
         "checkpoint": checkpoint.name,
         "weights": f"moving average over the steps, decay {decay}" if decay else "of the last step",
-        **{key: value for key, value in record.items() if key not in ("model", "method")},
+        **{key: value for key, value in record.items() if key not in ("format", "model", "method")},
         "metrics": _metrics(run / "metrics.jsonl", int(checkpoint.name.rpartition("-")[2] or 0)),
     }
 
@@ -58,7 +58,7 @@ def describe(model: Helm, method: Method, provenance: dict[str, Any]) -> dict[st
     """The record in config.json; keys `model` and `method` rebuild the model."""
     config = model.config
     return {
-        "format": "helm_scale bundle 1",
+        "format": FORMAT,
         "model": config.model_dump(mode="json"),
         "method": asdict(method),
         "inputs": {

@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from helm_scale.config import FinetuneConfig
+from helm_scale.config import FORMAT, FinetuneConfig
 from helm_scale.finetuning import plots, train
 from helm_scale.finetuning.features import Samples, kept_features, reading
 from helm_scale.finetuning.labels import EnergyLabels, Labelled, gather_labels
@@ -142,7 +142,7 @@ def _write_model(run: Run, result: Result, method: dict[str, Any], folder: Path)
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(run.model.state_dict(), folder / "model.safetensors")
     about = {
-        "model": run.model.config.model_dump(mode="json"), "head": run.model.head_config.model_dump(mode="json"),
+        "format": FORMAT, "model": run.model.config.model_dump(mode="json"), "head": run.model.head_config.model_dump(mode="json"),
         "method": method, "training": asdict(result), "units": "Hartree, Angstrom",
     }  # fmt: skip
     (folder / "model.json").write_text(json.dumps(about, indent=1) + "\n")

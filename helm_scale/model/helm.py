@@ -237,7 +237,7 @@ class Helm(nn.Module):
         )  # fmt: skip
         y, read = (
             states[-1],
-            torch.stack(states if self.config.pair_reads == "each" else states[-1:]),
+            torch.stack(states if self.config.pair_inputs == "each" else states[-1:]),
         )
         onsite = self.onsite_head(
             y.index_select(0, batch.atom_order),

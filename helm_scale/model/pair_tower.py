@@ -69,10 +69,12 @@ class PairTower(nn.Module):
         self.layers = nn.ModuleList(
             PairLayer(config, self.edge_scalars.width) for _ in range(config.pair_layers)
         )
-        self.product = PairProduct(config, self.edge_scalars.width) if config.two_stage else None
+        self.product = (
+            PairProduct(config, self.edge_scalars.width) if config.tensor_product_stage else None
+        )
         self.merge = (
             FeedForward(self.layout.kind, self.channels, self.channels)
-            if config.two_stage
+            if config.tensor_product_stage
             else None
         )
         self.stage_cutoff = config.stage_cutoff

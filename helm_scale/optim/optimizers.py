@@ -54,13 +54,13 @@ def freeze(model: nn.Module, beginnings: Sequence[str]) -> None:
         if not any(name.startswith(beginning) for name in names):
             known = ", ".join(sorted({".".join(name.split(".")[:2]) for name in names}))
             raise ValueError(
-                f"training.frozen: no parameter is named {beginning}...; known: {known}"
+                f"training.freeze_prefixes: no parameter is named {beginning}...; known: {known}"
             )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(tuple(beginnings)))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(
-            f"training.frozen: got {list(beginnings)}, which leaves nothing to train; wanted fewer"
+            f"training.freeze_prefixes: got {list(beginnings)}, which leaves nothing to train; wanted fewer"
         )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from helm_scale.config import upgrade
 from helm_scale.files import sha256, sync, write_atomically
 
 _log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ def purge(run: Path, keep: int) -> None:
             _remove(folder)
 
 
-def check_record(run: Path, record: Mapping[str, Any], accept_changes: bool) -> None:
+def check_record(run: Path, record: Mapping[str, Any], allow_config_change: bool) -> None:
     """Refuse to resume a run under another model, other labels, or, unless accepted, other settings
     or data.
 
@@ -157,9 +158,10 @@ def check_record(run: Path, record: Mapping[str, Any], accept_changes: bool) -> 
     if not records:
         return
     try:
-        written = json.loads(records[-1].read_text())
+        content = json.loads(records[-1].read_text())
     except ValueError:
         return  # damaged: `latest` will say so and fall back
+    written = upgrade(content, str(records[-1]))
     fixed, free = (
         {key: value for key, value in record.items() if (key in ("model", "method")) == wanted}
         for wanted in (True, False)
@@ -171,10 +173,10 @@ def check_record(run: Path, record: Mapping[str, Any], accept_changes: bool) -> 
             f" Resume with {run / 'config.yaml'}, or name another folder with --out"
         )
     changed = differences(written, free)
-    if changed and not accept_changes:
+    if changed and not allow_config_change:
         raise ValueError(
             f"{records[-1].parent}: a checkpoint of other settings or data: {'; '.join(changed)}."
-            f" Resume with {run / 'config.yaml'}, add --accept_changes, or name another folder with --out"
+            f" Resume with {run / 'config.yaml'}, add --allow_config_change, or name another folder with --out"
         )
     for change in changed:
         _log.warning("%s: resuming with an accepted change: %s", run, change)

@@ -78,7 +78,7 @@ def train(job: Job) -> Ending:
     )
     done = _resume(job, average)
     if done >= config.training.steps:
-        text = f"{config.out}: finished already ({done} of {config.training.steps} steps); raise training.steps, with --accept_changes,"
+        text = f"{config.out}: finished already ({done} of {config.training.steps} steps); raise training.steps, with --allow_config_change,"
         return Ending(f"{text} or name another --out")
     with (
         _open_monitor(job, done) as monitor,

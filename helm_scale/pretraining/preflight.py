@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from helm_scale.config import PretrainConfig, dump
+from helm_scale.config import FORMAT, PretrainConfig, dump
 from helm_scale.data.loading.dataset import Corpus
 from helm_scale.data.loading.sampler import StepPlan, check_world_size
 from helm_scale.data.tools.statistics import Survey, spread, survey
@@ -41,15 +41,18 @@ def check(config: PretrainConfig) -> tuple[Corpus, StepPlan]:
     dataset, settings = Corpus.open(config.data), config.training
     check_data(config, dataset)
     dataset.split(config.data.validation_split)
-    check_world_size(settings.bins, mesh.launched_world_size() // config.execution.pair_ranks)
-    plan = dataset.plan(settings.batch_molecules, settings.bins, settings.seed)
-    checkpoint.check_record(Path(config.out), record(config, dataset), config.accept_changes)
+    check_world_size(
+        settings.micro_batches, mesh.launched_world_size() // config.execution.pair_ranks
+    )
+    plan = dataset.plan(settings.batch_molecules, settings.micro_batches, settings.seed)
+    checkpoint.check_record(Path(config.out), record(config, dataset), config.allow_config_change)
     return dataset, plan
 
 
 def record(config: PretrainConfig, dataset: Corpus) -> dict[str, Any]:
     """What model.json holds: the model, the method of its labels, and how it was trained."""
     return {
+        "format": FORMAT,
         "model": config.model.model_dump(mode="json"),
         "method": asdict(dataset.method),
         "data": {
@@ -142,8 +145,10 @@ def outlook(config: PretrainConfig, dataset: Corpus, ranks: int, found: Survey) 
             execution.memory_limit_gib.
     """
     check_data(config, dataset)
-    check_world_size(config.training.bins, ranks // config.execution.pair_ranks)
-    plan = dataset.plan(config.training.batch_molecules, config.training.bins, config.training.seed)
+    check_world_size(config.training.micro_batches, ranks // config.execution.pair_ranks)
+    plan = dataset.plan(
+        config.training.batch_molecules, config.training.micro_batches, config.training.seed
+    )
     return "\n".join(_plan_lines(config, dataset, plan, ranks, found))
 
 

@@ -221,5 +221,5 @@ def test_a_dataset_edited_between_runs_is_refused_unless_accepted(
         ValueError, match=r"checkpoint of other settings or data: data\.manifest_sha256"
     ):
         run()
-    run(accept_changes=True)
+    run(allow_config_change=True)
     assert "accepted change: data.manifest_sha256" in caplog.text

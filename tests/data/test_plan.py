@@ -89,7 +89,9 @@ def test_validation_takes_every_sample_once_and_pads_for_all_ranks() -> None:
 
 
 def test_a_world_size_that_does_not_divide_the_bins_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"training\.bins: got 8, but 3 ranks do not divide it.*9"):
+    with pytest.raises(
+        ValueError, match=r"training\.micro_batches: got 8, but 3 ranks do not divide it.*9"
+    ):
         check_world_size(8, 3)
 
 

@@ -14,7 +14,7 @@ from tests.pretraining import launching
 
 STEPS = 12
 SETTINGS = {
-    "training__steps": STEPS, "training__bins": 6, "training__ema_decay": 0.9, "execution__checkpoint_every": 3,
+    "training__steps": STEPS, "training__micro_batches": 6, "training__ema_decay": 0.9, "execution__checkpoint_every": 3,
     "execution__validate_every": 4,
 }  # fmt: skip
 CLOCK = {

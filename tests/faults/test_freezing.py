@@ -15,7 +15,7 @@ from tests.pretraining import launching
 
 FROZEN = {
     **runs.SETTINGS,
-    "training__frozen": '["trunk.layers", "pairs.head"]',
+    "training__freeze_prefixes": '["trunk.layers", "pairs.head"]',
     "execution__keep_checkpoints": 4,
 }
 
@@ -54,14 +54,14 @@ def test_a_frozen_part_stays_as_it_is_and_a_resumed_run_equals_the_unbroken_one(
     runs.assert_same_to_the_last_bit(resumed, run)
     with pytest.raises(
         ValueError,
-        match=r"settings or data: training\.frozen: run has \['trunk.layers', 'pairs.head'\], now \[\]",
+        match=r"settings or data: training\.freeze_prefixes: run has \['trunk.layers', 'pairs.head'\], now \[\]",
     ):
-        pretrain(data, run, **{**FROZEN, "training__frozen": "[]"})
+        pretrain(data, run, **{**FROZEN, "training__freeze_prefixes": "[]"})
     pretrain(
         data,
         run,
-        **{**FROZEN, "training__frozen": "[]", "training__steps": 15},
-        accept_changes=True,
+        **{**FROZEN, "training__freeze_prefixes": "[]", "training__steps": 15},
+        allow_config_change=True,
     )
     assert any(name.startswith("trunk.layers") for name in moved(run, 12, 15)), "thawed"
     assert checkpoint.step_of(checkpoint.committed(run)[-1]) == 15
@@ -70,8 +70,10 @@ def test_a_frozen_part_stays_as_it_is_and_a_resumed_run_equals_the_unbroken_one(
 def test_a_name_that_fits_nothing_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"training\.frozen: no parameter is named trunc\.\.\.; known: .*trunk\.layers",
+        match=r"training\.freeze_prefixes: no parameter is named trunc\.\.\.; known: .*trunk\.layers",
     ):
-        pretrain(data, tmp_path / "run", training__frozen='["trunc"]')
+        pretrain(data, tmp_path / "run", training__freeze_prefixes='["trunc"]')
     with pytest.raises(ValueError, match=r"leaves nothing to train"):
-        pretrain(data, tmp_path / "run", training__frozen='["trunk", "pairs", "onsite_head"]')
+        pretrain(
+            data, tmp_path / "run", training__freeze_prefixes='["trunk", "pairs", "onsite_head"]'
+        )

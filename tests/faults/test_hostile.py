@@ -70,7 +70,7 @@ def test_a_checkpoint_with_a_pickle_is_refused_though_its_sums_hold(
         reseal(folder)
         assert checkpoint.faults(folder) == []
         flags = launching.flags(
-            data, run, **{**runs.SETTINGS, "training__steps": 13}, accept_changes=True
+            data, run, **{**runs.SETTINGS, "training__steps": 13}, allow_config_change=True
         )
         with pytest.raises(
             ValueError, match=r"rank-00000-of-00001\.safetensors: not a file of a checkpoint"

@@ -75,7 +75,7 @@ def loss_and_gradients(model: Helm, batch: GraphBatch) -> tuple[LossSums, dict[s
 
 
 @pytest.fixture(
-    scope="module", params=[{}, {"pair_reads": "each", "mmax": 3}], ids=["last", "each-mmax3"]
+    scope="module", params=[{}, {"pair_inputs": "each", "mmax": 3}], ids=["last", "each-mmax3"]
 )
 def plain(
     request: pytest.FixtureRequest,

@@ -37,7 +37,7 @@ ALL = SMALL(
     conditions=("overlap", "baseline_hamiltonian"),
     prior="irreps",
     flow_steps=2,
-    two_stage=True,
+    tensor_product_stage=True,
     stage_cutoff=3.0,
 )
 

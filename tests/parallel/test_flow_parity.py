@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 SETTINGS = {
     "training__optimizer": "adamw", "training__learning_rate": 1e-2, "training__steps": 4, "training__batch_molecules": 4,
     "training__loewdin_weight": 0.5, "training__orbital_weight": 2.0, "model__prior": "irreps", "model__conditions": "[overlap]",
-    "model__two_stage": True, "model__flow_steps": 2, "execution__validate_every": 2, "execution__pair_chunk": 5,
+    "model__tensor_product_stage": True, "model__flow_steps": 2, "execution__validate_every": 2, "execution__pair_chunk": 5,
 }  # fmt: skip
 RUNGS = {
     "plain": {"execution__engine": "single", "execution__pair_chunk": 0}, "ddp": {"execution__engine": "ddp"},

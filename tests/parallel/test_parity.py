@@ -34,7 +34,7 @@ RECOMPUTED = {
     "execution__recompute": "full",
     "execution__message_chunk": 8,
 }
-FROZEN = {"training__frozen": '["trunk.element", "trunk.layers.0.messages", "pairs.head"]'}
+FROZEN = {"training__freeze_prefixes": '["trunk.element", "trunk.layers.0.messages", "pairs.head"]'}
 # name -> (ranks, settings); the first is what all others are compared with, but those with frozen
 # parts, which have their own
 LADDER: dict[str, tuple[int, dict[str, Any]]] = {
@@ -57,7 +57,7 @@ LADDER: dict[str, tuple[int, dict[str, Any]]] = {
     "zero2-2-frozen": (2, {"execution__engine": "zero2", **FROZEN}),
     "zero3-2-recomputed": (2, {"execution__engine": "zero3", **RECOMPUTED}),
     "zero3-2-frozen": (2, {"execution__engine": "zero3", **FROZEN}),
-    "fsdp2-3": (3, {"execution__engine": "fsdp2", "training__bins": 3}),
+    "fsdp2-3": (3, {"execution__engine": "fsdp2", "training__micro_batches": 3}),
     "fsdp2-4": (4, {"execution__engine": "fsdp2"}),
     "ddp-2-shared": (2, {"execution__engine": "ddp", "execution__pair_ranks": 2}),
     "zero3-2-shared": (2, {"execution__engine": "zero3", "execution__pair_ranks": 2}),

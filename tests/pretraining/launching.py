@@ -22,7 +22,7 @@ METHOD = Method("pbe", "def2-svp", "def2", 1, None, 1e-10, "none", "none: made-u
 TINY = {
     "model.basis": "def2-svp", "model.parity": "full", "model.lmax": 4, "model.mmax": 4, "model.channels": 4,
     "model.hidden_channels": 4, "model.edge_channels": 8, "model.num_layers": 1, "model.radial_functions": 6,
-    "training.steps": 10, "training.batch_molecules": 6, "training.bins": 4, "training.warmup_steps": 2,
+    "training.steps": 10, "training.batch_molecules": 6, "training.micro_batches": 4, "training.warmup_steps": 2,
     "training.learning_rate": 1e-3, "training.muon_learning_rate": 1e-3, "execution.progress": False,
     "execution.device": "cpu",
 }  # fmt: skip

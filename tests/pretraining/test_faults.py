@@ -192,7 +192,7 @@ def test_changed_settings_are_refused_by_key_unless_accepted(
         match=r"settings or data: training\.steps: run has 12, now 13; training\.learning_rate: run has 0\.001, now 0\.002",
     ):
         pretrain(data, run, **changed)
-    assert "finished, 13 steps" in pretrain(data, run, **changed, accept_changes=True)
+    assert "finished, 13 steps" in pretrain(data, run, **changed, allow_config_change=True)
     assert "training.learning_rate: run has 0.001, now 0.002" in caplog.text
 
 
@@ -210,7 +210,9 @@ def test_ranks_that_do_not_divide_the_bins_are_refused_before_they_meet(
     monkeypatch.setenv(
         "WORLD_SIZE", "3"
     )  # nobody else is there: a process group would wait for them
-    with pytest.raises(ValueError, match=r"training\.bins: got 4, but 3 ranks do not divide it"):
+    with pytest.raises(
+        ValueError, match=r"training\.micro_batches: got 4, but 3 ranks do not divide it"
+    ):
         pretrain(data, tmp_path / "run", execution__engine="ddp")
     with pytest.raises(ValueError, match=r"execution\.engine: got 'single'.*torchrun started 3"):
         pretrain(data, tmp_path / "run")
@@ -228,7 +230,7 @@ def test_ranks_that_do_not_divide_the_bins_are_refused_before_they_meet(
             pretrain(
                 data,
                 tmp_path / "run",
-                training__bins=3,
+                training__micro_batches=3,
                 **{f"execution__{key}": value for key, value in settings.items()},
             )
 
@@ -243,8 +245,8 @@ def test_ranks_that_do_not_divide_the_bins_are_refused_before_they_meet(
         ({"model__baseline": "minao"}, r"model\.baseline: got 'minao', but .* holds the H0 'none'"),
         ({"data__train_split": "trian"}, r"no split 'trian'; known: train, validation"),
         (
-            {"training__bins": 8},
-            r"training\.batch_molecules: got 6, wanted at least training\.bins = 8",
+            {"training__micro_batches": 8},
+            r"training\.batch_molecules: got 6, wanted at least training\.micro_batches = 8",
         ),
     ],
 )

@@ -67,7 +67,9 @@ def test_the_run_folder_is_what_others_read(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"training__bins": 1}, {"training__bins": 6}, {"execution__workers": 2}], ids=str
+    "changes",
+    [{"training__micro_batches": 1}, {"training__micro_batches": 6}, {"execution__workers": 2}],
+    ids=str,
 )
 def test_neither_bins_nor_workers_change_the_numbers(
     changes: dict[str, Any], data: Path, run: Path, tmp_path: Path

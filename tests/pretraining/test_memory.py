@@ -66,7 +66,7 @@ def settings(data: Path, **changes: Any) -> PretrainConfig:
     sizes = {f"model__{name}": value for name, value in SMALL.items()}
     batches = {
         "training__batch_molecules": 2,
-        "training__bins": 2,
+        "training__micro_batches": 2,
         "training__optimizer": "adamw",
     }  # Muon takes more than small chunks
     return config.load(
@@ -77,7 +77,7 @@ def settings(data: Path, **changes: Any) -> PretrainConfig:
 def planner(data: Path, **changes: Any) -> Planner:
     chosen = settings(data, **changes)
     dataset = Corpus.open(chosen.data)
-    return Planner(chosen, dataset, dataset.plan(2, chosen.training.bins, 0), 1)
+    return Planner(chosen, dataset, dataset.plan(2, chosen.training.micro_batches, 0), 1)
 
 
 def gib(count: float) -> float:
@@ -212,13 +212,13 @@ def test_a_molecule_that_cannot_fit_is_refused_by_key_before_training(
 def test_a_micro_batch_of_molecules_that_fit_alone_asks_for_more_bins(
     data: Path, shared: None
 ) -> None:
-    alone = planner(data, training__bins=1)
+    alone = planner(data, training__micro_batches=1)
     need = alone._need(alone._load(np.array([24])), Memory(32, "full", 32)).total
     with pytest.raises(
         ValueError,
-        match=r"training.bins: a micro-batch of \d+ atoms wants .* raise training.bins \(1\)",
+        match=r"training.micro_batches: a micro-batch of \d+ atoms wants .* raise training.micro_batches \(1\)",
     ):
-        planner(data, training__bins=1, execution__memory_limit_gib=gib(need + 1)).choose()
+        planner(data, training__micro_batches=1, execution__memory_limit_gib=gib(need + 1)).choose()
 
 
 def test_engines_cut_what_they_say(rehearsal: Rehearsal) -> None:
@@ -269,7 +269,7 @@ def test_the_next_value_to_try_saves_memory_and_ends() -> None:
 def test_out_of_memory_names_the_sample_and_the_next_value(data: Path, tmp_path: Path) -> None:
     changes = {f"model__{name}": value for name, value in SMALL.items()} | {
         "training__batch_molecules": 3,
-        "training__bins": 3,
+        "training__micro_batches": 3,
     }
     code, _, err = in_process(
         "short_of_memory.py", launching.flags(data, tmp_path / "run", **changes)
@@ -311,7 +311,7 @@ def test_dry_run_and_info_print_the_plan_of_every_rank(data: Path, shared: None)
         "8",
         "--execution.engine",
         "fsdp2",
-        "--training.bins",
+        "--training.micro_batches",
         "8",
         "--training.batch_molecules",
         "8",

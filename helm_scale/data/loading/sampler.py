@@ -46,8 +46,8 @@ def check_world_size(bins: int, world_size: int) -> None:
     if bins % world_size:
         larger = -(-bins // world_size) * world_size
         raise ValueError(
-            f"training.bins: got {bins}, but {world_size} ranks do not divide it;"
-            f" start as many ranks as divide {bins}, or set training.bins to {larger} (the same seed then packs steps anew)"
+            f"training.micro_batches: got {bins}, but {world_size} ranks do not divide it;"
+            f" start as many ranks as divide {bins}, or set training.micro_batches to {larger} (the same seed then packs steps anew)"
         )
 
 
@@ -73,7 +73,7 @@ class StepPlan:
     ) -> None:
         if batch_molecules < bins:
             raise ValueError(
-                f"training.batch_molecules: got {batch_molecules}, wanted at least training.bins = {bins}: bins would be empty"
+                f"training.batch_molecules: got {batch_molecules}, wanted at least training.micro_batches = {bins}: bins would be empty"
             )
         self.batch_molecules, self.bins = batch_molecules, bins
         self._rows, self._costs, self._samples = rows, costs, sum(len(row) for row in rows)

@@ -197,8 +197,8 @@ class Planner:
         tail = f"limit {in_gib(limit)} GiB (execution.memory_limit_gib)"
         if low == len(known):
             raise ValueError(
-                f"training.bins: a micro-batch of {found.load.atoms} atoms wants {in_gib(found.total)} GiB even with"
-                f" {_named(found.memory)}, {tail}; each molecule alone fits: raise training.bins ({self._plan.bins}),"
+                f"training.micro_batches: a micro-batch of {found.load.atoms} atoms wants {in_gib(found.total)} GiB even with"
+                f" {_named(found.memory)}, {tail}; each molecule alone fits: raise training.micro_batches ({self._plan.bins}),"
                 " execution.pair_ranks or the limit"
             )
         wrong = samples[sizes >= known[low]]
@@ -242,7 +242,7 @@ def next_to_try(execution: ExecutionConfig) -> str:
     return (
         f"--execution.recompute {later[0]}"
         if later
-        else f"--execution.pair_ranks {2 * execution.pair_ranks}, or more training.bins"
+        else f"--execution.pair_ranks {2 * execution.pair_ranks}, or more training.micro_batches"
     )
 
 
