@@ -15,7 +15,7 @@ import torch
 from helm_scale.config import PretrainConfig, load
 from helm_scale.model.helm import Helm
 from helm_scale.optim.optimizers import StackedMuon
-from helm_scale.parallel.flat_shards import of_whole
+from helm_scale.parallel.flat_shards import from_replicated
 
 OPTIONS = {"lr": 1e-2, "momentum": 0.95, "weight_decay": 0.1}
 
@@ -37,9 +37,9 @@ def measure(path: str, repeats: int) -> dict[str, float]:
     matrices = Helm(load(PretrainConfig, ["--config", path]).model).hidden_matrices()
     for matrix in matrices:
         matrix.grad = torch.randn_like(matrix)
-    held = [of_whole(matrix) for matrix in matrices]
-    for piece in held:
-        piece.held.grad = torch.randn_like(piece.held)
+    held = [from_replicated(matrix) for matrix in matrices]
+    for shard in held:
+        shard.local.grad = torch.randn_like(shard.local)
     ours = [StackedMuon(held, dtype, **OPTIONS) for dtype in (torch.float32, torch.bfloat16)]
     theirs, single, half = seconds(
         [torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **OPTIONS), *ours], repeats

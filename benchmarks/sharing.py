@@ -29,7 +29,7 @@ def work(atoms: int, quick: bool, ranks: int, out: Path) -> None:
     execution = ExecutionConfig(engine="ddp", device="cpu", threads=1, pair_ranks=ranks)
     with mesh.processes(execution) as processes:
         sent = [0]
-        over_parts = pair_parallel.sum_over_parts(processes)
+        over_parts = pair_parallel.sum_over_pair_ranks(processes)
 
         def counted(part: Tensor) -> Tensor:
             sent[0] += 2 * part.numel() * part.element_size()  # forward and backward
@@ -37,8 +37,10 @@ def work(atoms: int, quick: bool, ranks: int, out: Path) -> None:
 
         step = Step(atoms, model_config("omol_csh_58k", quick))
         step.model.set_memory(pair_chunk=512, recompute="messages", message_chunk=512)
-        step.model.set_pair_shard(processes.part, processes.parts, all_reduce=counted)
-        step.batch = replace(step.batch, pair_world_size=processes.parts)
+        step.model.set_pair_shard(
+            processes.pair_rank, processes.pair_world_size, all_reduce=counted
+        )
+        step.batch = replace(step.batch, pair_world_size=processes.pair_world_size)
         sums = step.objective(step.model, step.batch)
         sent[0] = 0
         start = time.perf_counter()
@@ -54,8 +56,8 @@ def work(atoms: int, quick: bool, ranks: int, out: Path) -> None:
         dist.all_reduce(gradients)
         pairs = step.batch.pair_index.shape[1]
         own = (
-            pairs * (processes.part + 1) // processes.parts
-            - pairs * processes.part // processes.parts
+            pairs * (processes.pair_rank + 1) // processes.pair_world_size
+            - pairs * processes.pair_rank // processes.pair_world_size
         )
         shares: list[int] = [0] * ranks
         dist.all_gather_object(shares, own)

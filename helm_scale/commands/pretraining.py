@@ -45,7 +45,7 @@ def pretrain(config: PretrainConfig) -> str:
     from helm_scale.data.loading.stream import BatchMaker, Stream
     from helm_scale.optim import optimizers
     from helm_scale.parallel import collectives, engines, mesh, pair_parallel
-    from helm_scale.parallel.watchdog import Watch
+    from helm_scale.parallel.watchdog import Watchdog
     from helm_scale.pretraining import checkpoint, loop, preflight
 
     logging.getLogger("helm_scale").setLevel(
@@ -66,7 +66,7 @@ def pretrain(config: PretrainConfig) -> str:
     )
     with (
         mesh.processes(config.execution) as ranks,
-        Watch(ranks, config.execution).running() as watch,
+        Watchdog(ranks, config.execution).running() as watchdog,
     ):
         quarantine = (
             Quarantine(
@@ -87,7 +87,9 @@ def pretrain(config: PretrainConfig) -> str:
             )
             model.set_reference(*fitted)
         model.set_pair_shard(
-            ranks.part, ranks.parts, all_reduce=pair_parallel.sum_over_parts(ranks)
+            ranks.pair_rank,
+            ranks.pair_world_size,
+            all_reduce=pair_parallel.sum_over_pair_ranks(ranks),
         )
         empty = collate([], config.model, matrices)
         engine = engines.start(
@@ -108,7 +110,7 @@ def pretrain(config: PretrainConfig) -> str:
             ranks.data_size,
         )
         job = loop.Job(
-            config, engine, watch, plan, dataset.key, functools.partial(stream.steps, plan), lambda: stream.share(bins),
+            config, engine, watchdog, plan, dataset.key, functools.partial(stream.steps, plan), lambda: stream.share(bins),
             preflight.record(config, dataset), resume_from,
         )  # fmt: skip
         ending = loop.train(job)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from helm_scale.config import TrainingConfig
 from helm_scale.parallel.engine import Engine
-from helm_scale.parallel.flat_shards import Piece, WholeMatrices
+from helm_scale.parallel.flat_shards import FlatShard, WholeMatrices
 
 _COEFFICIENTS, _STEPS, _EPS = (
     (3.4445, -4.7750, 2.0315),
@@ -65,28 +65,28 @@ def freeze(model: nn.Module, beginnings: Sequence[str]) -> None:
 
 
 def make_optimizers(
-    trained: Mapping[str, Piece], config: TrainingConfig, hidden: Collection[str]
+    trained: Mapping[str, FlatShard], config: TrainingConfig, hidden: Collection[str]
 ) -> list[torch.optim.Optimizer]:
     """AdamW, and Muon for hidden matrices where the config says so.
 
     Weight decay leaves vectors and biases alone.
 
     Args:
-        trained: pieces of the trained parameters by name. hidden: names of those that Muon may
+        trained: shards of the trained parameters by name. hidden: names of those that Muon may
             take.
     """
     taken = {
-        name: piece
-        for name, piece in trained.items()
+        name: shard
+        for name, shard in trained.items()
         if name in hidden and config.optimizer == "muon"
     }
-    rest = [piece for name, piece in trained.items() if name not in taken]
+    rest = [shard for name, shard in trained.items() if name not in taken]
     groups = [
         {
-            "params": [piece.held for piece in rest if len(piece.shape) >= 2],
+            "params": [shard.local for shard in rest if len(shard.shape) >= 2],
             "weight_decay": config.weight_decay,
         },
-        {"params": [piece.held for piece in rest if len(piece.shape) < 2], "weight_decay": 0.0},
+        {"params": [shard.local for shard in rest if len(shard.shape) < 2], "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
@@ -114,10 +114,10 @@ def learning_rate_factor(step: int, steps: int, warmup_steps: int) -> float:
 
 class StackedMuon(torch.optim.Optimizer):
     """torch.optim.Muon (same arithmetic, RMS-matched to AdamW) on stacks of matrices of one shape,
-    whole or in pieces.
+    whole or in shards.
 
     Args:
-        pieces: of matrices. dtype: of the Newton-Schulz products.
+        shards: of matrices. dtype: of the Newton-Schulz products.
 
     Property: the update of a matrix is torch's own within bfloat16, whatever it is stacked with and
     however it is cut.
@@ -125,7 +125,7 @@ class StackedMuon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        pieces: Sequence[Piece],
+        shards: Sequence[FlatShard],
         dtype: torch.dtype,
         lr: float,
         momentum: float = 0.95,
@@ -133,10 +133,10 @@ class StackedMuon(torch.optim.Optimizer):
         nesterov: bool = True,
     ) -> None:
         super().__init__(
-            [piece.held for piece in pieces],
+            [shard.local for shard in shards],
             {"lr": lr, "momentum": momentum, "weight_decay": weight_decay},
         )
-        self._dtype, self._nesterov, self._on_whole = dtype, nesterov, WholeMatrices(pieces)
+        self._dtype, self._nesterov, self._on_whole = dtype, nesterov, WholeMatrices(shards)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -201,7 +201,7 @@ def orthogonalise(
 
 
 class WeightAverage:
-    """Exponential moving average of trainable weights, in the pieces that the engine holds.
+    """Exponential moving average of trainable weights, in the shards that the engine holds.
 
     Args:
         engine: holds the weights. decay: weight of the past per step.
@@ -209,8 +209,8 @@ class WeightAverage:
 
     def __init__(self, engine: Engine, decay: float) -> None:
         self._engine, self._decay = engine, decay
-        self.pieces = {
-            name: piece.like(piece.held.detach().clone()) for name, piece in engine.trained.items()
+        self.shards = {
+            name: shard.like(shard.local.detach().clone()) for name, shard in engine.trained.items()
         }
 
     @torch.no_grad()
@@ -233,15 +233,15 @@ class WeightAverage:
             kept = mine.clone()
             mine.copy_(theirs)
             theirs.copy_(kept)
-        self._engine.publish()
+        self._engine.sync_parameters()
 
     @property
     def _averages(self) -> list[Tensor]:
-        return [piece.held for piece in self.pieces.values()]
+        return [shard.local for shard in self.shards.values()]
 
     @property
     def _weights(self) -> list[Tensor]:
-        return [piece.held.detach() for piece in self._engine.trained.values()]
+        return [shard.local.detach() for shard in self._engine.trained.values()]
 
 
 def _wide(matrix: Tensor) -> Tensor:

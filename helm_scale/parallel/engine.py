@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from helm_scale.parallel.flat_shards import Piece
+from helm_scale.parallel.flat_shards import FlatShard
 from helm_scale.parallel.snapshot import Snapshot
 from helm_scale.types import GraphBatch
 
@@ -88,12 +88,12 @@ class Engine(Protocol):
     """Weights and optimisers on one or many ranks. Every method is called by all ranks together.
 
     Attributes:
-        trained: this rank's pieces of the trained parameters, by name.
+        trained: this rank's shards of the trained parameters, by name.
     """
 
     rank: int
     world_size: int
-    trained: dict[str, Piece]
+    trained: dict[str, FlatShard]
 
     def step(
         self,
@@ -118,13 +118,13 @@ class Engine(Protocol):
         """Loss and metrics over the batches of all ranks, without gradients; equally many on every
         rank."""
 
-    def publish(self) -> None:
+    def sync_parameters(self) -> None:
         """Make what was written into `trained` the weights that run."""
 
     def full_state(self) -> dict[str, Tensor]:
         """Whole parameters and buffers on the CPU of rank 0; empty elsewhere."""
 
-    def odd_ranks(self) -> list[int]:
+    def divergent_ranks(self) -> list[int]:
         """Ranks whose weights are not those of their replicas, by majority; all of them where there
         is none."""
 
@@ -132,7 +132,7 @@ class Engine(Protocol):
         """Copy optimiser states, random states and, unless the whole weights are saved anyway,
         weights to the CPU."""
 
-    def load(self, folder: Path, averages: Mapping[str, Piece]) -> None:
+    def load(self, folder: Path, averages: Mapping[str, FlatShard]) -> None:
         """Read a checkpoint that any engine wrote on any number of ranks; the averages are filled
         in place.
 

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from helm_scale.config import ExecutionConfig
 from helm_scale.parallel import wrapping, zero
 from helm_scale.parallel.engine import Engine, Objective
-from helm_scale.parallel.flat_shards import Piece
+from helm_scale.parallel.flat_shards import FlatShard
 from helm_scale.parallel.mesh import Processes
 from helm_scale.parallel.sum_engine import SumEngine
 from helm_scale.types import GraphBatch
@@ -24,7 +24,7 @@ def start(
     processes: Processes,
     model: nn.Module,
     objective: Objective,
-    optimizers: Callable[[Mapping[str, Piece]], Sequence[Optimizer]],
+    optimizers: Callable[[Mapping[str, FlatShard]], Sequence[Optimizer]],
     clip_norm: float,
     empty: GraphBatch,
     low: bool = False,
@@ -33,13 +33,13 @@ def start(
 
     Args:
         model: built alike on every rank. optimizers: makes the optimisers of the trained
-            parameters' pieces; a group's "lr" is its peak rate. clip_norm: largest gradient norm, 0
+            parameters' shards; a group's "lr" is its peak rate. clip_norm: largest gradient norm, 0
             for none.
         empty: batch without molecules, which is run once: see SumEngine.warm_up. low: passes in
             bfloat16.
     """
     wrapped = WRAPPERS[execution.engine](model.to(processes.device), processes, execution, low)
-    trained = {name: piece for name, piece in wrapped.pieces.items() if piece.held.requires_grad}
+    trained = {name: shard for name, shard in wrapped.shards.items() if shard.local.requires_grad}
     engine = SumEngine(wrapped, trained, objective, optimizers(trained), processes, clip_norm)
     engine.warm_up(empty)
     return engine

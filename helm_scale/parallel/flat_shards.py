@@ -1,7 +1,7 @@
 """What one rank holds of a tensor: a contiguous range of its elements in row-major order.
 
 Every way of cutting in use here is of this kind: nothing (one process, DDP), rows (FSDP2), the flat
-buffers of ZeRO. So optimisers, checkpoints, averages and norms know pieces only, and are the same
+buffers of ZeRO. So optimisers, checkpoints, averages and norms know shards only, and are the same
 under every engine.
 """
 
@@ -20,53 +20,54 @@ Matrices = list[Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class FlatShard:
     """Elements start, ..., start + n - 1 of a tensor.
 
     Attributes:
-        held: [n], shares memory with the weights; optimisers step on it, if it requires a gradient.
+        local: [n], shares memory with the weights; optimisers step on it, if it requires a gradient.
             shape: of the whole tensor.
         group: the ranks that hold the tensor once among them; None where this rank holds all of it.
-        copy, copies: this is copy number `copy` of `copies` equal ones on other ranks.
+        replica, replicas: this is number `replica` of `replicas` equal ones on other
+            ranks.
     """
 
-    held: Tensor
+    local: Tensor
     shape: tuple[int, ...]
     start: int = 0
     group: dist.ProcessGroup | None = None
-    copy: int = 0
-    copies: int = 1
+    replica: int = 0
+    replicas: int = 1
 
-    def like(self, tensor: Tensor) -> "Piece":
+    def like(self, tensor: Tensor) -> "FlatShard":
         """The same range of another tensor of the same shape; `tensor` is this rank's part,
         flat."""
-        return Piece(tensor, self.shape, self.start, self.group, self.copy, self.copies)
+        return FlatShard(tensor, self.shape, self.start, self.group, self.replica, self.replicas)
 
 
-def of_whole(tensor: Tensor, copy: int = 0, copies: int = 1) -> Piece:
+def from_replicated(tensor: Tensor, replica: int = 0, replicas: int = 1) -> FlatShard:
     """A tensor that every rank holds whole."""
     flat = tensor.detach().view(-1)
-    return Piece(_as_trained(flat, tensor), tuple(tensor.shape), 0, None, copy, copies)
+    return FlatShard(_as_trained(flat, tensor), tuple(tensor.shape), 0, None, replica, replicas)
 
 
-def of_rows(tensor: DTensor) -> Piece:
+def from_dtensor(tensor: DTensor) -> FlatShard:
     """The rows that FSDP2 leaves with this rank; on a mesh (replicate, shard) equal ones lie on
     other ranks."""
     mesh, part = tensor.device_mesh, tensor.to_local().detach()
-    *replicas, shards = range(mesh.ndim)
-    assert tensor.placements[shards].is_shard(0)
-    each = -(-tensor.shape[0] // mesh.size(shards)) * prod(tensor.shape[1:])
-    start = min(mesh.get_local_rank(shards) * each, tensor.numel())
-    copy, copies = (
-        (mesh.get_local_rank(replicas[0]), mesh.size(replicas[0])) if replicas else (0, 1)
+    *replicated, sharded = range(mesh.ndim)
+    assert tensor.placements[sharded].is_shard(0)
+    each = -(-tensor.shape[0] // mesh.size(sharded)) * prod(tensor.shape[1:])
+    start = min(mesh.get_local_rank(sharded) * each, tensor.numel())
+    replica, replicas = (
+        (mesh.get_local_rank(replicated[0]), mesh.size(replicated[0])) if replicated else (0, 1)
     )
-    return Piece(
+    return FlatShard(
         _as_trained(part.view(-1), tensor),
         tuple(tensor.shape),
         start,
-        mesh.get_group(shards),
-        copy,
-        copies,
+        mesh.get_group(sharded),
+        replica,
+        replicas,
     )
 
 
@@ -75,17 +76,17 @@ def _as_trained(part: Tensor, tensor: Tensor) -> Tensor:
     return nn.Parameter(part) if tensor.requires_grad else part
 
 
-def whole(piece: Piece) -> Tensor:
+def full_tensor(shard: FlatShard) -> Tensor:
     """The whole tensor on every rank, a copy; reached by all ranks of its group."""
-    if piece.group is None:
-        return piece.held.detach().reshape(piece.shape).clone()
-    full = piece.held.new_zeros(prod(piece.shape))
-    full[piece.start : piece.start + piece.held.numel()] = piece.held.detach()
-    dist.all_reduce(full, group=piece.group)
-    return full.view(piece.shape)
+    if shard.group is None:
+        return shard.local.detach().reshape(shard.shape).clone()
+    full = shard.local.new_zeros(prod(shard.shape))
+    full[shard.start : shard.start + shard.local.numel()] = shard.local.detach()
+    dist.all_reduce(full, group=shard.group)
+    return full.view(shard.shape)
 
 
-def norm(pieces: Sequence[Piece], parts: Sequence[Tensor]) -> Tensor:
+def norm(shards: Sequence[FlatShard], parts: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of tensors of which `parts` are this rank's parts, float64; each element is
     counted once."""
     filled = [part for part in parts if part.numel()]
@@ -94,7 +95,7 @@ def norm(pieces: Sequence[Piece], parts: Sequence[Tensor]) -> Tensor:
         if filled
         else torch.zeros(()).double()
     )
-    group = pieces[0].group if pieces else None
+    group = shards[0].group if shards else None
     if group is not None:
         squares = squares.to(parts[0].device)
         dist.all_reduce(squares, group=group)
@@ -105,23 +106,23 @@ class WholeMatrices:
     """Applies functions that need whole matrices to cut ones: each matrix is gathered on one rank
     of the group.
 
-    Two all-to-all exchanges, whatever the number of matrices: pieces to the owner, pieces of the
+    Two all-to-all exchanges, whatever the number of matrices: shards to the owner, shards of the
     results back.
 
     Args:
-        pieces: of matrices, all held by one group. device: where the function runs.
+        shards: of matrices, all held by one group. device: where the function runs.
     """
 
-    def __init__(self, pieces: Sequence[Piece], device: torch.device | None = None) -> None:
-        self.shapes = [(piece.shape[0], piece.shape[1]) for piece in pieces]
-        self._group, self._device = pieces[0].group, device
+    def __init__(self, shards: Sequence[FlatShard], device: torch.device | None = None) -> None:
+        self.shapes = [(shard.shape[0], shard.shape[1]) for shard in shards]
+        self._group, self._device = shards[0].group, device
         if self._group is not None:
             self._rank, world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
-            mine = [piece.held.numel() for piece in pieces]
+            mine = [shard.local.numel() for shard in shards]
             self._sizes = collectives.gather(mine, self._group)  # [rank][matrix]
             owner = _owners(self.shapes, world_size)
             self._owned = [
-                [i for i in range(len(pieces)) if owner[i] == q] for q in range(world_size)
+                [i for i in range(len(shards)) if owner[i] == q] for q in range(world_size)
             ]
 
     def __call__(
@@ -145,15 +146,15 @@ class WholeMatrices:
             [[self._sizes[q][i] for i in mine] for q in ranks],
         )
         gathered = [
-            torch.cat(pieces).to(self._device).view(self.shapes[i])
-            for i, pieces in zip(mine, zip(*arrived, strict=True), strict=True)
+            torch.cat(shards).to(self._device).view(self.shapes[i])
+            for i, shards in zip(mine, zip(*arrived, strict=True), strict=True)
         ]
         cut = [
             result.to(parts[0].device).reshape(-1).split([self._sizes[q][i] for q in ranks])
             for i, result in zip(mine, function(gathered), strict=True)
         ]
         sizes = [[self._sizes[self._rank][i] for i in self._owned[q]] for q in ranks]
-        returned = self._exchange([[pieces[q] for pieces in cut] for q in ranks], sizes, parts[0])
+        returned = self._exchange([[shards[q] for shards in cut] for q in ranks], sizes, parts[0])
         by_matrix = {
             i: part for q in ranks for i, part in zip(self._owned[q], returned[q], strict=True)
         }

@@ -19,30 +19,31 @@ class Processes:
 
     Attributes:
         rank, world_size, device: its own. store: what the ranks share, if there are several.
-        parts: ranks that share the same molecules, rank by rank; part_group: those of this rank.
+        pair_world_size: ranks that share the same molecules, rank by rank. pair_group: those of
+            this rank.
     """
 
     rank: int
     world_size: int
     device: torch.device
     store: dist.Store | None = None
-    parts: int = 1
-    part_group: dist.ProcessGroup | None = None
+    pair_world_size: int = 1
+    pair_group: dist.ProcessGroup | None = None
 
     @property
-    def part(self) -> int:
+    def pair_rank(self) -> int:
         """Which part of its molecules this rank works on."""
-        return self.rank % self.parts
+        return self.rank % self.pair_world_size
 
     @property
     def data_rank(self) -> int:
         """Number of this rank's molecules among data_size."""
-        return self.rank // self.parts
+        return self.rank // self.pair_world_size
 
     @property
     def data_size(self) -> int:
         """Ranks, or groups of them, that hold different molecules."""
-        return self.world_size // self.parts
+        return self.world_size // self.pair_world_size
 
 
 def launched_world_size() -> int:
@@ -124,9 +125,11 @@ def processes(execution: ExecutionConfig) -> Iterator[Processes]:
     else:
         store, rank, world_size = dist.HashStore(), 0, 1
     dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
-    parts = execution.pair_ranks
-    group = dist.new_subgroups(parts)[0] if parts > 1 else None
-    yield Processes(rank, world_size, device, dist.PrefixStore("helm_scale", store), parts, group)
+    pair_ranks = execution.pair_ranks
+    group = dist.new_subgroups(pair_ranks)[0] if pair_ranks > 1 else None
+    yield Processes(
+        rank, world_size, device, dist.PrefixStore("helm_scale", store), pair_ranks, group
+    )
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
     time.sleep(_SETTLE)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from helm_scale.parallel.mesh import Processes
 
 
-class _SumOverParts(torch.autograd.Function):
+class _SumOverPairRanks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         ctx.group = group
@@ -31,9 +31,9 @@ class _SumOverParts(torch.autograd.Function):
         return total, None
 
 
-def sum_over_parts(processes: Processes) -> Callable[[Tensor], Tensor]:
+def sum_over_pair_ranks(processes: Processes) -> Callable[[Tensor], Tensor]:
     """Sum of a tensor over the ranks that share this rank's molecules, the same sum in its backward
     pass."""
-    if processes.parts == 1:
+    if processes.pair_world_size == 1:
         return lambda part: part
-    return lambda part: cast(Tensor, _SumOverParts.apply(part, processes.part_group))
+    return lambda part: cast(Tensor, _SumOverPairRanks.apply(part, processes.pair_group))

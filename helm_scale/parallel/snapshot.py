@@ -1,7 +1,7 @@
 """State on disk: saved on any number of ranks under any engine, loaded on any other.
 
-Every rank writes one safetensors file, rank-00002-of-00008.safetensors, with its pieces (flat
-ranges of tensors); the file's metadata say where in which tensor each piece lies. Equal copies
+Every rank writes one safetensors file, rank-00002-of-00008.safetensors, with its shards (flat
+ranges of tensors); the file's metadata say where in which tensor each shard lies. Equal copies
 share the work: each writes its part. Reading
 finds tensors by name, reads what this rank is to hold, and runs nothing: safetensors are numbers
 and names. Whether the
@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from helm_scale.parallel.flat_shards import Piece
+from helm_scale.parallel.flat_shards import FlatShard
 
 _NAME = re.compile(r"rank-(\d{5})-of-(\d{5})\.safetensors")
 _TYPES = {
@@ -91,24 +91,24 @@ class Snapshot:
         return {self.name: write_tensors(folder / self.name, self.tensors, self.metadata)}
 
 
-def capture(pieces: Mapping[str, Piece], rank: int, world_size: int) -> Snapshot:
-    """Copy this rank's share of the pieces."""
+def capture(shards: Mapping[str, FlatShard], rank: int, world_size: int) -> Snapshot:
+    """Copy this rank's share of the shards."""
     tensors, places = {}, {}
-    for name, piece in pieces.items():
-        flat = piece.held.detach()
-        first, last = (flat.numel() * (piece.copy + i) // piece.copies for i in (0, 1))
+    for name, shard in shards.items():
+        flat = shard.local.detach()
+        first, last = (flat.numel() * (shard.replica + i) // shard.replicas for i in (0, 1))
         if last > first:
             tensors[name] = flat[first:last].to("cpu", copy=True)
-            places[name] = {"shape": list(piece.shape), "start": piece.start + first}
+            places[name] = {"shape": list(shard.shape), "start": shard.start + first}
     metadata = {"format": "helm_scale state 1", "places": json.dumps(places)}
     return Snapshot(f"rank-{rank:05d}-of-{world_size:05d}.safetensors", tensors, metadata)
 
 
-class Stored:
+class StateReader:
     """Tensors of a folder that `Snapshot.write` filled, and of a file with whole tensors beside it.
 
     Args:
-        folder: of the pieces. whole: file with whole tensors. prefix: what their names begin with
+        folder: of the shards. whole: file with whole tensors. prefix: what their names begin with
             here.
     Raises:
         ValueError: a file is missing or is no safetensors file of ours; names it.
@@ -118,7 +118,7 @@ class Stored:
         self,
         folder: Path,
         whole: Path | None = None,
-        prefix: Callable[["Stored"], str] = lambda stored: "",
+        prefix: Callable[["StateReader"], str] = lambda stored: "",
     ) -> None:
         self._folder = folder
         files = sorted(path for path in folder.glob("rank-*") if _NAME.fullmatch(path.name))
@@ -128,7 +128,7 @@ class Stored:
                 f"{folder}: got {len(files)} files rank-*, wanted {' or '.join(map(str, wanted)) or 'some'}; copy it again"
             )
         self._files: list[Any] = []
-        self._pieces: dict[
+        self._shards: dict[
             str, list[tuple[int, int, str]]
         ] = {}  # name -> (start, file, name there)
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -138,7 +138,7 @@ class Stored:
                 places = json.loads(self._files[-1].metadata()["places"])
                 for name, place in places.items():
                     self.shapes[name] = tuple(map(int, place["shape"]))
-                    self._pieces.setdefault(name, []).append((int(place["start"]), number, name))
+                    self._shards.setdefault(name, []).append((int(place["start"]), number, name))
             except (SafetensorError, ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{path}: not a file of a checkpoint: {error!r}; it is not loaded"
@@ -156,29 +156,29 @@ class Stored:
         self._files.append(file)
         for name in file.keys():  # noqa: SIM118
             self.shapes[prefix + name] = tuple(file.get_slice(name).get_shape())
-            self._pieces[prefix + name] = [(0, len(self._files) - 1, name)]
+            self._shards[prefix + name] = [(0, len(self._files) - 1, name)]
 
-    def fill(self, name: str, piece: Piece) -> None:
-        """Copy the elements of a piece from the files into it.
+    def fill(self, name: str, shard: FlatShard) -> None:
+        """Copy the elements of a shard from the files into it.
 
         Raises:
             ValueError: the tensor is absent or of another shape, or elements are missing.
         """
-        if self.shapes.get(name) != piece.shape:
+        if self.shapes.get(name) != shard.shape:
             raise ValueError(
-                f"{self._folder}: {name} has shape {self.shapes.get(name)}, wanted {piece.shape}; resume with its own config"
+                f"{self._folder}: {name} has shape {self.shapes.get(name)}, wanted {shard.shape}; resume with its own config"
             )
-        flat, done = piece.held.detach(), 0
-        for start, number, there in self._pieces[name]:
+        flat, done = shard.local.detach(), 0
+        for start, number, there in self._shards[name]:
             stored = (
                 self._files[number].get_tensor(there).view(-1)
             )  # mapped: only what is copied is read
             first, last = (
-                max(start, piece.start),
-                min(start + stored.numel(), piece.start + flat.numel()),
+                max(start, shard.start),
+                min(start + stored.numel(), shard.start + flat.numel()),
             )
             if last > first:
-                flat[first - piece.start : last - piece.start] = stored[
+                flat[first - shard.start : last - shard.start] = stored[
                     first - start : last - start
                 ]
                 done += last - first

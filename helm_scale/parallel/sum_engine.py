@@ -21,9 +21,9 @@ from torch.optim import Optimizer
 
 from helm_scale.parallel import collectives, flat_shards, snapshot
 from helm_scale.parallel.engine import BatchMemoryError, Objective, StepResult
-from helm_scale.parallel.flat_shards import Piece
+from helm_scale.parallel.flat_shards import FlatShard
 from helm_scale.parallel.mesh import Processes
-from helm_scale.parallel.tally import Tally
+from helm_scale.parallel.step_sums import StepSums
 from helm_scale.parallel.wrapping import Wrapped
 from helm_scale.types import GraphBatch
 
@@ -37,7 +37,7 @@ class SumEngine:
     def __init__(
         self,
         wrapped: Wrapped,
-        trained: Mapping[str, Piece],
+        trained: Mapping[str, FlatShard],
         objective: Objective,
         optimizers: Sequence[Optimizer],
         processes: Processes,
@@ -54,7 +54,7 @@ class SumEngine:
             list(optimizers),
             dict(trained),
         )
-        self._clip_norm, self._parts = clip_norm, processes.parts
+        self._clip_norm, self._pair_world_size = clip_norm, processes.pair_world_size
         self._peak_rates = [
             [group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers
         ]
@@ -78,22 +78,22 @@ class SumEngine:
     ) -> StepResult:
         """See engine.Engine."""
         started = time.perf_counter()
-        tally = self._accumulate(micro_batches)
+        sums = self._accumulate(micro_batches)
         seconds = time.perf_counter() - started
-        total, count, molecules, pairs, metrics = tally.over_ranks()
+        total, count, molecules, pairs, metrics = sums.over_ranks()
         loss, slope = self._loss_and_slope(total, count)
         first: float | None = None
         unsteady: tuple[int, ...] = ()
         if collectives.on_any_rank(not math.isfinite(loss) or is_spike(loss)):
-            first, before = loss, tally.own
+            first, before = loss, sums.own
             self._wrapped.update(lambda: None)
             on_doubt()
-            tally = self._accumulate(micro_batches)
-            total, count, molecules, pairs, metrics = tally.over_ranks()
+            sums = self._accumulate(micro_batches)
+            total, count, molecules, pairs, metrics = sums.over_ranks()
             loss, slope = self._loss_and_slope(total, count)
             unsteady = tuple(
                 rank
-                for rank, differs in enumerate(collectives.gather(_differ(before, tally.own)))
+                for rank, differs in enumerate(collectives.gather(_differ(before, sums.own)))
                 if differs
             )
         norms = self._update(slope, rate, math.isfinite(loss))
@@ -104,30 +104,30 @@ class SumEngine:
         suspects = (
             ()
             if stepped
-            else tuple(key for keys in collectives.gather(tally.suspects) for key in keys)
+            else tuple(key for keys in collectives.gather(sums.suspects) for key in keys)
         )
         return StepResult(
             loss, grad_norm, metrics, molecules, pairs, suspects, stepped, first, unsteady, seconds
         )
 
-    def _accumulate(self, micro_batches: Sequence[GraphBatch]) -> Tally:
+    def _accumulate(self, micro_batches: Sequence[GraphBatch]) -> StepSums:
         """Forward and backward through this rank's micro-batches."""
         self._wrapped.module.train()
-        tally = Tally(self._device)
+        sums = StepSums(self._device)
         for number, batch in enumerate(micro_batches, start=1):
             with (
                 self._wrapped.micro_step(last=number == len(micro_batches)),
                 _names_what_does_not_fit(batch),
             ):
                 placed = self._placed(batch)
-                sums = self._objective(self._wrapped.module, placed)
-                self._wrapped.backward(sums.total)
-            tally.add(sums, placed)
-        return tally
+                loss = self._objective(self._wrapped.module, placed)
+                self._wrapped.backward(loss.total)
+            sums.add(loss, placed)
+        return sums
 
     def _placed(self, batch: GraphBatch) -> GraphBatch:
         """The batch on this rank's device, marked as held by as many ranks as share it."""
-        return replace(batch.to(self._device), pair_world_size=self._parts)
+        return replace(batch.to(self._device), pair_world_size=self._pair_world_size)
 
     def _update(self, slope: float, rate: float, finite: bool) -> list[float]:
         """Scale, clip and step, unless loss or gradient are not finite on any rank; [gradient
@@ -135,8 +135,8 @@ class SumEngine:
         norms: list[float] = []
 
         def apply() -> None:
-            held = [piece for piece in self.trained.values() if piece.held.grad is not None]
-            gradients = [piece.held.grad for piece in held if piece.held.grad is not None]
+            held = [shard for shard in self.trained.values() if shard.local.grad is not None]
+            gradients = [shard.local.grad for shard in held if shard.local.grad is not None]
             norms.append(abs(slope) * float(flat_shards.norm(held, gradients)))
             if collectives.on_any_rank(not (finite and math.isfinite(norms[0]))):
                 return
@@ -154,68 +154,70 @@ class SumEngine:
     def evaluate(self, batches: Iterable[GraphBatch]) -> dict[str, float]:
         """See engine.Engine."""
         self._wrapped.module.eval()
-        tally = Tally(self._device)
+        sums = StepSums(self._device)
         for batch in batches:
             placed = self._placed(batch)
-            tally.add(self._objective(self._wrapped.module, placed), placed)
+            sums.add(self._objective(self._wrapped.module, placed), placed)
         self._wrapped.reshard()
-        total, count, _, _, metrics = tally.over_ranks()
+        total, count, _, _, metrics = sums.over_ranks()
         return {"loss": float(self._objective.loss(total, count)), **metrics}
 
-    def publish(self) -> None:
+    def sync_parameters(self) -> None:
         """See engine.Engine."""
-        self._wrapped.publish()
+        self._wrapped.sync_parameters()
 
     @torch.no_grad()
     def full_state(self) -> dict[str, Tensor]:
         """See engine.Engine."""
         state = {}
-        for name, piece in self._wrapped.pieces.items():
-            tensor = flat_shards.whole(piece)
+        for name, shard in self._wrapped.shards.items():
+            tensor = flat_shards.full_tensor(shard)
             if self.rank == 0:
                 state[name] = tensor.cpu()
         return state
 
-    def odd_ranks(self) -> list[int]:
+    def divergent_ranks(self) -> list[int]:
         """See engine.Engine."""
-        found = collectives.gather((self._wrapped.shard, _digest(self._wrapped.working())))
+        found = collectives.gather((self._wrapped.shard_rank, _digest(self._wrapped.working())))
         odd = []
-        for shard in {shard for shard, _ in found}:
-            votes = Counter(digest for own, digest in found if own == shard)
+        for shard_rank in {own for own, _ in found}:
+            votes = Counter(digest for own, digest in found if own == shard_rank)
             (most, count), *rest = votes.most_common()
             tied = bool(rest) and rest[0][1] == count
             odd += [
                 rank
                 for rank, (own, digest) in enumerate(found)
-                if own == shard and (tied or digest != most)
+                if own == shard_rank and (tied or digest != most)
             ]
         return sorted(odd)
 
     def capture(self, with_weights: bool) -> snapshot.Snapshot:
         """See engine.Engine."""
         state = (
-            {f"weights/{name}": piece for name, piece in self._wrapped.pieces.items()}
+            {f"weights/{name}": shard for name, shard in self._wrapped.shards.items()}
             if with_weights
             else {}
         )
         for optimizer in self._optimizers:
-            for name, piece in self._of(optimizer).items():
-                for key, value in optimizer.state.get(piece.held, {}).items():
-                    place = self._once(value) if value.ndim == 0 else piece.like(value)
+            for name, shard in self._of(optimizer).items():
+                for key, value in optimizer.state.get(shard.local, {}).items():
+                    place = self._once(value) if value.ndim == 0 else shard.like(value)
                     state[f"{_kind(optimizer)}/{key}/{name}"] = place
         for name, random in _random_states().items():
-            state[f"random/{name}/rank{self.rank}"] = flat_shards.of_whole(random)
+            state[f"random/{name}/rank{self.rank}"] = flat_shards.from_replicated(random)
         return snapshot.capture(state, self.rank, self.world_size)
 
-    def load(self, folder: Path, averages: Mapping[str, Piece]) -> None:
+    def load(self, folder: Path, averages: Mapping[str, FlatShard]) -> None:
         """See engine.Engine."""
-        stored = snapshot.Stored(folder / "state", folder / "model.safetensors", _what_is_whole)
-        for name, piece in self._wrapped.pieces.items():
-            stored.fill(f"weights/{name}", piece)
-        self._wrapped.publish()
+        stored = snapshot.StateReader(
+            folder / "state", folder / "model.safetensors", _what_is_whole
+        )
+        for name, shard in self._wrapped.shards.items():
+            stored.fill(f"weights/{name}", shard)
+        self._wrapped.sync_parameters()
         averaged = any(name.startswith("average/") for name in stored.shapes)
-        for name, piece in averages.items():
-            stored.fill(f"average/{name}" if averaged else f"weights/{name}", piece)
+        for name, shard in averages.items():
+            stored.fill(f"average/{name}" if averaged else f"weights/{name}", shard)
         if averages and not averaged:
             _log.warning("%s: has no averaged weights; the average starts from the weights", folder)
         for optimizer in self._optimizers:
@@ -224,39 +226,39 @@ class SumEngine:
             if (
                 f"random/{name}/rank{self.rank}" in stored.shapes
             ):  # a rank that did not exist at saving keeps its own
-                stored.fill(f"random/{name}/rank{self.rank}", flat_shards.of_whole(random))
+                stored.fill(f"random/{name}/rank{self.rank}", flat_shards.from_replicated(random))
                 (torch.set_rng_state if name == "cpu" else torch.cuda.set_rng_state)(random)
 
-    def _load_optimizer(self, optimizer: Optimizer, stored: snapshot.Stored) -> None:
+    def _load_optimizer(self, optimizer: Optimizer, stored: snapshot.StateReader) -> None:
         """Fill an optimiser's states; its options (rates, decay) stay as built."""
         held, kind = self._of(optimizer), _kind(optimizer)
         found = [name.split("/", 2)[1:] for name in stored.shapes if name.startswith(f"{kind}/")]
         for key, name in found:
             if name not in held:
                 continue
-            piece = held[name]
+            shard = held[name]
             value = (
-                piece.held.new_zeros(())
+                shard.local.new_zeros(())
                 if stored.shapes[f"{kind}/{key}/{name}"] == ()
-                else torch.zeros_like(piece.held)
+                else torch.zeros_like(shard.local)
             )
             value = value.detach()
             stored.fill(
                 f"{kind}/{key}/{name}",
-                flat_shards.of_whole(value) if value.ndim == 0 else piece.like(value),
+                flat_shards.from_replicated(value) if value.ndim == 0 else shard.like(value),
             )
-            optimizer.state[piece.held][key] = value
+            optimizer.state[shard.local][key] = value
         if not found:
             _log.warning("the checkpoint has no states of %s, which starts afresh", kind)
 
-    def _of(self, optimizer: Optimizer) -> dict[str, Piece]:
-        """The pieces that an optimiser steps on."""
+    def _of(self, optimizer: Optimizer) -> dict[str, FlatShard]:
+        """The shards that an optimiser steps on."""
         own = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
-        return {name: piece for name, piece in self.trained.items() if id(piece.held) in own}
+        return {name: shard for name, shard in self.trained.items() if id(shard.local) in own}
 
-    def _once(self, value: Tensor) -> Piece:
+    def _once(self, value: Tensor) -> FlatShard:
         """A number that all ranks have; one writes it."""
-        return flat_shards.of_whole(value, self.rank, self.world_size)
+        return flat_shards.from_replicated(value, self.rank, self.world_size)
 
     def _loss_and_slope(self, total: Tensor, count: Tensor) -> tuple[float, float]:
         """L(S, N) and dL/dS."""
@@ -280,8 +282,8 @@ def _names_what_does_not_fit(batch: GraphBatch) -> Iterator[None]:
         raise BatchMemoryError(batch, str(error).strip().split("\n")[0]) from error
 
 
-def _what_is_whole(stored: snapshot.Stored) -> str:
-    """What model.safetensors holds: the average where the weights are in the pieces."""
+def _what_is_whole(stored: snapshot.StateReader) -> str:
+    """What model.safetensors holds: the average where the weights are in the shards."""
     return "average/" if any(name.startswith("weights/") for name in stored.shapes) else "weights/"
 
 

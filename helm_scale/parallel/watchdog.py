@@ -27,7 +27,7 @@ _COLLECTIVE = re.compile("gloo|nccl|Dist(Backend|Network|Store)?Error", re.IGNOR
 _GRACE = 3.0  # seconds in which ranks that wait for the same collective say so
 
 
-class Watch:
+class Watchdog:
     """One rank's watch.
 
     Args:
@@ -65,7 +65,7 @@ class Watch:
         self._limit = self._later
 
     @contextmanager
-    def running(self) -> Iterator["Watch"]:
+    def running(self) -> Iterator["Watchdog"]:
         """Inside, the thread runs; an error on another rank is reported as that rank's.
 
         Raises:

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from helm_scale.config import ExecutionConfig
 from helm_scale.parallel import flat_shards
-from helm_scale.parallel.flat_shards import Piece
+from helm_scale.parallel.flat_shards import FlatShard
 from helm_scale.parallel.mesh import Processes
 
 
@@ -40,8 +40,8 @@ class Wrapped(Protocol):
     """A model ready to run.
 
     Attributes:
-        module: what objectives call. pieces: what this rank holds of every parameter and buffer;
-            those that require a gradient are trained. shard: ranks with the same number hold equal
+        module: what objectives call. shards: what this rank holds of every parameter and buffer;
+            those that require a gradient are trained. shard_rank: ranks with the same number hold equal
             weights.
     """
 
@@ -49,10 +49,10 @@ class Wrapped(Protocol):
     def module(self) -> nn.Module: ...
 
     @property
-    def pieces(self) -> Mapping[str, Piece]: ...
+    def shards(self) -> Mapping[str, FlatShard]: ...
 
     @property
-    def shard(self) -> int: ...
+    def shard_rank(self) -> int: ...
 
     def micro_step(self, last: bool) -> AbstractContextManager[None]:
         """Around one forward and backward pass; gradients need to travel in the last one only."""
@@ -61,11 +61,11 @@ class Wrapped(Protocol):
         """Add the gradient of this rank's sum."""
 
     def update(self, apply: Callable[[], None]) -> None:
-        """Run `apply` with the sum of the gradients over all ranks in pieces, make what it changed
+        """Run `apply` with the sum of the gradients over all ranks in shards, make what it changed
         the weights, forget gradients."""
 
-    def publish(self) -> None:
-        """Make changed pieces the weights that run."""
+    def sync_parameters(self) -> None:
+        """Make changed shards the weights that run."""
 
     def working(self) -> list[Tensor]:
         """The weights that run, as this rank holds them; equal on all ranks of one shard number."""
@@ -76,12 +76,12 @@ class Wrapped(Protocol):
 
 @dataclass(frozen=True)
 class TorchWrapped:
-    """None, DDP or FSDP2: pieces are the weights themselves."""
+    """None, DDP or FSDP2: shards are the weights themselves."""
 
     module: nn.Module
     model: nn.Module
-    pieces: Mapping[str, Piece]
-    shard: int = 0
+    shards: Mapping[str, FlatShard]
+    shard_rank: int = 0
     accumulate: Callable[[], AbstractContextManager[None]] = nullcontext
     reshard: Callable[[], None] = lambda: None
 
@@ -102,23 +102,23 @@ class TorchWrapped:
                     if isinstance(parameter.grad, DTensor)
                     else parameter.grad
                 )
-                self.pieces[name].held.grad = gradient.reshape(-1)
+                self.shards[name].local.grad = gradient.reshape(-1)
                 parameter.grad = None
         apply()
-        for piece in self.pieces.values():
-            piece.held.grad = None
+        for shard in self.shards.values():
+            shard.local.grad = None
 
-    def publish(self) -> None:
+    def sync_parameters(self) -> None:
         """See Wrapped."""
 
     def working(self) -> list[Tensor]:
         """See Wrapped."""
-        return [piece.held for piece in self.pieces.values()]
+        return [shard.local for shard in self.shards.values()]
 
 
 def alone(model: nn.Module, processes: Processes, execution: ExecutionConfig, low: bool) -> Wrapped:
     """One process, no wrapper."""
-    return TorchWrapped(model, model, pieces_of(model, 0, 1))
+    return TorchWrapped(model, model, shards_of(model, 0, 1))
 
 
 def replicated(
@@ -132,7 +132,7 @@ def replicated(
     return TorchWrapped(
         module,
         model,
-        pieces_of(model, processes.rank, processes.world_size),
+        shards_of(model, processes.rank, processes.world_size),
         accumulate=module.no_sync,
     )
 
@@ -167,19 +167,19 @@ def sharded(
         wrapped = cast(FSDPModule, unit)
         wrapped.set_gradient_divide_factor(1.0)
         wrapped.set_force_sum_reduction_for_comms(True)  # gloo has no premultiplied sum
-    held = pieces_of(model, processes.rank, processes.world_size)
+    held = shards_of(model, processes.rank, processes.world_size)
     return TorchWrapped(
         model, model, held, mesh.get_local_rank("shard"), reshard=cast(FSDPModule, model).reshard
     )
 
 
-def pieces_of(model: nn.Module, copy: int, copies: int) -> dict[str, Piece]:
+def shards_of(model: nn.Module, replica: int, replicas: int) -> dict[str, FlatShard]:
     """Pieces of parameters and persistent buffers; what is not sharded lies on all ranks."""
     tensors = model.state_dict(keep_vars=True).items()
     return {
-        name: flat_shards.of_rows(t)
+        name: flat_shards.from_dtensor(t)
         if isinstance(t, DTensor)
-        else flat_shards.of_whole(t, copy, copies)
+        else flat_shards.from_replicated(t, replica, replicas)
         for name, t in tensors
     }
 

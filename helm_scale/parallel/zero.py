@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO 1, 2 and 3: it cuts, gathers and reduces; our own optimisers step on the pieces it
+"""DeepSpeed ZeRO 1, 2 and 3: it cuts, gathers and reduces; our own optimisers step on the shards it
 leaves with a rank.
 
 DeepSpeed is handed an optimiser whose step is ours, with all parameters in one group and as one
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from helm_scale.config import ExecutionConfig
 from helm_scale.parallel import flat_shards
-from helm_scale.parallel.flat_shards import Piece
+from helm_scale.parallel.flat_shards import FlatShard
 from helm_scale.parallel.mesh import Processes
 from helm_scale.parallel.wrapping import Shardable, Wrapped
 
@@ -53,26 +53,26 @@ class Zero:
         engine: Any = _initialize(model, self._handed, processes, execution, low)
         self.module: nn.Module = engine
         self._engine, self._zero = engine, engine.optimizer
-        self.shard = 0 if self._stage < 3 else processes.rank
+        self.shard_rank = 0 if self._stage < 3 else processes.rank
         buffers = {
             name: tensor
             for name, tensor in model.state_dict(keep_vars=True).items()
             if not isinstance(tensor, nn.Parameter)
         }
-        self.pieces = {
-            name: flat_shards.of_whole(tensor, processes.rank, processes.world_size)
+        self.shards = {
+            name: flat_shards.from_replicated(tensor, processes.rank, processes.world_size)
             for name, tensor in buffers.items()
         }
-        self._trained: list[tuple[Piece, int]] = []  # with the offset in the flat partition
+        self._trained: list[tuple[FlatShard, int]] = []  # with the offset in the flat partition
         for parameter, start, offset, length in self._parts(processes.rank):
             held = nn.Parameter(self._flat.detach()[offset : offset + length])
             shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
-            piece = Piece(held, shape, start, dist.group.WORLD)
-            self.pieces[names[id(parameter)]] = piece
-            self._trained.append((piece, offset))
+            shard = FlatShard(held, shape, start, dist.group.WORLD)
+            self.shards[names[id(parameter)]] = shard
+            self._trained.append((shard, offset))
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
-                self.pieces[name] = self._frozen_piece(parameter, processes)
+                self.shards[name] = self._frozen_shard(parameter, processes)
 
     def micro_step(self, last: bool) -> AbstractContextManager[None]:
         """See Wrapped."""
@@ -89,17 +89,17 @@ class Zero:
             gradient = self._flat.grad
             assert gradient is not None
             gradient.mul_(self._world_size)
-            for piece, offset in self._trained:
-                piece.held.grad = gradient[offset : offset + piece.held.numel()]
+            for shard, offset in self._trained:
+                shard.local.grad = gradient[offset : offset + shard.local.numel()]
             apply()
-            for piece, _ in self._trained:
-                piece.held.grad = None
+            for shard, _ in self._trained:
+                shard.local.grad = None
 
         self._handed.then = then
         self._engine.step()
         self._handed.then = None
 
-    def publish(self) -> None:
+    def sync_parameters(self) -> None:
         """See Wrapped."""
         if self._stage < 3:
             self._zero.update_lp_params()
@@ -112,7 +112,7 @@ class Zero:
         weights = (
             list(self._model.parameters())
             if self._stage < 3
-            else [piece.held for piece, _ in self._trained]
+            else [shard.local for shard, _ in self._trained]
         )
         return [*weights, *self._model.buffers()]
 
@@ -132,14 +132,16 @@ class Zero:
         (flat,) = groups
         return cast(Tensor, flat)
 
-    def _frozen_piece(self, parameter: nn.Parameter, processes: Processes) -> Piece:
+    def _frozen_shard(self, parameter: nn.Parameter, processes: Processes) -> FlatShard:
         """A parameter that no optimiser knows: whole, or this rank's part of what stage 3 cuts."""
         if self._stage < 3:
-            return flat_shards.of_whole(parameter, processes.rank, processes.world_size)
+            return flat_shards.from_replicated(parameter, processes.rank, processes.world_size)
         cut: Any = parameter
         start = min(processes.rank * cut.ds_tensor.ds_numel, cut.ds_numel)
         length = min(cut.ds_tensor.ds_numel, cut.ds_numel - start)
-        return Piece(cut.ds_tensor.detach()[:length], tuple(cut.ds_shape), start, dist.group.WORLD)
+        return FlatShard(
+            cut.ds_tensor.detach()[:length], tuple(cut.ds_shape), start, dist.group.WORLD
+        )
 
     def _parts(self, rank: int) -> Iterator[tuple[nn.Parameter, int, int, int]]:
         """(parameter, first element held here, its offset in the flat partition, number of elements

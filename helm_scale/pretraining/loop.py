@@ -18,7 +18,7 @@ from helm_scale.data.loading.sampler import StepPlan
 from helm_scale.optim.optimizers import WeightAverage, learning_rate_factor
 from helm_scale.parallel import collectives
 from helm_scale.parallel.engine import BatchMemoryError, Engine, StepResult
-from helm_scale.parallel.watchdog import Watch
+from helm_scale.parallel.watchdog import Watchdog
 from helm_scale.pretraining import checkpoint, guard
 from helm_scale.pretraining.memory import plan
 from helm_scale.pretraining.monitor import Monitor, SilentMonitor, in_microhartree, peak_memory_mb
@@ -35,7 +35,7 @@ class Job:
     """What a training run consists of.
 
     Attributes:
-        config: settings; config.out is the folder. engine: holds the model. watch: tells who is to
+        config: settings; config.out is the folder. engine: holds the model. watchdog: tells who is to
             blame.
         plan: order of the samples. keys: names of all samples of the dataset, by index.
         batches: (first, last) -> micro-batches of this rank for the plan's steps first to last-1.
@@ -46,7 +46,7 @@ class Job:
 
     config: PretrainConfig
     engine: Engine
-    watch: Watch
+    watchdog: Watchdog
     plan: StepPlan
     keys: Sequence[str]
     batches: Callable[[int, int], Iterator[list[GraphBatch]]]
@@ -113,7 +113,7 @@ class _Run:
             0.0,
             time.perf_counter(),
         )
-        job.watch.beat(done + 1, "reading")
+        job.watchdog.beat(done + 1, "reading")
         for step, micro_batches in enumerate(job.batches(done, steps), start=done + 1):
             reading = time.perf_counter() - started
             line, loss = self._step(step, micro_batches, started, reading)
@@ -131,8 +131,8 @@ class _Run:
             if stopping and step < steps:
                 return self._requeue(step, stopping)
             started = time.perf_counter()
-            job.watch.shorten()
-            job.watch.beat(step + 1, "reading")
+            job.watchdog.shorten()
+            job.watchdog.beat(step + 1, "reading")
         self._finish()
         return Ending(
             f"{job.config.out}: finished, {steps} steps; loss {first_loss:.2e} at step {done + 1}, {loss:.2e} at step {steps}"
@@ -146,7 +146,7 @@ class _Run:
         rate = learning_rate_factor(
             step - 1, job.config.training.steps, job.config.training.warmup_steps
         )
-        job.watch.beat(step, "computing", [key for batch in micro_batches for key in batch.keys])
+        job.watchdog.beat(step, "computing", [key for batch in micro_batches for key in batch.keys])
         try:
             result = job.engine.step(
                 micro_batches, rate, self._spikes.is_spike, self._evidence.collect
@@ -204,7 +204,7 @@ class _Run:
 
     def _compare(self, step: int) -> None:
         """Stop if ranks that must hold equal weights do not, before such weights are saved."""
-        odd = self._job.engine.odd_ranks()
+        odd = self._job.engine.divergent_ranks()
         if odd:
             raise FloatingPointError(
                 f"step {step}: the weights of rank {', '.join(map(str, odd))} are not those of its replicas: a bit has flipped in its"
@@ -221,14 +221,14 @@ class _Run:
 
         def batches() -> Iterator[GraphBatch]:
             for batch in self._job.validation():
-                self._job.watch.beat(step, "validating", batch.keys)
+                self._job.watchdog.beat(step, "validating", batch.keys)
                 yield batch
 
         with self._average.applied() if self._average else nullcontext():
             return in_microhartree(self._job.engine.evaluate(batches()), prefix="validation_")
 
     def _save(self, step: int, validation_loss: float | None) -> None:
-        self._job.watch.beat(step, "saving")
+        self._job.watchdog.beat(step, "saving")
         self._monitor.flush()
         self._saver.start(step, validation_loss)
 
@@ -255,7 +255,7 @@ def _resume(job: Job, average: WeightAverage | None) -> int:
     """Load the checkpoint, if any; returns the steps it has behind it."""
     if job.resume_from is None:
         return 0
-    job.engine.load(job.resume_from, average.pieces if average else {})
+    job.engine.load(job.resume_from, average.shards if average else {})
     _log.info("%s: resumed from %s", job.config.out, job.resume_from.name)
     return checkpoint.step_of(job.resume_from)
 

@@ -60,7 +60,7 @@ def _do(what: str, engine: Any, micro_batches: list[Any]) -> list[Any]:
 
         engine._objective = Wrong()
     elif what == "flip":
-        weight = next(iter(engine.trained.values())).held.detach()
+        weight = next(iter(engine.trained.values())).local.detach()
         weight.view(torch.int32)[0] ^= 1 << 20
     return micro_batches
 

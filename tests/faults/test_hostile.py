@@ -16,7 +16,7 @@ from helm_scale import commands, config
 from helm_scale.data.format.shards import verify
 from helm_scale.model.weights import load_weights
 from helm_scale.parallel import snapshot
-from helm_scale.parallel.flat_shards import of_whole
+from helm_scale.parallel.flat_shards import from_replicated
 from helm_scale.pretraining import checkpoint
 from tests.faults import runs
 from tests.pretraining import launching
@@ -97,25 +97,25 @@ def test_sizes_are_checked_before_anything_is_allocated(tmp_path: Path) -> None:
         ).encode()
         (tmp_path / name).write_bytes(struct.pack("<Q", len(text)) + text)
         with pytest.raises(ValueError, match=f"{name}: not a file of a checkpoint"):
-            snapshot.Stored(tmp_path)
+            snapshot.StateReader(tmp_path)
     (tmp_path / name).write_bytes(struct.pack("<Q", 2**62))
     with pytest.raises(ValueError, match=f"{name}: not a file of a checkpoint"):
-        snapshot.Stored(tmp_path)
+        snapshot.StateReader(tmp_path)
 
 
 def test_a_missing_rank_file_or_a_gap_is_named(tmp_path: Path) -> None:
     tensor = torch.arange(6.0)
     for rank in (0, 1):
-        snapshot.capture({"weights/a": of_whole(tensor, rank, 2)}, rank, 2).write(tmp_path)
+        snapshot.capture({"weights/a": from_replicated(tensor, rank, 2)}, rank, 2).write(tmp_path)
     read = torch.zeros(6)
-    snapshot.Stored(tmp_path).fill("weights/a", of_whole(read))
+    snapshot.StateReader(tmp_path).fill("weights/a", from_replicated(read))
     assert torch.equal(read, tensor)
-    snapshot.capture({"weights/a": of_whole(tensor[:4].clone(), 1, 2)}, 1, 2).write(tmp_path)
+    snapshot.capture({"weights/a": from_replicated(tensor[:4].clone(), 1, 2)}, 1, 2).write(tmp_path)
     with pytest.raises(ValueError, match=r"weights/a"):
-        snapshot.Stored(tmp_path).fill("weights/a", of_whole(read))
+        snapshot.StateReader(tmp_path).fill("weights/a", from_replicated(read))
     (tmp_path / "rank-00001-of-00002.safetensors").unlink()
     with pytest.raises(ValueError, match=r"got 1 files rank-\*, wanted 2"):
-        snapshot.Stored(tmp_path)
+        snapshot.StateReader(tmp_path)
 
 
 @pytest.mark.parametrize(

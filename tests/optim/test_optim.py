@@ -18,7 +18,7 @@ from helm_scale.optim.optimizers import (
     make_optimizers,
     orthogonalise,
 )
-from helm_scale.parallel.flat_shards import Piece, of_whole
+from helm_scale.parallel.flat_shards import FlatShard, from_replicated
 
 SHAPES = [(8, 8), (8, 8), (6, 20), (20, 6), (6, 20), (3, 3)]
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -45,9 +45,9 @@ def descend(parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, st
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_stacked_muon_is_torch_muon_within_bfloat16(nesterov: bool) -> None:
     before, ours, theirs = matrices(), matrices(), matrices()
-    held = [of_whole(parameter) for parameter in ours]
+    held = [from_replicated(parameter) for parameter in ours]
     descend(
-        [piece.held for piece in held],
+        [shard.local for shard in held],
         StackedMuon(held, torch.float32, nesterov=nesterov, **MUON),
         3,
     )
@@ -105,11 +105,11 @@ def test_every_parameter_has_one_optimizer_and_muon_only_hidden_matrices() -> No
         "radial_functions": 4,
     }
     model = Helm(ModelConfig(basis="def2-svp", lmax=4, mmax=4, **sizes))
-    trained = {name: of_whole(parameter) for name, parameter in model.named_parameters()}
+    trained = {name: from_replicated(parameter) for name, parameter in model.named_parameters()}
     adamw, muon = make_optimizers(
         trained, TrainingConfig(optimizer="muon", weight_decay=0.1), hidden_names(model)
     )
-    name_of = {id(piece.held): name for name, piece in trained.items()}
+    name_of = {id(shard.local): name for name, shard in trained.items()}
     taken = [
         name_of[id(held)]
         for optimizer in (adamw, muon)
@@ -136,17 +136,17 @@ def test_every_parameter_has_one_optimizer_and_muon_only_hidden_matrices() -> No
 class Holder:
     """What an average knows of an engine."""
 
-    trained: dict[str, Piece]
-    published: int = 0
+    trained: dict[str, FlatShard]
+    synced: int = 0
 
-    def publish(self) -> None:
+    def sync_parameters(self) -> None:
         """Count."""
-        self.published += 1
+        self.synced += 1
 
 
 def test_the_average_follows_its_recurrence_and_lends_itself_for_a_while() -> None:
     weight = nn.Parameter(torch.zeros(3))
-    holder = Holder({"weight": of_whole(weight)})
+    holder = Holder({"weight": from_replicated(weight)})
     average = WeightAverage(holder, decay=0.75)  # type: ignore[arg-type]
     expected = 0.0
     for value in (1.0, 5.0, -2.0):
@@ -154,8 +154,8 @@ def test_the_average_follows_its_recurrence_and_lends_itself_for_a_while() -> No
         average.update()
         expected += 0.25 * (value - expected)
     with average.applied():
-        assert weight.tolist() == pytest.approx([expected] * 3) and holder.published == 1
-    assert weight.tolist() == [-2.0] * 3 and average.pieces[
+        assert weight.tolist() == pytest.approx([expected] * 3) and holder.synced == 1
+    assert weight.tolist() == [-2.0] * 3 and average.shards[
         "weight"
-    ].held.tolist() == pytest.approx([expected] * 3)
-    assert holder.published == 2
+    ].local.tolist() == pytest.approx([expected] * 3)
+    assert holder.synced == 2

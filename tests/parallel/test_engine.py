@@ -62,7 +62,7 @@ def start(model: nn.Module, clip_norm: float = 0.0) -> Engine:
         processes,
         model,
         SquaredDistance(),
-        lambda trained: [torch.optim.SGD([p.held for p in trained.values()], lr=0.1)],
+        lambda trained: [torch.optim.SGD([p.local for p in trained.values()], lr=0.1)],
         clip_norm,
         batch_of(),
     )

@@ -146,9 +146,11 @@ class Rehearsal:
         counting."""
         if training.optimizer == "adamw":
             return 0
-        hidden = [flat_shards.of_whole(parameter) for parameter in self.model.hidden_matrices()]
-        for piece in hidden:
-            piece.held.grad = torch.zeros_like(piece.held)
+        hidden = [
+            flat_shards.from_replicated(parameter) for parameter in self.model.hidden_matrices()
+        ]
+        for shard in hidden:
+            shard.local.grad = torch.zeros_like(shard.local)
         muon = optimizers.StackedMuon(hidden, getattr(torch, training.muon_dtype), lr=1.0)
         muon.step()
         with Ledger() as ledger:

@@ -8,7 +8,7 @@ from helm_scale.parallel.engine import Sums
 from helm_scale.types import GraphBatch
 
 
-class Tally:
+class StepSums:
     """Sums of this rank's micro-batches, and one all-reduce of them in float64."""
 
     def __init__(self, device: torch.device) -> None:
