@@ -23,6 +23,7 @@ FLOORS = (
     ("optim",),
     ("pretraining", "finetuning", "export", "evaluation", "importers"),
     ("commands",),
+    ("api", "cli"),
     ("__init__",),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

@@ -1,7 +1,7 @@
 """The low-data protocol: labels, pretraining and finetuning in one command."""
 
 from helm_scale.commands.datasets import shards_generate
-from helm_scale.commands.models import finetune
+from helm_scale.commands.finetune import finetune
 from helm_scale.commands.pretraining import pretrain
 from helm_scale.config import LowDataConfig
 

@@ -1,21 +1,33 @@
-"""A predicted density as the start of anybody's SCF."""
+"""Densities of predicted Hamiltonians, and the start of anybody's SCF."""
 
 from typing import Any
 
 import numpy as np
 
-from helm_scale.dft.energies import EnergyFunctional, overlap
+from helm_scale.dft.energies import overlap
 from helm_scale.dft.molecule import from_canonical, from_pyscf
 from helm_scale.evaluation import orbitals
-from helm_scale.evaluation.prediction import predict_residual
+from helm_scale.evaluation.prediction import predict_hamiltonian
 from helm_scale.model.helm import Helm
-from helm_scale.types import Method
+from helm_scale.types import Method, Molecule
 
 THRESHOLD = 1e-3  # overlap eigenvalues below it are dropped; a start needs no more
 
 
+def predict_density(model: Helm, molecule: Molecule, method: Method) -> np.ndarray:
+    """Closed-shell density matrix [nao, nao] of the predicted Hamiltonian, canonical order.
+
+    Raises:
+        ValueError: elements, charge or multiplicity outside the model's range.
+    """
+    occupied = orbitals.occupied_count(molecule, method.basis)
+    hamiltonian = predict_hamiltonian(model, molecule, method)
+    projector = orbitals.canonical_projectors(overlap(molecule, method.basis), (THRESHOLD,))[0]
+    return orbitals.solve(hamiltonian, projector, occupied).density_matrix()
+
+
 def initial_density(mol: Any, model: Helm, method: Method) -> np.ndarray:
-    """Closed-shell density matrix [nao, nao] of the predicted Hamiltonian, in PySCF's AO order.
+    """Predicted density of a PySCF Mole, [nao, nao], in PySCF's AO order.
 
     Args:
         mol: a PySCF Mole. method: of the model's labels.
@@ -24,12 +36,5 @@ def initial_density(mol: Any, model: Helm, method: Method) -> np.ndarray:
             the model's range.
     """
     molecule = from_pyscf(mol, method.basis)
-    occupied = orbitals.occupied_count(molecule, method.basis)
-    hamiltonian = predict_residual(model, molecule, method)
-    if model.config.baseline != "none":
-        hamiltonian = hamiltonian + EnergyFunctional(molecule, method).baseline(
-            model.config.baseline
-        )
-    projector = orbitals.canonical_projectors(overlap(molecule, method.basis), (THRESHOLD,))[0]
-    found = orbitals.solve(hamiltonian, projector, occupied)
-    return from_canonical(found.density_matrix(), method.basis, molecule.atomic_numbers)
+    density = predict_density(model, molecule, method)
+    return from_canonical(density, method.basis, molecule.atomic_numbers)

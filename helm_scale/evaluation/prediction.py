@@ -65,6 +65,18 @@ def predict_residual(model: Helm, molecule: Molecule, method: Method | None = No
     return assemble(batch, complete, offsite, model.config.basis, model.config.parity)[0]
 
 
+def predict_hamiltonian(model: Helm, molecule: Molecule, method: Method) -> np.ndarray:
+    """Predict H of one molecule, H0 added: [nao, nao] float64, Hartree, canonical order.
+
+    Raises:
+        ValueError: as `predict_residual`.
+    """
+    residual = predict_residual(model, molecule, method)
+    if model.config.baseline == "none":
+        return residual
+    return residual + EnergyFunctional(molecule, method).baseline(model.config.baseline)
+
+
 def _read_by(model: Helm, molecule: Molecule, method: Method | None) -> Molecule:
     """The molecule without label, with the matrices that the model reads: its own where it has
     them, else computed."""

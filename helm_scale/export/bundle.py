@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from helm_scale.config import ModelConfig, parse, read_record
-from helm_scale.export import card, golden, loader
+from helm_scale.export import golden, loader, model_card
 from helm_scale.export.program import States, exported
 from helm_scale.files import sha256
 from helm_scale.model.helm import Helm
@@ -66,7 +66,7 @@ def write(model: Helm, method: Method, folder: Path, provenance: dict[str, Any])
     fresh = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    record = card.describe(model, method, provenance)
+    record = model_card.describe(model, method, provenance)
     (fresh / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     save_weights(model.state_dict(), fresh / "model.safetensors", {"format": "pt"})
     torch.export.save(
@@ -77,7 +77,7 @@ def write(model: Helm, method: Method, folder: Path, provenance: dict[str, Any])
     save_weights(
         golden.compute(model.trunk, model.config), fresh / "golden.safetensors", {"format": "pt"}
     )
-    (fresh / "README.md").write_text(card.readme(record))
+    (fresh / "README.md").write_text(model_card.readme(record))
     (fresh / SUMS).write_text("".join(f"{sha256(fresh / name)}  {name}\n" for name in FILES))
     for name in (*FILES, SUMS):
         (fresh / name).chmod(0o644)  # safetensors writes for the owner alone

@@ -9,8 +9,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from torch import nn
 
 from helm_scale.data.graphs.collate import collate
-from helm_scale.export import loader
-from helm_scale.types import Molecule
+from helm_scale.export.atoms import molecule_of
 from helm_scale.units import HARTREE_IN_EV
 
 
@@ -57,7 +56,7 @@ class EnergyCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         place = next(self.model.parameters()).device
-        batch = collate([self._molecule(self.atoms)], self.model.config).to(place)  # type: ignore[arg-type]
+        batch = collate([molecule_of(self.atoms)], self.model.config).to(place)  # type: ignore[arg-type]
         positions = batch.positions.requires_grad_()
         energy = self.model(batch).sum()
         self.results["energy"] = self.results["free_energy"] = (
@@ -66,9 +65,3 @@ class EnergyCalculator(Calculator):
         if "forces" in properties:
             gradient = torch.autograd.grad(energy, positions)[0]
             self.results["forces"] = -gradient.cpu().numpy() * HARTREE_IN_EV
-
-    @staticmethod
-    def _molecule(atoms: ase.Atoms) -> Molecule:
-        positions, numbers, charge, spin = loader.read_atoms(atoms)
-        loader.check_electrons(numbers, torch.zeros_like(numbers), charge, spin)
-        return Molecule("atoms", numbers.numpy(), positions.numpy(), int(charge), int(spin))

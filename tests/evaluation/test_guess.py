@@ -1,4 +1,4 @@
-"""initial_guess: a density for somebody's own PySCF molecule, or the reason why not."""
+"""HamiltonianModel.initial_guess: a density for somebody's own PySCF molecule, or the reason why not."""
 
 import json
 from dataclasses import asdict
@@ -9,7 +9,7 @@ import pytest
 import torch
 from pyscf import dft, gto
 
-from helm_scale.commands import initial_guess
+import helm_scale
 from helm_scale.config import ModelConfig
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
@@ -48,7 +48,7 @@ def test_the_guess_is_the_density_of_the_predicted_hamiltonian_in_the_users_orde
     mol = gto.M(atom=ATOMS, **BASIS)
     solver = dft.RKS(mol, xc="pbe")
     solver.grids.level = 1
-    found = initial_guess(mol, source)
+    found = helm_scale.load(source).initial_guess(mol)
     fock = solver.get_fock(dm=solver.get_init_guess(key="minao"))  # what this model predicts
     energies, coefficients = solver.eig(fock, solver.get_ovlp())
     expected = solver.make_rdm1(coefficients, solver.get_occ(energies, coefficients))
@@ -77,4 +77,4 @@ def test_a_molecule_that_does_not_fit_is_refused_with_the_reason(
 ) -> None:
     mol = gto.M(**({"atom": ATOMS} | BASIS | changes))
     with pytest.raises(ValueError, match=message):
-        initial_guess(mol, source)
+        helm_scale.load(source).initial_guess(mol)

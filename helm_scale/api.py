@@ -1,0 +1,92 @@
+"""A trained model for those who call it from Python: Hamiltonians, energies, starts of an SCF."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from helm_scale.commands.models import load_predictor
+from helm_scale.export.atoms import molecule_of
+from helm_scale.model.helm import Helm
+from helm_scale.types import Method, Molecule
+
+
+class HamiltonianModel:
+    """Kohn-Sham Hamiltonians of closed-shell molecules, in the method of the training labels.
+
+    Molecules are ASE Atoms, whose charge is atoms.info["charge"] (0 where absent) and whose
+    multiplicity 2S+1 is atoms.info["spin"] (1 where absent), or Molecule of helm_scale.types.
+
+    Attributes:
+        network: the torch module. method: functional, basis, grid and H0 of the labels.
+    """
+
+    def __init__(self, network: Helm, method: Method) -> None:
+        self.network, self.method = network, method
+
+    def hamiltonian(
+        self, atoms: Any, *, ao_order: Literal["canonical", "pyscf"] = "canonical"
+    ) -> np.ndarray:
+        """Predict the Kohn-Sham matrix: [nao, nao] float64, Hartree, H0 added.
+
+        Args:
+            ao_order: "canonical" (docs/conventions.md) or "pyscf", which orders p as x, y, z.
+        Raises:
+            ValueError: an element, charge or multiplicity outside the model's range.
+        Property: symmetric to the last bit, and turns with the molecule: H(Rx) = D(R) H(x) D(R)^T.
+        """
+        from helm_scale.dft.molecule import from_canonical
+        from helm_scale.evaluation import prediction
+
+        molecule = self._checked(atoms)
+        hamiltonian = prediction.predict_hamiltonian(self.network, molecule, self.method)
+        if ao_order == "canonical":
+            return hamiltonian
+        return from_canonical(hamiltonian, self.method.basis, molecule.atomic_numbers)
+
+    def energy(self, atoms: Any) -> float:
+        """Total energy E[P] of the predicted density, Hartree, by one Fock build in PySCF.
+
+        The error is of second order in that of the density.
+
+        Raises:
+            ValueError: as `hamiltonian`.
+        """
+        from helm_scale.dft.energies import EnergyFunctional
+        from helm_scale.evaluation import guess
+
+        molecule = self._checked(atoms)
+        density = guess.predict_density(self.network, molecule, self.method)
+        return EnergyFunctional(molecule, self.method).energy_and_fock(density)[0]
+
+    def initial_guess(self, mol: Any) -> np.ndarray:
+        """Density matrix to start an SCF from: `mf.kernel(dm0=model.initial_guess(mol))`.
+
+        Args:
+            mol: a PySCF Mole in the basis of the model, with its ECP; closed shell.
+        Returns:
+            [nao, nao], PySCF's AO order.
+        Raises:
+            ValueError: another basis, no ECP, ghost atoms, or elements, charge or multiplicity
+                outside the model's range.
+        """
+        from helm_scale.evaluation import guess
+
+        return guess.initial_density(mol, self.network, self.method)
+
+    def _checked(self, atoms: Any) -> Molecule:
+        """The molecule, if the model can predict it."""
+        from helm_scale.evaluation import prediction
+
+        molecule = molecule_of(atoms)
+        prediction.check_molecules([molecule], self.method.basis)
+        return molecule
+
+
+def load(path: str | Path) -> HamiltonianModel:
+    """Load a Hamiltonian model from a run folder, a checkpoint or a bundle, onto a GPU if any.
+
+    Raises:
+        ValueError: nothing to load there, a changed bundle, or files that do not fit each other.
+    """
+    return HamiltonianModel(*load_predictor(path))

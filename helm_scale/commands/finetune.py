@@ -1,0 +1,26 @@
+"""Learn energies from few labels, starting from a pretrained backbone."""
+
+import torch
+
+from helm_scale.commands.models import best_device, load_model
+from helm_scale.config import FinetuneConfig
+
+
+def finetune(config: FinetuneConfig) -> str:
+    """Learn energies from few labels on a random, a frozen and a finetuned backbone.
+
+    Tables and models go to `out`.
+
+    Returns:
+        The tables, Markdown.
+    Raises:
+        ValueError: no model, no such data or split, molecules without energies, or a molecule
+            outside the model's range.
+    """
+    from helm_scale.finetuning import labels
+    from helm_scale.finetuning.report import study
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    backbone, _ = load_model(config.source)
+    return study(backbone.to(best_device()), labels.read(config), config)
