@@ -49,7 +49,7 @@ from helm_scale.data.format.shards import ShardReader, ShardWriter
 from helm_scale.data.loading.order import Row
 from helm_scale.data.loading.sampler import StepPlan
 from helm_scale.data.loading.stream import BatchMaker, Stream
-from helm_scale.types import Method, Molecule
+from helm_scale.types import Method, Molecule, couple_labels
 
 METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-9, "none", "random numbers")
 CONFIG = ModelConfig(parity="full", pair_cutoff=100.0)
@@ -133,7 +133,7 @@ def stream(dataset: Manifest, batch: int, workers: int, coupled: bool = False) -
     found = Stream(BatchMaker(ShardReader(dataset), CONFIG), 0, 1, workers).batches(
         bins(dataset, batch)
     )
-    return sum((one.to("cpu") if coupled else one).num_molecules for one in found)
+    return sum((couple_labels(one, "cpu") if coupled else one).num_molecules for one in found)
 
 
 def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
@@ -165,7 +165,7 @@ def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
         "checked": lambda samples: [crc32(read(index)) for index in samples],
         "parsed": lambda samples: [reader.stored(index, memory) for index in samples],
         "collated": lambda samples: make(samples, used_again),
-        "coupled": lambda samples: make(samples, used_again).batch.to("cpu"),
+        "coupled": lambda samples: couple_labels(make(samples, used_again).batch, "cpu"),
     }
     megabytes, found = (
         sum(int(dataset.size[i]) for samples in tasks for i in samples) / 1e6,

@@ -1,4 +1,4 @@
-"""The types that travel along the data flow: Method, Molecule (numpy), GraphBatch (torch).
+"""The types of the data flow: Method and Molecule (numpy), BlockBatch and GraphBatch (torch).
 
 Axes: N atoms of all molecules of a batch, B molecules, E message edges, P unordered pairs.
 """
@@ -6,7 +6,7 @@ Axes: N atoms of all molecules of a batch, B molecules, E message edges, P unord
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import UnionType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -93,15 +93,15 @@ class PairChunk:
 
 
 class Labels(Protocol):
-    """Blocks of matrices (data/graphs/targets.py)."""
+    """Matrices of molecules as blocks (data/graphs/targets.py)."""
 
-    def coupled(self, batch: "GraphBatch") -> dict[str, Any]:
-        """Fields of the batch that they become, by name."""
+    def coupled(self, batch: "BlockBatch") -> dict[str, Any]:
+        """The packed irreps that the blocks become, by their names in GraphBatch."""
 
 
-@dataclass(frozen=True)
-class GraphBatch:
-    """Several molecules as one graph.
+@dataclass(frozen=True, kw_only=True)
+class MolecularGraph:
+    """Several molecules as one graph; what batches with blocks and with irreps have in common.
 
     Attributes:
         keys: names of the molecules.
@@ -114,18 +114,9 @@ class GraphBatch:
             element pair.
         pair_segments: runs of one element pair in pair_index.
         atom_order: [N] atoms sorted by element. atom_segments: runs of one element in atom_order.
-        onsite_target: packed irreps of H - H0 of the on-site blocks, run after run, row-major,
-            float64 Hartree, or None.
-        offsite_target: the same for the pairs within the Hamiltonian cutoff; from shards in the
-            dtype of the model.
-        matrix_elements: [B] matrix elements (both triangles) that the targets stand for.
+        matrix_elements: [B] matrix elements (both triangles) of the labelled Hamiltonians, or None.
         energy: [B] float64 Hartree or None. forces: [N, 3] float64 Hartree/Angstrom or None.
-        onsite_overlap, offsite_overlap: packed irreps of S, laid out as the targets, where a
-            setting asks for them.
-        onsite_baseline_hamiltonian, offsite_baseline_hamiltonian: the same of H0, Hartree.
         noise_seed: with the keys, fixes all random numbers of this batch; in training, the step.
-        blocks: labels as samples hold them, which `to` couples to irreps: processes that read leave
-            that to the device.
         pair_world_size: how many processes hold this batch and share its edges and pairs; each
             counts its sums over atoms and molecules as this fraction.
     """
@@ -141,23 +132,53 @@ class GraphBatch:
     pair_segments: tuple[Segment, ...]
     atom_order: Tensor
     atom_segments: tuple[Segment, ...]
-    onsite_target: Tensor | None = None
-    offsite_target: Tensor | None = None
     matrix_elements: Tensor | None = None
     energy: Tensor | None = None
     forces: Tensor | None = None
-    pair_world_size: int = 1
-    onsite_overlap: Tensor | None = None
-    offsite_overlap: Tensor | None = None
-    onsite_baseline_hamiltonian: Tensor | None = None
-    offsite_baseline_hamiltonian: Tensor | None = None
     noise_seed: int = 0
-    blocks: Labels | None = None
+    pair_world_size: int = 1
 
     @property
     def num_molecules(self) -> int:
         """Number of molecules B."""
         return len(self.keys)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy with every tensor on the device."""
+        return cast(Self, with_leaves(self, lambda tensor: tensor.to(device)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockBatch(MolecularGraph):
+    """A batch as processes that read it make it: its labels are blocks, which are not yet coupled.
+
+    Attributes:
+        labels: matrices of the molecules, block by block.
+    """
+
+    labels: Labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphBatch(MolecularGraph):
+    """A batch as models and losses take it: its labels, where it has any, are packed irreps.
+
+    Attributes:
+        onsite_target: packed irreps of H - H0 of the on-site blocks, run after run, row-major,
+            float64 Hartree, or None.
+        offsite_target: the same for the pairs within the Hamiltonian cutoff; from shards in the
+            dtype of the model.
+        onsite_overlap, offsite_overlap: packed irreps of S, laid out as the targets, where a
+            setting asks for them.
+        onsite_baseline_hamiltonian, offsite_baseline_hamiltonian: the same of H0, Hartree.
+    """
+
+    onsite_target: Tensor | None = None
+    offsite_target: Tensor | None = None
+    onsite_overlap: Tensor | None = None
+    offsite_overlap: Tensor | None = None
+    onsite_baseline_hamiltonian: Tensor | None = None
+    offsite_baseline_hamiltonian: Tensor | None = None
 
     def pair_chunks(
         self, length: int, size_of: Callable[[Segment], int], *, rank: int = 0, world_size: int = 1
@@ -192,14 +213,21 @@ class GraphBatch:
             slice(place, place + sum(s.count * size_of(s) for s in cut)),
         )
 
-    def to(self, device: torch.device | str) -> "GraphBatch":
-        """Copy with every tensor on the device, labels coupled to irreps there."""
-        moved: GraphBatch = with_leaves(self, lambda tensor: tensor.to(device))
-        return (
-            moved
-            if moved.blocks is None
-            else replace(moved, blocks=None, **moved.blocks.coupled(moved))
-        )
+
+Batch = BlockBatch | GraphBatch
+
+
+def couple_labels(batch: Batch, device: torch.device | str) -> GraphBatch:
+    """Move a batch to a device and couple its blocks to irreps there.
+
+    On a GPU the coupling costs next to nothing, while processes that read would spend a third to a
+    half of their time on it. A batch of irreps only moves.
+    """
+    if isinstance(batch, GraphBatch):
+        return batch.to(device)
+    moved = batch.to(device)
+    graph = {name: value for name, value in vars(moved).items() if name != "labels"}
+    return GraphBatch(**graph, **moved.labels.coupled(moved))
 
 
 def with_leaves(value: Any, change: Callable[[Any], Any], leaves: type | UnionType = Tensor) -> Any:

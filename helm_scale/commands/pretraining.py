@@ -23,7 +23,7 @@ from helm_scale.losses.hamiltonian import HamiltonianObjective
 from helm_scale.losses.spectral import SpectralTerms
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import load_weights
-from helm_scale.types import GraphBatch
+from helm_scale.types import BlockBatch, couple_labels
 
 
 def pretrain(config: PretrainConfig) -> str:
@@ -182,9 +182,9 @@ def _objective(model: Helm, training: TrainingConfig) -> HamiltonianObjective:
     )
 
 
-def _fitted_reference(model: Helm, batches: Iterator[GraphBatch]) -> tuple[torch.Tensor, float]:
+def _fitted_reference(model: Helm, batches: Iterator[BlockBatch]) -> tuple[torch.Tensor, float]:
     from helm_scale.losses.references import fit_hamiltonian_reference
 
     rows, width = model.reference.shape
-    coupled = (batch.to("cpu") for batch in batches)
+    coupled = (couple_labels(batch, "cpu") for batch in batches)
     return fit_hamiltonian_reference(coupled, model.config.basis, model.config.parity, rows, width)

@@ -119,7 +119,17 @@ class _Energies(_Features):
     ) -> Tensor:
         none = edge_index[:, :0]
         system = GraphBatch(
-            ("system",), numbers, positions, batch, charge, spin, edge_index, none, (), none[0], ()
+            keys=("system",),
+            atomic_numbers=numbers,
+            positions=positions,
+            molecule=batch,
+            charge=charge,
+            spin_multiplicity=spin,
+            edge_index=edge_index,
+            pair_index=none,
+            pair_segments=(),
+            atom_order=none[0],
+            atom_segments=(),
         )
         return self.model(system) * HARTREE_IN_EV  # type: ignore[no-any-return]
 

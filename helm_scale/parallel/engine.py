@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from helm_scale.parallel.flat_shards import FlatShard
 from helm_scale.parallel.snapshot import Snapshot
-from helm_scale.types import GraphBatch
+from helm_scale.types import Batch, GraphBatch
 
 
 class Sums(Protocol):
@@ -79,7 +79,7 @@ class BatchMemoryError(MemoryError):
         batch: the micro-batch.
     """
 
-    def __init__(self, batch: GraphBatch, reason: str) -> None:
+    def __init__(self, batch: Batch, reason: str) -> None:
         super().__init__(reason)
         self.batch = batch
 
@@ -97,7 +97,7 @@ class Engine(Protocol):
 
     def step(
         self,
-        micro_batches: Sequence[GraphBatch],
+        micro_batches: Sequence[Batch],
         rate: float,
         is_spike: Callable[[float], bool] = ...,
         on_doubt: Callable[[], None] = ...,
@@ -114,7 +114,7 @@ class Engine(Protocol):
             BatchMemoryError: a micro-batch of this rank does not fit; the others wait for it.
         """
 
-    def evaluate(self, batches: Iterable[GraphBatch]) -> dict[str, float]:
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Loss and metrics over the batches of all ranks, without gradients; equally many on every
         rank."""
 

@@ -25,7 +25,7 @@ from helm_scale.parallel.flat_shards import FlatShard
 from helm_scale.parallel.mesh import Processes
 from helm_scale.parallel.step_sums import StepSums
 from helm_scale.parallel.wrapping import Wrapped
-from helm_scale.types import GraphBatch
+from helm_scale.types import Batch, GraphBatch, couple_labels
 
 _log = logging.getLogger(__name__)
 _SAME = 1e-4  # relative; sums of one batch differ by this much at most where the hardware is sound
@@ -71,7 +71,7 @@ class SumEngine:
 
     def step(
         self,
-        micro_batches: Sequence[GraphBatch],
+        micro_batches: Sequence[Batch],
         rate: float,
         is_spike: Callable[[float], bool] = lambda loss: False,
         on_doubt: Callable[[], None] = lambda: None,
@@ -110,7 +110,7 @@ class SumEngine:
             loss, grad_norm, metrics, molecules, pairs, suspects, stepped, first, unsteady, seconds
         )
 
-    def _accumulate(self, micro_batches: Sequence[GraphBatch]) -> StepSums:
+    def _accumulate(self, micro_batches: Sequence[Batch]) -> StepSums:
         """Forward and backward through this rank's micro-batches."""
         self._wrapped.module.train()
         sums = StepSums(self._device)
@@ -125,9 +125,9 @@ class SumEngine:
             sums.add(loss, placed)
         return sums
 
-    def _placed(self, batch: GraphBatch) -> GraphBatch:
+    def _placed(self, batch: Batch) -> GraphBatch:
         """The batch on this rank's device, marked as held by as many ranks as share it."""
-        return replace(batch.to(self._device), pair_world_size=self._pair_world_size)
+        return replace(couple_labels(batch, self._device), pair_world_size=self._pair_world_size)
 
     def _update(self, slope: float, rate: float, finite: bool) -> list[float]:
         """Scale, clip and step, unless loss or gradient are not finite on any rank; [gradient
@@ -151,7 +151,7 @@ class SumEngine:
         return norms
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[GraphBatch]) -> dict[str, float]:
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """See engine.Engine."""
         self._wrapped.module.eval()
         sums = StepSums(self._device)
@@ -269,7 +269,7 @@ class SumEngine:
 
 
 @contextmanager
-def _names_what_does_not_fit(batch: GraphBatch) -> Iterator[None]:
+def _names_what_does_not_fit(batch: Batch) -> Iterator[None]:
     """Turn an allocator's error into one that holds the batch."""
     try:
         yield

@@ -24,7 +24,7 @@ from helm_scale.pretraining.memory import plan
 from helm_scale.pretraining.monitor import Monitor, SilentMonitor, in_microhartree, peak_memory_mb
 from helm_scale.pretraining.replay import Evidence
 from helm_scale.pretraining.saver import Saver
-from helm_scale.types import GraphBatch
+from helm_scale.types import BlockBatch
 
 _log = logging.getLogger(__name__)
 REQUEUE = "REQUEUE"  # file in the run folder: stopped on request, to be started again
@@ -49,8 +49,8 @@ class Job:
     watchdog: Watchdog
     plan: StepPlan
     keys: Sequence[str]
-    batches: Callable[[int, int], Iterator[list[GraphBatch]]]
-    validation: Callable[[], Iterable[GraphBatch]]
+    batches: Callable[[int, int], Iterator[list[BlockBatch]]]
+    validation: Callable[[], Iterable[BlockBatch]]
     record: Mapping[str, Any]
     resume_from: Path | None
 
@@ -139,7 +139,7 @@ class _Run:
         )
 
     def _step(
-        self, step: int, micro_batches: list[GraphBatch], started: float, reading: float
+        self, step: int, micro_batches: list[BlockBatch], started: float, reading: float
     ) -> tuple[dict[str, Any], float]:
         """One step and what the guards say of it; its line and loss."""
         job, keys = self._job, _keys(self._job, step)
@@ -219,7 +219,7 @@ class _Run:
         ):
             return {}
 
-        def batches() -> Iterator[GraphBatch]:
+        def batches() -> Iterator[BlockBatch]:
             for batch in self._job.validation():
                 self._job.watchdog.beat(step, "validating", batch.keys)
                 yield batch

@@ -4,12 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from helm_scale.basis.layout import ao_offsets
 from helm_scale.data.format import codec
 from helm_scale.data.graphs.collate import collate, collate_stored
 from helm_scale.evaluation.assemble import assemble
-from helm_scale.types import Molecule
+from helm_scale.types import BlockBatch, GraphBatch, Molecule, couple_labels
 from tests.data.labels import TZVPD
 from tests.model.test_physics import NUMBERS, SMALL, build, hamiltonians, molecule, positions
 
@@ -86,7 +87,8 @@ def test_further_matrices_are_packed_as_targets_are_from_molecules_and_from_shar
         "matrices": ("baseline_hamiltonian",),
     }
     dense = collate([whole, whole], **asked)
-    stored = collate_stored([codec.parse(codec.encode(whole), "here")] * 2, **asked).to("cpu")
+    samples = [codec.parse(codec.encode(whole), "here")] * 2
+    stored = couple_labels(collate_stored(samples, **asked), "cpu")
     for batch in (dense, stored):
         for name, scale in scales.items():
             for part in ("onsite", "offsite"):
@@ -95,6 +97,18 @@ def test_further_matrices_are_packed_as_targets_are_from_molecules_and_from_shar
                 )
                 assert difference.abs().max() < 1e-7, (part, name)
     assert collate([whole], CONFIG).offsite_overlap is None
+
+
+def test_blocks_stay_blocks_until_they_are_coupled() -> None:
+    stored = codec.parse(codec.encode(dataclasses.replace(labelled(), method=TZVPD)), "here")
+    blocks = dataclasses.replace(collate_stored([stored], CONFIG), noise_seed=7)
+    moved = blocks.to("meta")
+    assert isinstance(moved, BlockBatch) and moved.labels.hamiltonian.offsite.is_meta
+    batch = couple_labels(blocks, "cpu")
+    assert isinstance(batch, GraphBatch) and batch.noise_seed == 7
+    again = couple_labels(batch, "cpu")
+    assert torch.equal(again.onsite_target, batch.onsite_target)
+    assert couple_labels(batch, "meta").onsite_target.is_meta
 
 
 def test_a_matrix_that_the_data_lacks_is_refused_with_the_remedy() -> None:

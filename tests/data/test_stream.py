@@ -23,7 +23,7 @@ from helm_scale.data.graphs.collate import collate
 from helm_scale.data.loading.dataset import Corpus
 from helm_scale.data.loading.stream import BatchMaker, Stream
 from helm_scale.data.loading.workers import Slot, in_processes
-from helm_scale.types import GraphBatch
+from helm_scale.types import GraphBatch, couple_labels
 from tests.data.labels import write_dataset
 
 QUICKSTART = Path(__file__).parents[2] / "data_shards" / "quickstart"
@@ -76,7 +76,11 @@ def test_stored_blocks_give_the_batch_of_the_dense_matrices(
     samples = list(range(0, len(corpus), 3))
     made = BatchMaker(corpus, config)(samples)
     assert (
-        equal(made.batch.to("cpu"), collate([corpus.read(i) for i in samples], config), 1e-13)
+        equal(
+            couple_labels(made.batch, "cpu"),
+            collate([corpus.read(i) for i in samples], config),
+            1e-13,
+        )
         and not made.skipped
     )
 
@@ -85,7 +89,9 @@ def test_float32_targets_keep_what_float32_can_keep(corpus: Corpus) -> None:
     samples = corpus.split("test").tolist()
     for changes in ({}, {"baseline": "minao"}):
         configs = [ModelConfig(dtype=d, **changes) for d in ("float64", "float32")]
-        exact, rounded = (BatchMaker(corpus, config)(samples).batch.to("cpu") for config in configs)
+        exact, rounded = (
+            couple_labels(BatchMaker(corpus, config)(samples).batch, "cpu") for config in configs
+        )
         assert rounded.offsite_target.dtype == torch.float32 and torch.equal(
             rounded.onsite_target, exact.onsite_target
         )
@@ -103,7 +109,8 @@ def test_processes_make_the_same_batches_in_the_same_order(corpus: Corpus) -> No
         Stream(BatchMaker(corpus, RESIDUAL), 0, 1, 3).batches(bins)
     )  # holds more batches than there are slots
     assert len(here) == len(there) and all(
-        equal(a.to("cpu"), b.to("cpu")) for a, b in zip(here, there, strict=True)
+        equal(couple_labels(a, "cpu"), couple_labels(b, "cpu"))
+        for a, b in zip(here, there, strict=True)
     )
     assert not multiprocessing.active_children()
 
@@ -113,7 +120,7 @@ def test_memory_is_used_again_only_when_its_batch_is_gone(corpus: Corpus) -> Non
     kept, sums = [], []
     for number, batch in enumerate(batches):
         if number % 7 == 0:
-            kept.append(batch.blocks.hamiltonian.offsite[:50])  # a view keeps it, too
+            kept.append(batch.labels.hamiltonian.offsite[:50])  # a view keeps it, too
             sums.append(kept[-1].clone())
     assert all(torch.equal(a, b) for a, b in zip(kept, sums, strict=True))
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from helm_scale.parallel.sum_engine import SumEngine
+from helm_scale.types import couple_labels
 
 PLAN: list[tuple[str, int, int]] = [tuple(item) for item in json.loads(sys.argv[1])]
 _step = SumEngine.step
@@ -66,7 +67,7 @@ def _do(what: str, engine: Any, micro_batches: list[Any]) -> list[Any]:
 
 
 def _scaled(batch: Any, factor: float) -> Any:
-    batch = batch.to("cpu")
+    batch = couple_labels(batch, "cpu")
     return replace(batch, onsite_target=batch.onsite_target * factor)
 
 

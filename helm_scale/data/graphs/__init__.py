@@ -1,1 +1,1 @@
-"""Molecules -> GraphBatch: edges, pairs, and labels as blocks or irreps."""
+"""Molecules -> batches: edges, pairs, and labels as blocks (BlockBatch) or irreps (GraphBatch)."""

@@ -19,7 +19,7 @@ from helm_scale.basis import layout
 from helm_scale.config import ModelConfig
 from helm_scale.data.format import codec
 from helm_scale.data.graphs.targets import BlockLabels, Blocks
-from helm_scale.types import GraphBatch, Molecule
+from helm_scale.types import BlockBatch, MolecularGraph, Molecule
 
 Empty = Callable[[int, torch.dtype], Tensor]  # makes uninitialised flat tensors
 
@@ -125,21 +125,16 @@ def _check_present(key: str, name: str, present: Mapping[str, object], config: M
         )
 
 
-def labelled(batch: GraphBatch, config: ModelConfig, cut: Mapping[str, Blocks]) -> GraphBatch:
-    """The batch with blocks: where each of them lies, and how many matrix elements of a molecule
-    the targets stand for.
+def label(graph: MolecularGraph, matrices: Mapping[str, Blocks], config: ModelConfig) -> BlockBatch:
+    """Give a graph the blocks of its matrices, and where each of them begins.
 
-    Within a molecule block (i, j) follows all blocks of the atoms before i, which reach to the last
-    AO, and those of i with
-    the atoms between: at sum_{k<i} n_k (nao - o_{k+1}) + n_i (o_j - o_{i+1}), o the first AO of an
-    atom.
-
-    Args:
-        cut: the matrices.
+    The block of atoms i < j of a molecule follows those of all atoms before i, which reach to the
+    last AO, and those of i with the atoms before j. With n_k AOs of atom k, the first of them o_k,
+    it begins at sum_{k<i} n_k (nao - o_{k+1}) + n_i (o_j - o_{i+1}).
     """
-    molecule, pairs, count = batch.molecule.numpy(), batch.pair_index.numpy(), batch.num_molecules
+    molecule, pairs, count = graph.molecule.numpy(), graph.pair_index.numpy(), graph.num_molecules
     starts = np.cumsum([0, *np.bincount(molecule, minlength=count)])
-    begin = layout.ao_offsets(config.basis, batch.atomic_numbers.numpy())
+    begin = layout.ao_offsets(config.basis, graph.atomic_numbers.numpy())
     aos, first, last = np.diff(begin), begin[starts[molecule]], begin[starts[molecule + 1]]
     rest = aos * (last - begin[1:])  # elements of an atom's blocks with later atoms
     row, triangle = np.cumsum(rest) - rest - aos * (begin[1:] - first), aos * (aos + 1) // 2
@@ -150,17 +145,13 @@ def labelled(batch: GraphBatch, config: ModelConfig, cut: Mapping[str, Blocks]) 
     labels = BlockLabels(
         basis=config.basis,
         parity=config.parity,
-        triangle=torch.from_numpy((np.cumsum(triangle) - triangle)[batch.atom_order.numpy()]),
+        triangle=torch.from_numpy((np.cumsum(triangle) - triangle)[graph.atom_order.numpy()]),
         block=torch.from_numpy(row[low] + aos[low] * (begin[high] - first[high])),
         as_stored=tuple(
-            s.count - int(np.count_nonzero(turned[s.start : s.stop])) for s in batch.pair_segments
+            s.count - int(np.count_nonzero(turned[s.start : s.stop])) for s in graph.pair_segments
         ),
-        **cut,
+        **matrices,
     )
-    return replace(
-        batch,
-        blocks=labels,
-        matrix_elements=torch.from_numpy(elements.astype(np.int64))
-        if "hamiltonian" in cut
-        else None,
-    )
+    if "hamiltonian" in matrices:
+        graph = replace(graph, matrix_elements=torch.from_numpy(elements.astype(np.int64)))
+    return BlockBatch(**vars(graph), labels=labels)

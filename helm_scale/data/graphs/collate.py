@@ -1,5 +1,4 @@
-"""Molecules -> GraphBatch: one graph, pairs sorted by element pair, labels as blocks or coupled to
-packed irreps.
+"""Molecules -> one graph: pairs sorted by element pair, labels as packed irreps or as blocks.
 
 Axes: N atoms of all molecules, E message edges, P unordered pairs.
 """
@@ -15,14 +14,20 @@ from helm_scale.basis import elements
 from helm_scale.config import ModelConfig
 from helm_scale.data.format import codec
 from helm_scale.data.graphs import blocks, neighbors
-from helm_scale.types import GraphBatch, Molecule, Segment
+from helm_scale.types import (
+    BlockBatch,
+    GraphBatch,
+    MolecularGraph,
+    Molecule,
+    Segment,
+    couple_labels,
+)
 
 
 def collate(
     molecules: Sequence[Molecule], config: ModelConfig, matrices: Sequence[str] = ()
 ) -> GraphBatch:
-    """Join molecules into one batch; float64 targets are made where every molecule carries a
-    Hamiltonian.
+    """Join molecules into one batch, with float64 targets where all of them have a Hamiltonian.
 
     Args:
         matrices: matrices wanted beside those that the model is conditioned on: "overlap",
@@ -34,9 +39,11 @@ def collate(
     """
     labelled = all(m.hamiltonian is not None for m in molecules)
     wanted = (*(["hamiltonian"] if labelled else []), *config.conditions, *matrices)
-    batch = _graph(molecules, config)
+    graph = _graph(molecules, config)
+    if not wanted:
+        return GraphBatch(**vars(graph))
     cut = {name: blocks.dense_blocks(molecules, name, config) for name in wanted}
-    return blocks.labelled(batch, config, cut).to("cpu") if wanted else batch
+    return couple_labels(blocks.label(graph, cut, config), "cpu")
 
 
 def collate_stored(
@@ -44,25 +51,26 @@ def collate_stored(
     config: ModelConfig,
     empty: blocks.Empty = blocks.new_tensor,
     matrices: Sequence[str] = (),
-) -> GraphBatch:
-    """Join samples as shards hold them, each with a Hamiltonian; labels stay blocks, off-site ones
-    of the model's dtype.
+) -> BlockBatch:
+    """Join samples as shards hold them, each with a Hamiltonian.
+
+    Off-site blocks have the dtype of the model.
 
     Args:
         empty: makes the flat tensors of the blocks. matrices: as `collate`.
     Raises:
         ValueError: as `collate`.
     """
-    batch = _graph([sample.molecule for sample in samples], config)
+    graph = _graph([sample.molecule for sample in samples], config)
     cut = {
         name: blocks.stored_blocks(samples, name, config, empty)
         for name in ("hamiltonian", *config.conditions, *matrices)
     }
-    return blocks.labelled(batch, config, cut)
+    return blocks.label(graph, cut, config)
 
 
-def _graph(molecules: Sequence[Molecule], config: ModelConfig) -> GraphBatch:
-    """The batch without matrices."""
+def _graph(molecules: Sequence[Molecule], config: ModelConfig) -> MolecularGraph:
+    """The molecules without their matrices."""
     for molecule in molecules:
         _check(molecule, config)
     keys, sizes = tuple(m.key for m in molecules), [len(m.atomic_numbers) for m in molecules]
@@ -74,7 +82,7 @@ def _graph(molecules: Sequence[Molecule], config: ModelConfig) -> GraphBatch:
     pairs = neighbors.by_element(index[:, distance < config.pair_cutoff], numbers)
     pairs = pairs[:, np.lexsort((pairs[0] > pairs[1], numbers[pairs[1]], numbers[pairs[0]]))]
     atom_order = np.argsort(numbers, kind="stable")
-    return GraphBatch(
+    return MolecularGraph(
         keys=keys,
         atomic_numbers=torch.from_numpy(numbers),
         positions=torch.from_numpy(positions),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from helm_scale.basis import elements, layout, packing
-from helm_scale.types import GraphBatch, Segment
+from helm_scale.types import BlockBatch, Segment
 
 AT_ONCE_ON_CPU = 3 << 15  # matrix elements coupled at once: they stay in the processor's cache
 AT_ONCE = 3 << 22  # on other devices: a bound for what stands beside blocks and targets
@@ -71,7 +71,7 @@ class BlockLabels:
     overlap: Blocks | None = None
 
     @torch.no_grad()
-    def coupled(self, batch: GraphBatch) -> dict[str, Tensor]:
+    def coupled(self, batch: BlockBatch) -> dict[str, Tensor]:
         """Packed irreps under the names of GraphBatch, on the device and with the dtypes of the
         blocks.
 

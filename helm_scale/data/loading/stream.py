@@ -15,7 +15,7 @@ from helm_scale.data.graphs.collate import collate_stored
 from helm_scale.data.loading.quarantine import Quarantine, Skipped
 from helm_scale.data.loading.sampler import StepPlan
 from helm_scale.data.loading.workers import in_processes
-from helm_scale.types import GraphBatch
+from helm_scale.types import BlockBatch
 
 
 class Reader(Protocol):
@@ -35,7 +35,7 @@ class Reader(Protocol):
 class Loaded:
     """A micro-batch, its labels still blocks, and the samples that it lacks."""
 
-    batch: GraphBatch
+    batch: BlockBatch
     skipped: tuple[Skipped, ...]
 
 
@@ -109,7 +109,7 @@ class Stream:
             quarantine,
         )
 
-    def steps(self, plan: StepPlan, first: int, last: int) -> Iterator[list[GraphBatch]]:
+    def steps(self, plan: StepPlan, first: int, last: int) -> Iterator[list[BlockBatch]]:
         """Yield the list of micro-batches of every step first, ..., last - 1 (from 0); each list is
         equally long on every rank."""
         bins = (
@@ -122,13 +122,12 @@ class Stream:
         for step in range(first, last):
             yield [replace(next(batches), noise_seed=step + 1) for _ in range(each)]
 
-    def share(self, bins: Sequence[Sequence[int]]) -> Iterator[GraphBatch]:
+    def share(self, bins: Sequence[Sequence[int]]) -> Iterator[BlockBatch]:
         """Yield this rank's batches of a list of bins that all ranks divide among themselves."""
         return self.batches(bins[self._rank :: self._world_size])
 
-    def batches(self, bins: Iterable[Sequence[int]], kept: int = 2) -> Iterator[GraphBatch]:
-        """Yield one batch per bin, in order; without the samples that are quarantined. Labels are
-        coupled when a batch moves to a device.
+    def batches(self, bins: Iterable[Sequence[int]], kept: int = 2) -> Iterator[BlockBatch]:
+        """Yield one batch per bin, in order; without the samples that are quarantined.
 
         Args:
             kept: batches that the caller holds at a time.
