@@ -20,8 +20,8 @@ import numpy as np
 
 from helm_scale.basis.shells import nao
 from helm_scale.data.format.shards import TYPICAL_BLOCK
-from helm_scale.data.loading.order import Row
-from helm_scale.data.loading.sampler import StepPlan
+from helm_scale.data.loading.epochs import ShuffledEpochs
+from helm_scale.data.loading.sampler import Sampler
 
 LINE = (
     "{ranks:4d} ranks, {molecules_per_rank:2d} molecules each, {pair_ranks} share: packed {packed:.3f} (worst {packed_worst_step:.3f},"
@@ -51,17 +51,19 @@ def balance(
         per_rank: molecules of a step over ranks. sharing: ranks that share the molecules of a bin.
     """
     bins = ranks // sharing
-    plan = StepPlan([Row("omol", np.arange(len(costs)), 0)], costs, ranks * per_rank, bins)
+    sampler = Sampler(
+        [ShuffledEpochs("omol", np.arange(len(costs)), 0)], costs, ranks * per_rank, bins
+    )
     packed, naive, limit, seconds = [], [], [], 0.0
     for step in range(steps):
         start = time.perf_counter()
-        members_of_bins = plan.bins_of(step)
+        members_of_bins = sampler.micro_batches_of(step)
         seconds += time.perf_counter() - start
         loads = np.array([costs[members].sum() for members in members_of_bins])
-        fixed = costs[plan.samples_of(step)].reshape(bins, -1).sum(axis=1)
+        fixed = costs[sampler.samples_of(step)].reshape(bins, -1).sum(axis=1)
         packed.append(loads.mean() / loads.max())
         naive.append(fixed.mean() / fixed.max())
-        limit.append(min(1.0, loads.mean() / costs[plan.samples_of(step)].max()))
+        limit.append(min(1.0, loads.mean() / costs[sampler.samples_of(step)].max()))
     return {
         "ranks": ranks, "molecules_per_rank": per_rank, "pair_ranks": sharing, "packed": float(np.mean(packed)),
         "packed_worst_step": float(np.min(packed)), "limit": float(np.mean(limit)), "naive": float(np.mean(naive)),

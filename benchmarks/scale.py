@@ -27,7 +27,7 @@ from helm_scale.config import DataConfig, ModelConfig
 from helm_scale.data.format.manifest import Manifest, ShardRecord, write_columns
 from helm_scale.data.format.shards import sample_bytes
 from helm_scale.data.graphs.collate import collate
-from helm_scale.data.loading.dataset import Corpus
+from helm_scale.data.loading.dataset import Dataset
 from helm_scale.data.loading.stream import BatchMaker, Stream
 from helm_scale.types import Method, Molecule
 
@@ -113,9 +113,9 @@ def write(folder: Path, samples: int) -> None:
 
 def fill(folder: Path, window: int) -> None:
     """Write the samples of the steps that will be read into their shards."""
-    corpus = Corpus.open(DataConfig(path=str(folder), shuffle_window=window))
-    plan, (manifest,) = corpus.plan(BATCH, 1, 0), corpus.manifests
-    for index in {i for step in RESUMED for i in plan.samples_of(step)}:
+    dataset = Dataset.open(DataConfig(path=str(folder), shuffle_window=window))
+    sampler, (manifest,) = dataset.sampler(BATCH, 1, 0), dataset.manifests
+    for index in {i for step in RESUMED for i in sampler.samples_of(step)}:
         with (folder / manifest.shards[manifest.shard[index]].name).open("r+b") as file:
             file.seek(int(manifest.offset[index]))
             file.write(content(manifest.key[index]))
@@ -125,10 +125,10 @@ def measure(folder: Path, window: int, step: int) -> dict[str, float]:
     """Open, plan and read one step, in this process."""
     collate([water("tables")], CONFIG)
     start, cpu = time.perf_counter(), time.process_time()
-    corpus = Corpus.open(DataConfig(path=str(folder), shuffle_window=window))
+    dataset = Dataset.open(DataConfig(path=str(folder), shuffle_window=window))
     opened, opened_cpu = time.perf_counter(), time.process_time()
-    plan = corpus.plan(BATCH, 1, 0)
-    (batch,) = next(Stream(BatchMaker(corpus, CONFIG), 0, 1, 0).steps(plan, step, step + 1))
+    sampler = dataset.sampler(BATCH, 1, 0)
+    (batch,) = next(Stream(BatchMaker(dataset, CONFIG), 0, 1, 0).steps(sampler, step, step + 1))
     assert batch.num_molecules == BATCH
     done, done_cpu = time.perf_counter(), time.process_time()
     return {

@@ -6,7 +6,7 @@ dataset larger than memory finds them, then again from the page cache:
 
     plain        Python's tarfile, the bytes of every member
     webdataset   webdataset.WebDataset(...).decode(), every array of every sample; in process, and in two DataLoader processes
-    stream       this package: read in plan order, checked, collated, blocks joined; in process, and in two processes
+    stream       this package: read in sampling order, checked, collated, blocks joined; in process, and in two processes
     coupled      the same in two processes, and this process couples the blocks to irreps on a CPU core, which in training is
                  the work of the device that trains
 
@@ -46,8 +46,8 @@ from helm_scale.config import ModelConfig
 from helm_scale.data.format.cache import LocalShards
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader, ShardWriter
-from helm_scale.data.loading.order import Row
-from helm_scale.data.loading.sampler import StepPlan
+from helm_scale.data.loading.epochs import ShuffledEpochs
+from helm_scale.data.loading.sampler import Sampler
 from helm_scale.data.loading.stream import BatchMaker, Stream
 from helm_scale.types import Method, Molecule, couple_labels
 
@@ -123,9 +123,11 @@ def plain_webdataset(dataset: Manifest, workers: int) -> int:
 
 
 def bins(dataset: Manifest, batch: int) -> Iterator[list[int]]:
-    """Samples of every batch, in plan order, once through the dataset."""
-    plan = StepPlan([Row(dataset.hash, dataset.split("train"), 0)], dataset.cost, batch, 1)
-    return (plan.samples_of(step) for step in range(len(dataset) // batch))
+    """Samples of every batch, in sampling order, once through the dataset."""
+    sampler = Sampler(
+        [ShuffledEpochs(dataset.hash, dataset.split("train"), 0)], dataset.cost, batch, 1
+    )
+    return (sampler.samples_of(step) for step in range(len(dataset) // batch))
 
 
 def stream(dataset: Manifest, batch: int, workers: int, coupled: bool = False) -> int:
@@ -163,7 +165,7 @@ def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
     work: dict[str, Callable[[list[int]], object]] = {
         "read": lambda samples: [read(index) for index in samples],
         "checked": lambda samples: [crc32(read(index)) for index in samples],
-        "parsed": lambda samples: [reader.stored(index, memory) for index in samples],
+        "parsed": lambda samples: [reader.read_stored(index, memory) for index in samples],
         "collated": lambda samples: make(samples, used_again),
         "coupled": lambda samples: couple_labels(make(samples, used_again).batch, "cpu"),
     }

@@ -26,7 +26,7 @@ def shards_generate(config: GenerateConfig) -> str:
         ChildProcessError: a PySCF process died.
     """
     from helm_scale.data.format import staging, xyz
-    from helm_scale.data.format.manifest import Manifest, Rejected
+    from helm_scale.data.format.manifest import Manifest, RejectedMolecule
     from helm_scale.dft import generate
     from helm_scale.dft.molecule import check_electrons
 
@@ -35,7 +35,7 @@ def shards_generate(config: GenerateConfig) -> str:
     for frame, molecule in enumerate(molecules):
         check_electrons(molecule, config.basis, f"{config.xyz}, frame {frame} ({molecule.key})")
     source = f"XYZ file, SHA-256 {sha256(config.xyz)}"
-    work = staging.UnfinishedDataset(out, method, labels)
+    work = staging.StagingFolder(out, method, labels)
     if staging.finished_dataset(out, method, labels, source) is None:
         rejected = []
         todo = work.missing(molecules)
@@ -45,7 +45,7 @@ def shards_generate(config: GenerateConfig) -> str:
         ]
         for number, result in generate.label_all(jobs, config.processes):
             if isinstance(result, str):
-                rejected.append(Rejected(todo[number].key, result))
+                rejected.append(RejectedMolecule(todo[number].key, result))
             else:
                 work.add(result)
         work.finish(molecules, splits, rejected, config.licence, source, config.molecules_per_shard)
@@ -93,18 +93,18 @@ def shards_info(config: InfoConfig) -> str:
     Raises:
         ValueError: no dataset there, or a training config that does not fit it.
     """
-    from helm_scale.data.loading.dataset import Corpus
+    from helm_scale.data.loading.dataset import Dataset
     from helm_scale.data.tools import histograms
-    from helm_scale.data.tools.statistics import spread, survey
+    from helm_scale.data.tools.statistics import gather_statistics, spread_over_costs
     from helm_scale.pretraining import preflight
 
-    dataset = Corpus.open(config.data)
+    dataset = Dataset.open(config.data)
     if config.png:
         histograms.draw(dataset.manifests[0], Path(config.png))
     parts = [text for one in dataset.manifests for text in (one.describe(), histograms.text(one))]
-    found = survey(
+    found = gather_statistics(
         dataset,
-        spread(dataset, np.arange(len(dataset)), config.samples),
+        spread_over_costs(dataset, np.arange(len(dataset)), config.samples),
         config.model,
         config.cutoffs,
     )
@@ -130,7 +130,7 @@ def shards_leaks(config: LeaksConfig) -> str:
 
 def shards_repack(config: RepackConfig) -> str:
     """Write a dataset anew in shards of another size."""
-    from helm_scale.data.tools.repacking import repack
+    from helm_scale.data.tools.merge import repack
 
     return repack(config.folder, Path(config.out), config.molecules_per_shard).describe()
 

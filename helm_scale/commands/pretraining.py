@@ -41,7 +41,7 @@ def pretrain(config: PretrainConfig) -> str:
     """
     from helm_scale.data.graphs.collate import collate
     from helm_scale.data.loading.quarantine import Quarantine
-    from helm_scale.data.loading.sampler import validation_bins
+    from helm_scale.data.loading.sampler import validation_micro_batches
     from helm_scale.data.loading.stream import BatchMaker, Stream
     from helm_scale.optim import optimizers
     from helm_scale.parallel import collectives, engines, mesh, pair_parallel
@@ -51,12 +51,12 @@ def pretrain(config: PretrainConfig) -> str:
     logging.getLogger("helm_scale").setLevel(
         logging.CRITICAL if mesh.launched_rank() else logging.INFO
     )
-    (dataset, plan), settings = preflight.check(config), config.training
+    (dataset, sampler), settings = preflight.check(config), config.training
     if config.dry_run:
         for manifest in dataset.local:
             shards_verify(str(manifest.folder))
-        return preflight.describe(config, dataset, plan, mesh.launched_world_size())
-    config = preflight.within_memory(config, dataset, plan)
+        return preflight.describe(config, dataset, sampler, mesh.launched_world_size())
+    config = preflight.within_memory(config, dataset, sampler)
     skips = config.data.damaged == "quarantine"
     model = _untrained(config)
     objective, matrices = _objective(model, settings), config.loss_matrices
@@ -81,7 +81,7 @@ def pretrain(config: PretrainConfig) -> str:
         )
         resume_from = collectives.from_rank_zero(ranks.rank, lambda: checkpoint.latest(config.out))
         if resume_from is None:
-            singles = [[index] for index in plan.head(settings.reference_molecules)]
+            singles = [[index] for index in sampler.head(settings.reference_molecules)]
             fitted = collectives.from_rank_zero(
                 ranks.rank, lambda: _fitted_reference(model, stream.batches(singles))
             )
@@ -103,14 +103,14 @@ def pretrain(config: PretrainConfig) -> str:
             low,
         )
         samples = dataset.split(config.data.validation_split)
-        bins = validation_bins(
+        validation = validation_micro_batches(
             samples,
             dataset.cost[samples],
             -(-settings.batch_molecules // settings.micro_batches),
             ranks.data_size,
         )
         job = loop.Job(
-            config, engine, watchdog, plan, dataset.key, functools.partial(stream.steps, plan), lambda: stream.share(bins),
+            config, engine, watchdog, sampler, dataset.key, functools.partial(stream.steps, sampler), lambda: stream.batches_of_rank(validation),
             preflight.record(config, dataset), resume_from,
         )  # fmt: skip
         ending = loop.train(job)
@@ -144,7 +144,7 @@ def replay(config: ReplayConfig) -> str:
         ValueError: not a replay file, or the data are not those of the run.
     """
     from helm_scale.data.graphs.collate import collate
-    from helm_scale.data.loading.dataset import Corpus
+    from helm_scale.data.loading.dataset import Dataset
     from helm_scale.model.weights import load_metadata
     from helm_scale.pretraining import replay as replaying
 
@@ -156,7 +156,7 @@ def replay(config: ReplayConfig) -> str:
             f"{path}: not a replay file ({error!r}); wanted one from the folder replay of a run"
         ) from None
     about = upgrade(about, str(path))
-    dataset = Corpus.open(DataConfig(path=config.data or about["data_path"]))
+    dataset = Dataset.open(DataConfig(path=config.data or about["data_path"]))
     if dataset.hash != about["data"]["manifest_sha256"]:
         raise ValueError(
             f"{dataset.folder}: not the data of the run (manifest {about['data']['manifest_sha256'][:12]}); name them with --data"

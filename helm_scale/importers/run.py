@@ -1,7 +1,7 @@
 """The import of a dataset: proofs first, then shard after shard in parallel processes, then one
 manifest.
 
-Every shard is made as a small dataset of its own in `out/unfinished/`, complete once it has a
+Every shard is made as a small dataset of its own in `out/staging/`, complete once it has a
 manifest; a killed import, started again, makes the missing ones. At the end the shards move to
 their place.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from helm_scale.config import ImportConfig
 from helm_scale.data.format import codec, manifest
-from helm_scale.data.format.manifest import Manifest, Rejected
+from helm_scale.data.format.manifest import Manifest, RejectedMolecule
 from helm_scale.data.format.shards import ShardWriter
 from helm_scale.data.format.staging import finished_dataset
 from helm_scale.data.tools import merge
@@ -82,7 +82,7 @@ def import_dataset(config: ImportConfig) -> tuple[Manifest, Proven]:
     plan, addresses, splits = _prepare(config)
     finished = finished_dataset(out, plan.method, plan.labels, plan.source)
     if finished is not None:
-        shutil.rmtree(out / "unfinished", ignore_errors=True)
+        shutil.rmtree(out / "staging", ignore_errors=True)
         return finished, Proven(0, 0)
     size = config.molecules_per_shard
     parts = [
@@ -102,11 +102,11 @@ def import_dataset(config: ImportConfig) -> tuple[Manifest, Proven]:
             _make, missing, config.processes, len(missing), "import", "shard"
         )
     ]
-    left_out = [Rejected(name, "excluded by the user") for name in config.exclude]
-    made = merge.join(
+    left_out = [RejectedMolecule(name, "excluded by the user") for name in config.exclude]
+    made = merge.merge(
         [Manifest.load(_folder(part)) for part in parts], out, _move, plan.source, left_out
     )
-    shutil.rmtree(out / "unfinished")
+    shutil.rmtree(out / "staging")
     return made, Proven(sum(one.samples for one in proven), sum(one.consistent for one in proven))
 
 
@@ -254,7 +254,7 @@ def _make(part: Part) -> Proven:
 
 
 def _folder(part: Part) -> Path:
-    return Path(part.plan.config.out) / "unfinished" / f"part-{part.number:06d}"
+    return Path(part.plan.config.out) / "staging" / f"part-{part.number:06d}"
 
 
 def _is_done(part: Part) -> bool:

@@ -2,7 +2,7 @@
 checkpoint left off.
 
 Every call that involves other ranks (step, evaluate, save, vote) is made by all ranks at the same
-step. Step n is the n-th optimiser step, from 1; its samples are step n-1 of the plan.
+step. Step n is the n-th optimiser step, from 1; its samples are step n-1 of the sampler.
 """
 
 import logging
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from helm_scale.config import PretrainConfig, dump
-from helm_scale.data.loading.sampler import StepPlan
+from helm_scale.data.loading.sampler import Sampler
 from helm_scale.optim.optimizers import WeightAverage, learning_rate_factor
 from helm_scale.parallel import collectives
 from helm_scale.parallel.engine import BatchMemoryError, Engine, StepResult
@@ -37,8 +37,8 @@ class Job:
     Attributes:
         config: settings; config.out is the folder. engine: holds the model. watchdog: tells who is to
             blame.
-        plan: order of the samples. keys: names of all samples of the dataset, by index.
-        batches: (first, last) -> micro-batches of this rank for the plan's steps first to last-1.
+        sampler: order of the samples. keys: names of all samples of the dataset, by index.
+        batches: (first, last) -> micro-batches of this rank for the sampler's steps first to last-1.
         validation: makes this rank's validation batches. record: what model.json says beside the
             weights.
         resume_from: checkpoint to go on from, the same on every rank, or None.
@@ -47,7 +47,7 @@ class Job:
     config: PretrainConfig
     engine: Engine
     watchdog: Watchdog
-    plan: StepPlan
+    sampler: Sampler
     keys: Sequence[str]
     batches: Callable[[int, int], Iterator[list[BlockBatch]]]
     validation: Callable[[], Iterable[BlockBatch]]
@@ -173,7 +173,7 @@ class _Run:
         """Keep the evidence of a doubtful step; stop where hardware is to blame or too many steps
         were skipped."""
         samples = result.suspects or tuple(keys)
-        indices = self._job.plan.samples_of(step - 1)
+        indices = self._job.sampler.samples_of(step - 1)
         replay = self._evidence.keep(step, result, dict(zip(keys, indices, strict=True)), samples)
         where = f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}"
         if result.unsteady:
@@ -272,7 +272,7 @@ def _open_monitor(job: Job, done: int) -> SilentMonitor:
 
 
 def _keys(job: Job, step: int) -> list[str]:
-    return [str(job.keys[index]) for index in job.plan.samples_of(step - 1)]
+    return [str(job.keys[index]) for index in job.sampler.samples_of(step - 1)]
 
 
 def _too_large(job: Job, step: int, error: BatchMemoryError) -> str:
@@ -303,7 +303,7 @@ def _line(job: Job, step: int, result: StepResult, rate: float, seconds: float) 
     """One step's record."""
     return {
         "step": step,
-        "epoch": job.plan.epoch_of(step - 1),
+        "epoch": job.sampler.epoch_of(step - 1),
         "loss": result.loss,
         **in_microhartree(result.metrics),
         "grad_norm": result.grad_norm,

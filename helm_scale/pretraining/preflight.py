@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from helm_scale.config import FORMAT, PretrainConfig, dump
-from helm_scale.data.loading.dataset import Corpus
-from helm_scale.data.loading.sampler import StepPlan, check_world_size
-from helm_scale.data.tools.statistics import Survey, spread, survey
+from helm_scale.data.loading.dataset import Dataset
+from helm_scale.data.loading.sampler import Sampler, check_world_size
+from helm_scale.data.tools.statistics import DatasetStatistics, gather_statistics, spread_over_costs
 from helm_scale.parallel import mesh
 from helm_scale.pretraining import checkpoint
 from helm_scale.pretraining.memory.footprint import Load
 from helm_scale.pretraining.memory.plan import Planner
 
 _log = logging.getLogger(__name__)
-SURVEYED = 64  # molecules read for what the manifest does not say
+MOLECULES_READ = 64  # molecules read for what the manifest does not say
 
 
-def check(config: PretrainConfig) -> tuple[Corpus, StepPlan]:
+def check(config: PretrainConfig) -> tuple[Dataset, Sampler]:
     """Check that config, data, launch and run folder fit each other, before any process group
     starts.
 
@@ -38,18 +38,18 @@ def check(config: PretrainConfig) -> tuple[Corpus, StepPlan]:
         raise ValueError(
             f"training.working_precision: got bfloat16 with engine '{config.execution.engine}'; wanted fsdp2 or zero1, zero2, zero3"
         )
-    dataset, settings = Corpus.open(config.data), config.training
+    dataset, settings = Dataset.open(config.data), config.training
     check_data(config, dataset)
     dataset.split(config.data.validation_split)
     check_world_size(
         settings.micro_batches, mesh.launched_world_size() // config.execution.pair_ranks
     )
-    plan = dataset.plan(settings.batch_molecules, settings.micro_batches, settings.seed)
+    sampler = dataset.sampler(settings.batch_molecules, settings.micro_batches, settings.seed)
     checkpoint.check_record(Path(config.out), record(config, dataset), config.allow_config_change)
-    return dataset, plan
+    return dataset, sampler
 
 
-def record(config: PretrainConfig, dataset: Corpus) -> dict[str, Any]:
+def record(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
     """What model.json holds: the model, the method of its labels, and how it was trained."""
     return {
         "format": FORMAT,
@@ -64,7 +64,7 @@ def record(config: PretrainConfig, dataset: Corpus) -> dict[str, Any]:
     }
 
 
-def check_data(config: PretrainConfig, dataset: Corpus) -> None:
+def check_data(config: PretrainConfig, dataset: Dataset) -> None:
     """Raise ValueError unless the dataset holds what the model is to learn; names both sides."""
     if "hamiltonian" not in dataset.labels:
         raise ValueError(
@@ -89,7 +89,7 @@ def check_data(config: PretrainConfig, dataset: Corpus) -> None:
         )
 
 
-def within_memory(config: PretrainConfig, dataset: Corpus, plan: StepPlan) -> PretrainConfig:
+def within_memory(config: PretrainConfig, dataset: Dataset, sampler: Sampler) -> PretrainConfig:
     """The config with the chunks that fit execution.memory_limit_gib; as it is where there is no
     limit.
 
@@ -98,14 +98,14 @@ def within_memory(config: PretrainConfig, dataset: Corpus, plan: StepPlan) -> Pr
     """
     if not config.execution.memory_limit_gib:
         return config
-    found = Planner(config, dataset, plan, mesh.launched_world_size()).choose()
+    found = Planner(config, dataset, sampler, mesh.launched_world_size()).choose()
     _log.info("memory of a rank:\n%s", found.text(config.execution.memory_limit_gib))
     return config.model_copy(
         update={"execution": config.execution.model_copy(update=found.memory._asdict())}
     )
 
 
-def describe(config: PretrainConfig, dataset: Corpus, plan: StepPlan, world_size: int) -> str:
+def describe(config: PretrainConfig, dataset: Dataset, sampler: Sampler, world_size: int) -> str:
     """Resolved config, data, what block sparsity saves, and the memory of every rank, as text.
 
     Raises:
@@ -117,7 +117,9 @@ def describe(config: PretrainConfig, dataset: Corpus, plan: StepPlan, world_size
         dataset.split(config.data.validation_split),
     )
     steps_per_epoch = len(train) / config.training.batch_molecules
-    found = survey(dataset, spread(dataset, train, SURVEYED), config.model)
+    found = gather_statistics(
+        dataset, spread_over_costs(dataset, train, MOLECULES_READ), config.model
+    )
     verified = (
         "every shard and sample verified"
         if dataset.local == list(dataset.manifests)
@@ -130,34 +132,34 @@ def describe(config: PretrainConfig, dataset: Corpus, plan: StepPlan, world_size
             f" {len(validation)} in '{config.data.validation_split}'",
             f"steps: {config.training.steps:,}; {steps_per_epoch:.1f} per epoch; {config.training.steps / steps_per_epoch:.1f} epochs",
             found.text(),
-            *_plan_lines(config, dataset, plan, world_size, found),
+            *_plan_lines(config, dataset, sampler, world_size, found),
         ]
     )
 
 
-def outlook(config: PretrainConfig, dataset: Corpus, ranks: int, found: Survey) -> str:
+def outlook(config: PretrainConfig, dataset: Dataset, ranks: int, found: DatasetStatistics) -> str:
     """What training on so many ranks takes: memory of each, and an epoch.
 
     Args:
-        found: survey of the dataset, for edges and pairs within the cutoffs.
+        found: statistics of the dataset, for edges and pairs within the cutoffs.
     Raises:
         ValueError: config and data do not fit each other, or a molecule cannot fit
             execution.memory_limit_gib.
     """
     check_data(config, dataset)
     check_world_size(config.training.micro_batches, ranks // config.execution.pair_ranks)
-    plan = dataset.plan(
+    sampler = dataset.sampler(
         config.training.batch_molecules, config.training.micro_batches, config.training.seed
     )
-    return "\n".join(_plan_lines(config, dataset, plan, ranks, found))
+    return "\n".join(_plan_lines(config, dataset, sampler, ranks, found))
 
 
 def _plan_lines(
-    config: PretrainConfig, dataset: Corpus, plan: StepPlan, ranks: int, found: Survey
+    config: PretrainConfig, dataset: Dataset, sampler: Sampler, ranks: int, found: DatasetStatistics
 ) -> list[str]:
     """Parameters, memory per rank and an epoch."""
     train = dataset.split(config.data.train_split)
-    planner = Planner(config, dataset, plan, ranks)
+    planner = Planner(config, dataset, sampler, ranks)
     chosen = planner.choose()
     atoms = np.asarray(dataset.atoms)[train].astype(np.int64)
     pairs = int((atoms * (atoms - 1) // 2).sum())

@@ -20,7 +20,7 @@ import pytest
 from helm_scale.config import DataConfig
 from helm_scale.data.format import cache
 from helm_scale.data.format.manifest import Manifest, ShardRecord
-from helm_scale.data.loading.dataset import Corpus
+from helm_scale.data.loading.dataset import Dataset
 from tests.data.labels import random_molecule, same, write_dataset
 from tests.tolerances import SHARD_MAX
 
@@ -50,9 +50,9 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         """Nothing."""
 
 
-def opened(address: str, folder: Path, gigabytes: float = 1.0) -> Corpus:
+def opened(address: str, folder: Path, gigabytes: float = 1.0) -> Dataset:
     """A remote dataset with a cache."""
-    return Corpus.open(DataConfig(path=address, cache=str(folder), cache_gb=gigabytes))
+    return Dataset.open(DataConfig(path=address, cache=str(folder), cache_gb=gigabytes))
 
 
 @pytest.fixture
@@ -78,18 +78,18 @@ def test_remote_samples_are_those_of_the_dataset(
         "http": server,
         "s3": bucket,
     }[scheme]
-    corpus = opened(address, tmp_path / "cache")
+    remote = opened(address, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.tar")), "shards come when they are needed"
     for number in (3, 0, 4, 1, 2):
-        assert same(corpus.read(number), random_molecule(f"hof-{number}", number), SHARD_MAX)
-    assert corpus.hash == dataset.hash
+        assert same(remote.read(number), random_molecule(f"hof-{number}", number), SHARD_MAX)
+    assert remote.hash == dataset.hash
     shutil.rmtree(dataset.folder)
-    assert corpus.read(0).key == "hof-0", "a second reading needs no source"
+    assert remote.read(0).key == "hof-0", "a second reading needs no source"
 
 
 def test_a_pipe_needs_a_place_for_the_name() -> None:
     with pytest.raises(ValueError, match=r"data\.path: got 'pipe:cat x', wanted \{name\}"):
-        cache.Remote("pipe:cat x")
+        cache.RemoteFolder("pipe:cat x")
     assert not cache.is_remote("data_shards/quickstart") and cache.is_remote("https://a/b")
 
 
@@ -104,13 +104,13 @@ def test_what_arrives_damaged_is_named_and_not_kept(
         path.unlink()
     else:
         path.write_bytes(content if damage == "flip" else content[:-600])
-    corpus = opened(f"pipe:cat {dataset.folder}/{{name}}", tmp_path / "cache")
-    assert corpus.read(0).key == "hof-0"
+    remote = opened(f"pipe:cat {dataset.folder}/{{name}}", tmp_path / "cache")
+    assert remote.read(0).key == "hof-0"
     message = (
         "cannot be fetched" if damage == "missing" else r"got \d+ bytes with SHA-256 .* wanted"
     )
     with pytest.raises(ValueError, match=f"shard-000001.tar: {message}"):
-        corpus.read(2)
+        remote.read(2)
     assert [found.name for found in (tmp_path / "cache").rglob("shard-*")] == ["shard-000000.tar"]
 
 
@@ -142,7 +142,7 @@ def cached(tmp_path: Path, limit: float, slow: str = "") -> cache.CachedShards:
     """A cache of so many shards; `slow` goes before the copying."""
     (tmp_path / "cache" / "set").mkdir(parents=True, exist_ok=True)
     return cache.CachedShards(
-        cache.Remote(f"pipe:{slow}cat {tmp_path}/source/{{name}}"),
+        cache.RemoteFolder(f"pipe:{slow}cat {tmp_path}/source/{{name}}"),
         tmp_path / "cache" / "set",
         int(limit * SIZE),
     )

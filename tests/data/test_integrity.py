@@ -16,7 +16,7 @@ from helm_scale import commands, config
 from helm_scale.config import ModelConfig
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader, sample_bytes, verify
-from helm_scale.data.loading.quarantine import Quarantine, Skipped
+from helm_scale.data.loading.quarantine import Quarantine, SkippedSample
 from helm_scale.data.loading.stream import BatchMaker, Stream
 from tests.data.labels import random_molecule, write_dataset
 from tests.pretraining import launching
@@ -163,15 +163,15 @@ def test_a_duplicate_key_inside_a_shard_is_found_by_verify(tmp_path: Path) -> No
 
 def test_a_tolerated_share_is_a_limit(tmp_path: Path) -> None:
     quarantine = Quarantine(0.01, tmp_path / "list.jsonl")
-    quarantine.note(500, [Skipped(n, f"sample {n}") for n in range(10)])
+    quarantine.note(500, [SkippedSample(n, f"sample {n}") for n in range(10)])
     with pytest.raises(
         ValueError,
         match=r"sample 10: 11 of 510 samples read were skipped, more than data\.quarantine_share = 0\.01",
     ):
-        quarantine.note(10, [Skipped(10, "sample 10")])
+        quarantine.note(10, [SkippedSample(10, "sample 10")])
     rare = Quarantine(0.01, tmp_path / "rare.jsonl")
     for step in range(5000):
-        rare.note(1, [Skipped(step, "one")] if step % 120 == 0 else [])
+        rare.note(1, [SkippedSample(step, "one")] if step % 120 == 0 else [])
 
 
 def test_training_stops_at_damage_or_goes_on_without_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import webdataset
 
 from helm_scale.data.format import columns, manifest, shards
-from helm_scale.data.format.manifest import Manifest, Rejected
+from helm_scale.data.format.manifest import Manifest, RejectedMolecule
 from helm_scale.data.format.shards import ShardReader, ShardWriter, verify
 from helm_scale.types import Molecule
 from tests.data.labels import SVP, random_molecule, same, write_dataset
@@ -269,10 +269,10 @@ def test_a_dataset_takes_only_molecules_of_its_kind(
     writer.write(random_molecule("hof-0", 0), "train")
     with pytest.raises(ValueError, match=message):
         writer.write(second, "train")
-    finished = writer.close([Rejected("hof-1", "not written")])  # what was good is kept
+    finished = writer.close([RejectedMolecule("hof-1", "not written")])  # what was good is kept
     assert (
         finished.key.tolist() == ["hof-0"]
-        and finished.rejected == (Rejected("hof-1", "not written"),)
+        and finished.rejected == (RejectedMolecule("hof-1", "not written"),)
         and verify(tmp_path) == []
     )
 

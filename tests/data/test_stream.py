@@ -20,9 +20,9 @@ from helm_scale.data.format import codec
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
 from helm_scale.data.graphs.collate import collate
-from helm_scale.data.loading.dataset import Corpus
+from helm_scale.data.loading.dataset import Dataset
 from helm_scale.data.loading.stream import BatchMaker, Stream
-from helm_scale.data.loading.workers import Slot, in_processes
+from helm_scale.data.loading.workers import SharedBuffer, in_processes
 from helm_scale.types import GraphBatch, couple_labels
 from tests.data.labels import write_dataset
 
@@ -48,9 +48,9 @@ def equal(first: GraphBatch, second: GraphBatch, tolerance: float = 0.0) -> bool
 
 
 @pytest.fixture(scope="module")
-def corpus() -> Corpus:
+def dataset() -> Dataset:
     """The committed molecules: 58 elements."""
-    return Corpus.open(DataConfig(path=str(QUICKSTART)))
+    return Dataset.open(DataConfig(path=str(QUICKSTART)))
 
 
 @pytest.mark.parametrize("first,second", [(1, 8), (8, 8), (17, 53)])
@@ -71,26 +71,26 @@ def test_the_sparse_coupling_is_that_of_the_shell_pairs(first: int, second: int)
 
 @pytest.mark.parametrize("config", [EXACT, RESIDUAL], ids=["H", "H-H0"])
 def test_stored_blocks_give_the_batch_of_the_dense_matrices(
-    config: ModelConfig, corpus: Corpus
+    config: ModelConfig, dataset: Dataset
 ) -> None:
-    samples = list(range(0, len(corpus), 3))
-    made = BatchMaker(corpus, config)(samples)
+    samples = list(range(0, len(dataset), 3))
+    made = BatchMaker(dataset, config)(samples)
     assert (
         equal(
             couple_labels(made.batch, "cpu"),
-            collate([corpus.read(i) for i in samples], config),
+            collate([dataset.read(i) for i in samples], config),
             1e-13,
         )
         and not made.skipped
     )
 
 
-def test_float32_targets_keep_what_float32_can_keep(corpus: Corpus) -> None:
-    samples = corpus.split("test").tolist()
+def test_float32_targets_keep_what_float32_can_keep(dataset: Dataset) -> None:
+    samples = dataset.split("test").tolist()
     for changes in ({}, {"baseline": "minao"}):
         configs = [ModelConfig(dtype=d, **changes) for d in ("float64", "float32")]
         exact, rounded = (
-            couple_labels(BatchMaker(corpus, config)(samples).batch, "cpu") for config in configs
+            couple_labels(BatchMaker(dataset, config)(samples).batch, "cpu") for config in configs
         )
         assert rounded.offsite_target.dtype == torch.float32 and torch.equal(
             rounded.onsite_target, exact.onsite_target
@@ -102,12 +102,12 @@ def test_float32_targets_keep_what_float32_can_keep(corpus: Corpus) -> None:
         )
 
 
-def test_processes_make_the_same_batches_in_the_same_order(corpus: Corpus) -> None:
+def test_processes_make_the_same_batches_in_the_same_order(dataset: Dataset) -> None:
     bins = [list(range(n, 97, 13)) for n in range(13)] + [[], [5]]
-    here = list(Stream(BatchMaker(corpus, RESIDUAL), 0, 1, 0).batches(bins))
+    here = list(Stream(BatchMaker(dataset, RESIDUAL), 0, 1, 0).batches(bins))
     there = list(
-        Stream(BatchMaker(corpus, RESIDUAL), 0, 1, 3).batches(bins)
-    )  # holds more batches than there are slots
+        Stream(BatchMaker(dataset, RESIDUAL), 0, 1, 3).batches(bins)
+    )  # holds more batches than there are buffers
     assert len(here) == len(there) and all(
         equal(couple_labels(a, "cpu"), couple_labels(b, "cpu"))
         for a, b in zip(here, there, strict=True)
@@ -115,8 +115,8 @@ def test_processes_make_the_same_batches_in_the_same_order(corpus: Corpus) -> No
     assert not multiprocessing.active_children()
 
 
-def test_memory_is_used_again_only_when_its_batch_is_gone(corpus: Corpus) -> None:
-    batches = Stream(BatchMaker(corpus, EXACT), 0, 1, 1).batches([[n] for n in range(40)])
+def test_memory_is_used_again_only_when_its_batch_is_gone(dataset: Dataset) -> None:
+    batches = Stream(BatchMaker(dataset, EXACT), 0, 1, 1).batches([[n] for n in range(40)])
     kept, sums = [], []
     for number, batch in enumerate(batches):
         if number % 7 == 0:
@@ -149,7 +149,7 @@ def test_the_disk_fetches_samples_before_their_batch_is_made(tmp_path: Path) -> 
     assert at_hand(announced)
 
 
-def test_batches_are_announced_one_by_one_ahead_of_their_use(corpus: Corpus) -> None:
+def test_batches_are_announced_one_by_one_ahead_of_their_use(dataset: Dataset) -> None:
     announced: list[Sequence[int]] = []
 
     class Noted(BatchMaker):
@@ -157,7 +157,7 @@ def test_batches_are_announced_one_by_one_ahead_of_their_use(corpus: Corpus) -> 
             announced.append(samples)
             return super().announced(samples)
 
-    batches = Stream(Noted(corpus, EXACT), 0, 1, 2).batches([n] for n in range(20))
+    batches = Stream(Noted(dataset, EXACT), 0, 1, 2).batches([n] for n in range(20))
     for number, _ in enumerate(batches):
         assert announced == [[n] for n in range(min(number + 4, 20))]
 
@@ -183,13 +183,13 @@ def test_slots_are_few_whatever_the_number_of_batches() -> None:
 
 
 def test_a_slot_grows_and_keeps_what_it_held() -> None:
-    slot = Slot()
-    slot.map(100)[:5] = b"12345"
-    assert slot.map(10_000_000)[:5] == b"12345" and len(slot.map()) >= 10_000_000
-    slot.close()
+    buffer = SharedBuffer()
+    buffer.map(100)[:5] = b"12345"
+    assert buffer.map(10_000_000)[:5] == b"12345" and len(buffer.map()) >= 10_000_000
+    buffer.close()
 
 
-def test_an_error_comes_in_its_turn_and_as_it_is(corpus: Corpus, tmp_path: Path) -> None:
+def test_an_error_comes_in_its_turn_and_as_it_is(dataset: Dataset, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "dataset")
     path = dataset.folder / "shard-000001.tar"
     content = bytearray(path.read_bytes())
@@ -206,8 +206,8 @@ def test_an_error_comes_in_its_turn_and_as_it_is(corpus: Corpus, tmp_path: Path)
     assert not multiprocessing.active_children()
 
 
-def test_a_killed_process_is_named_and_none_is_left(corpus: Corpus) -> None:
-    batches = Stream(BatchMaker(corpus, EXACT), 0, 1, 2).batches([n] for n in range(90))
+def test_a_killed_process_is_named_and_none_is_left(dataset: Dataset) -> None:
+    batches = Stream(BatchMaker(dataset, EXACT), 0, 1, 2).batches([n] for n in range(90))
     next(batches)
     for child in multiprocessing.active_children():
         os.kill(child.pid, signal.SIGKILL)
@@ -221,17 +221,17 @@ def test_a_killed_process_is_named_and_none_is_left(corpus: Corpus) -> None:
 class Ids:
     """A reader that notes what it is asked for, and gives it as a molecule."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        self.corpus, self.asked = corpus, list[int]()
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset, self.asked = dataset, list[int]()
 
     def size(self, index: int) -> int:
         """Bytes of a sample."""
-        return self.corpus.size(index)
+        return self.dataset.size(index)
 
-    def stored(self, index: int, memory: memoryview) -> codec.Stored:
+    def read_stored(self, index: int, memory: memoryview) -> codec.StoredSample:
         """The sample."""
         self.asked.append(index)
-        return self.corpus.stored(index, memory)
+        return self.dataset.read_stored(index, memory)
 
 
 @pytest.mark.parametrize("window", [0, 1])
@@ -239,17 +239,17 @@ class Ids:
 def test_a_resumed_run_sees_the_rest_of_the_uninterrupted_one_on_any_number_of_ranks(
     stopped: int, window: int
 ) -> None:
-    corpus = Corpus.open(DataConfig(path=str(QUICKSTART), shuffle_window=window))
-    plan, last = corpus.plan(24, 12, 3), stopped + 3
+    dataset = Dataset.open(DataConfig(path=str(QUICKSTART), shuffle_window=window))
+    sampler, last = dataset.sampler(24, 12, 3), stopped + 3
     config = ModelConfig(baseline="minao")
 
     def seen(first: int, world_size: int) -> tuple[list[list[str]], list[int]]:
         steps: list[list[str]] = [[] for _ in range(first, last)]
-        readers = [Ids(corpus) for _ in range(world_size)]
+        readers = [Ids(dataset) for _ in range(world_size)]
         for rank, reader in enumerate(readers):
             for step, batches in zip(
                 steps,
-                Stream(BatchMaker(reader, config), rank, world_size, 0).steps(plan, first, last),
+                Stream(BatchMaker(reader, config), rank, world_size, 0).steps(sampler, first, last),
                 strict=True,
             ):
                 step += [key for batch in batches for key in batch.keys]
@@ -257,7 +257,9 @@ def test_a_resumed_run_sees_the_rest_of_the_uninterrupted_one_on_any_number_of_r
             index for reader in readers for index in reader.asked
         ]
 
-    names = [sorted(corpus.key[i] for i in plan.samples_of(step)) for step in range(stopped, last)]
+    names = [
+        sorted(dataset.key[i] for i in sampler.samples_of(step)) for step in range(stopped, last)
+    ]
     for world_size in (1, 2, 3, 4):
         after, asked = seen(stopped, world_size)
         assert after == names
@@ -273,19 +275,19 @@ def test_an_interrupted_mixture_goes_on_with_every_dataset_where_it_was(tmp_path
     config = DataConfig(
         path=(str(tmp_path / "a"), str(tmp_path / "b")), weights=(0.5, 0.5), shuffle_window=2
     )
-    corpus = Corpus.open(config)
-    whole = [corpus.plan(6, 2, 0).samples_of(step) for step in range(30)]
-    assert [Corpus.open(config).plan(6, 2, 0).samples_of(step) for step in range(20, 30)] == whole[
-        20:
-    ]
+    dataset = Dataset.open(config)
+    whole = [dataset.sampler(6, 2, 0).samples_of(step) for step in range(30)]
+    assert [
+        Dataset.open(config).sampler(6, 2, 0).samples_of(step) for step in range(20, 30)
+    ] == whole[20:]
     from_first = sum(i < 5 for step in whole for i in step)
-    assert from_first == 90 and {corpus.key[i] for step in whole for i in step if i >= 5} == {
+    assert from_first == 90 and {dataset.key[i] for step in whole for i in step if i >= 5} == {
         f"hof-{n}" for n in range(11)
     }
-    assert corpus.split("test").tolist() == [4, 16] and corpus.read(16).key == "hof-11"
-    assert corpus.hash != Corpus.open(config.model_copy(update={"weights": (0.4, 0.6)})).hash
+    assert dataset.split("test").tolist() == [4, 16] and dataset.read(16).key == "hof-11"
+    assert dataset.hash != Dataset.open(config.model_copy(update={"weights": (0.4, 0.6)})).hash
     config = ModelConfig(basis="def2-svp", parity="full")
-    (batch,) = islice(Stream(BatchMaker(corpus, config), 0, 1, 0).batches([[0, 5]]), 1)
+    (batch,) = islice(Stream(BatchMaker(dataset, config), 0, 1, 0).batches([[0, 5]]), 1)
     assert batch.keys == ("hof-0", "hof-0")
 
 
@@ -296,10 +298,10 @@ def test_datasets_of_two_methods_do_not_mix(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"data\.path: .*/a and .*/b do not mix: method .*'pbe'.* and .*'b3lyp'"
     ):
-        Corpus.open(DataConfig(path=(str(tmp_path / "a"), str(tmp_path / "b"))))
+        Dataset.open(DataConfig(path=(str(tmp_path / "a"), str(tmp_path / "b"))))
 
 
 def test_one_dataset_without_windows_is_ordered_as_ever() -> None:
-    corpus = Corpus.open(DataConfig(path=str(QUICKSTART)))
-    assert corpus.hash == Manifest.load(QUICKSTART).hash
-    assert corpus.plan(8, 2, 0).samples_of(0) == [24, 77, 45, 49, 43, 50, 0, 60]
+    dataset = Dataset.open(DataConfig(path=str(QUICKSTART)))
+    assert dataset.hash == Manifest.load(QUICKSTART).hash
+    assert dataset.sampler(8, 2, 0).samples_of(0) == [24, 77, 45, 49, 43, 50, 0, 60]

@@ -130,7 +130,7 @@ def test_a_killed_run_continues_and_gives_the_same_bytes(config: Make, tmp_path:
         config(frames(6), out=str(tmp_path / "killed"), processes=2),
     )
     commands.shards_generate(whole)
-    kept = tmp_path / "killed" / "unfinished"
+    kept = tmp_path / "killed" / "staging"
     with subprocess.Popen(
         command(killed), cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
     ) as process:
@@ -194,27 +194,25 @@ def test_failures_are_named_and_a_finished_dataset_is_left_alone(
 def test_kept_labels_of_another_method_or_geometry_are_not_used(
     config: Make, tmp_path: Path
 ) -> None:
-    from helm_scale.data.format.staging import UnfinishedDataset
+    from helm_scale.data.format.staging import StagingFolder
 
     method = replace(SVP, xc="lda")
     labels = ("hamiltonian", "baseline_hamiltonian", "energy")
-    UnfinishedDataset(tmp_path, method, labels).add(label(Job(HF, method, False, False, 50)))
-    assert UnfinishedDataset(tmp_path, method, labels).missing([HF, replace(HF, key="other")]) == [
+    StagingFolder(tmp_path, method, labels).add(label(Job(HF, method, False, False, 50)))
+    assert StagingFolder(tmp_path, method, labels).missing([HF, replace(HF, key="other")]) == [
         replace(HF, key="other")
     ]
     with pytest.raises(
-        ValueError, match=r"unfinished/hf.tar: labels of .*'lda'.*, but now .*'pbe'.* is asked for"
+        ValueError, match=r"staging/hf.tar: labels of .*'lda'.*, but now .*'pbe'.* is asked for"
     ):
-        UnfinishedDataset(tmp_path, SVP, labels).missing([HF])
+        StagingFolder(tmp_path, SVP, labels).missing([HF])
     with pytest.raises(
         ValueError,
-        match=r"unfinished/hf.tar: holds .*energy, but now .*energy, forces are asked for",
+        match=r"staging/hf.tar: holds .*energy, but now .*energy, forces are asked for",
     ):
-        UnfinishedDataset(tmp_path, method, (*labels, "forces")).missing([HF])
-    with pytest.raises(
-        ValueError, match=r"unfinished/hf.tar: labels of another geometry or charge"
-    ):
-        UnfinishedDataset(tmp_path, method, labels).missing(
+        StagingFolder(tmp_path, method, (*labels, "forces")).missing([HF])
+    with pytest.raises(ValueError, match=r"staging/hf.tar: labels of another geometry or charge"):
+        StagingFolder(tmp_path, method, labels).missing(
             [replace(HF, positions=HF.positions + 1e-9)]
         )
 

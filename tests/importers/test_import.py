@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from helm_scale.config import ImportConfig
-from helm_scale.data.format.manifest import Rejected
+from helm_scale.data.format.manifest import RejectedMolecule
 from helm_scale.data.format.shards import ShardReader, verify
 from helm_scale.importers import run
 from helm_scale.types import Molecule
@@ -155,14 +155,14 @@ def test_a_killed_import_goes_on_and_gives_the_same_bytes(labels: Labels, tmp_pa
         cwd=ROOT,
         start_new_session=True,
     )
-    unfinished, deadline = tmp_path / "killed" / "unfinished", time.monotonic() + 300
-    while not (unfinished / "part-000000" / "manifest.json").exists():
+    staging, deadline = tmp_path / "killed" / "staging", time.monotonic() + 300
+    while not (staging / "part-000000" / "manifest.json").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "manifest.json").exists()
-    kept = (unfinished / "part-000000" / "shard-000000.tar").stat().st_mtime_ns
+    kept = (staging / "part-000000" / "shard-000000.tar").stat().st_mtime_ns
     with pytest.raises(
         ValueError, match=r"part-000000: begun with another method: .*'b3lyp5'.*, now .*'b3lyp'"
     ):
@@ -170,7 +170,7 @@ def test_a_killed_import_goes_on_and_gives_the_same_bytes(labels: Labels, tmp_pa
     second, _ = run.import_dataset(settings)
     assert (
         tmp_path / "killed" / "shard-000000.tar"
-    ).stat().st_mtime_ns == kept and not unfinished.exists()
+    ).stat().st_mtime_ns == kept and not staging.exists()
     first, proven = run.import_dataset(
         settings.model_copy(update={"out": str(tmp_path / "whole"), "processes": 2})
     )
@@ -214,7 +214,7 @@ def test_the_first_samples_or_all_but_some(labels: Labels, tmp_path: Path) -> No
     assert made.key.tolist() == ["md17-H2O-1"] and proven == run.Proven(1, 1)
     made, _ = run.import_dataset(config("md17", file, tmp_path / "rest", exclude=("1",)))
     assert made.key.tolist() == ["md17-H2O-2"] and made.rejected == (
-        Rejected("1", "excluded by the user"),
+        RejectedMolecule("1", "excluded by the user"),
     )
     with pytest.raises(ValueError, match="exclude: no sample '7'"):
         run.import_dataset(config("md17", file, tmp_path / "none", exclude=("1", "7")))

@@ -16,7 +16,7 @@ import torch
 from helm_scale import commands, config
 from helm_scale.config import ModelConfig, PretrainConfig
 from helm_scale.data.format.shards import ShardWriter
-from helm_scale.data.loading.dataset import Corpus
+from helm_scale.data.loading.dataset import Dataset
 from helm_scale.pretraining.memory import plan
 from helm_scale.pretraining.memory.footprint import Ledger, Load, Memory, Rehearsal, label_bytes
 from helm_scale.pretraining.memory.plan import Planner, candidates, held, next_to_try
@@ -76,8 +76,8 @@ def settings(data: Path, **changes: Any) -> PretrainConfig:
 
 def planner(data: Path, **changes: Any) -> Planner:
     chosen = settings(data, **changes)
-    dataset = Corpus.open(chosen.data)
-    return Planner(chosen, dataset, dataset.plan(2, chosen.training.micro_batches, 0), 1)
+    dataset = Dataset.open(chosen.data)
+    return Planner(chosen, dataset, dataset.sampler(2, chosen.training.micro_batches, 0), 1)
 
 
 def gib(count: float) -> float:

@@ -35,7 +35,7 @@ def is_remote(path: str) -> bool:
     return SCHEMES.match(path) is not None
 
 
-class Remote:
+class RemoteFolder:
     """A dataset elsewhere, by its address: a URL of the folder, or `pipe:COMMAND` with {name} where
     the file's name goes.
 
@@ -75,7 +75,7 @@ class Remote:
             ) from None
 
 
-def fetch_manifest(remote: Remote, cache: Path) -> Manifest:
+def fetch_manifest(remote: RemoteFolder, cache: Path) -> Manifest:
     """Copy manifest and columns into a folder of the cache that is named after the manifest's hash.
 
     Raises:
@@ -101,7 +101,7 @@ class CachedShards:
             tar files in the cache, all datasets together.
     """
 
-    def __init__(self, remote: Remote, folder: Path, limit: int) -> None:
+    def __init__(self, remote: RemoteFolder, folder: Path, limit: int) -> None:
         self._remote, self._folder, self._limit = remote, folder, limit
 
     def read_into(self, record: ShardRecord, offset: int, memory: memoryview) -> int:

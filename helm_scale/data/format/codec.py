@@ -75,7 +75,7 @@ def encode(molecule: Molecule) -> dict[str, bytes]:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredSample:
     """A sample as its bytes hold it.
 
     Attributes:
@@ -118,7 +118,7 @@ class Stored:
         return replace(self.molecule, **dense)
 
 
-def parse(members: Mapping[str, Buffer], where: str) -> Stored:
+def parse(members: Mapping[str, Buffer], where: str) -> StoredSample:
     """Read the members of a sample without copying its matrices or computing checksums.
 
     Args:
@@ -246,7 +246,7 @@ def _assemble(onsite: np.ndarray, offsite: np.ndarray, offsets: np.ndarray) -> n
     return matrix
 
 
-def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -> Stored:
+def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -> StoredSample:
     """Check sizes and values; errors do not name the sample yet."""
     method, numbers = Method(**header["method"]), arrays["atomic_numbers"].copy()
     offsets = ao_offsets(method.basis, numbers)
@@ -272,7 +272,7 @@ def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -
         key=header["key"], atomic_numbers=numbers, charge=header["charge"], spin_multiplicity=header["spin_multiplicity"],
         energy=header["energy"], method=method, **vectors,
     )  # fmt: skip
-    return Stored(molecule, offsets, matrices, where)
+    return StoredSample(molecule, offsets, matrices, where)
 
 
 def _parts(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

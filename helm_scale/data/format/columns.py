@@ -25,7 +25,7 @@ KEY_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=-
 AT_ONCE = 1 << 20  # keys looked at together
 
 
-class Keys:
+class SampleKeys:
     """Names of samples; stored as bytes of one width, which may lie in a file."""
 
     def __init__(self, stored: np.ndarray) -> None:

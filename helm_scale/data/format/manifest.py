@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from helm_scale.data.format import columns
-from helm_scale.data.format.columns import Keys
+from helm_scale.data.format.columns import SampleKeys
 from helm_scale.files import write_atomically
 from helm_scale.types import Method
 
@@ -37,7 +37,7 @@ class ShardRecord:
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RejectedMolecule:
     """A molecule that could not be labelled, and why."""
 
     key: str
@@ -91,10 +91,10 @@ class Manifest:
     labels: tuple[str, ...]
     elements: dict[str, int]
     shards: tuple[ShardRecord, ...]
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedMolecule, ...]
     names_of_splits: tuple[str, ...]
     split_code: np.ndarray
-    key: Keys
+    key: SampleKeys
     shard: np.ndarray
     offset: np.ndarray
     size: np.ndarray
@@ -181,7 +181,7 @@ def write(
     head: dict[str, Any],
     shards: Sequence[ShardRecord],
     samples: Sequence[SampleRecord],
-    rejected: Sequence[Rejected],
+    rejected: Sequence[RejectedMolecule],
 ) -> Manifest:
     """Write `folder/manifest.json` atomically and return it read back.
 
@@ -204,7 +204,7 @@ def write_columns(
     shards: Sequence[ShardRecord],
     splits: Sequence[str],
     rows: Mapping[str, np.ndarray],
-    rejected: Sequence[Rejected],
+    rejected: Sequence[RejectedMolecule],
 ) -> Manifest:
     """Write a manifest whose rows lie in `columns/*.npy`; as `write` otherwise.
 
@@ -234,7 +234,7 @@ def column_files(content: bytes) -> list[str]:
 
 
 def _record(
-    head: dict[str, Any], shards: Sequence[ShardRecord], rejected: Sequence[Rejected]
+    head: dict[str, Any], shards: Sequence[ShardRecord], rejected: Sequence[RejectedMolecule]
 ) -> dict[str, Any]:
     record = {"format": FORMAT, "version": VERSION, **head, "method": asdict(head["method"])}
     return record | {
@@ -289,10 +289,10 @@ def _read(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         "method": Method(**record["method"]),
         "labels": tuple(record["labels"]),
         "shards": tuple(ShardRecord(**shard) for shard in record["shards"]),
-        "rejected": tuple(Rejected(**one) for one in record["rejected"]),
+        "rejected": tuple(RejectedMolecule(**one) for one in record["rejected"]),
         **{name: record[name] for name in ("licence", "source", "elements")},
         "names_of_splits": tuple(splits),
         "split_code": rows.pop("split"),
-        "key": Keys(rows.pop("key")),
+        "key": SampleKeys(rows.pop("key")),
         **rows,
     }

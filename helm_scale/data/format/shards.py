@@ -25,7 +25,7 @@ from helm_scale.basis import elements
 from helm_scale.basis.shells import nao
 from helm_scale.data.format import codec, manifest, tar
 from helm_scale.data.format.cache import CachedShards, LocalShards
-from helm_scale.data.format.manifest import Manifest, Rejected, SampleRecord, ShardRecord
+from helm_scale.data.format.manifest import Manifest, RejectedMolecule, SampleRecord, ShardRecord
 from helm_scale.files import sha256, write_atomically
 from helm_scale.types import Method, Molecule
 
@@ -147,7 +147,7 @@ class ShardWriter:
         self._append(content)
         self._elements.update(int(z) for z in molecule.atomic_numbers)
 
-    def close(self, rejected: Sequence[Rejected] = ()) -> Manifest:
+    def close(self, rejected: Sequence[RejectedMolecule] = ()) -> Manifest:
         """Finish the last shard and write the manifest; rejected: molecules that could not be
         labelled.
 
@@ -249,9 +249,9 @@ class ShardReader:
             ValueError: shard cut short or changed, or the sample contradicts the manifest; names
                 shard and key.
         """
-        return self.stored(index, memoryview(bytearray(self.size(index)))).dense()
+        return self.read_stored(index, memoryview(bytearray(self.size(index)))).dense()
 
-    def stored(self, index: int, memory: memoryview) -> codec.Stored:
+    def read_stored(self, index: int, memory: memoryview) -> codec.StoredSample:
         """Read sample `index` into memory of at least its size; the matrices are views on it.
         Raises as `read`."""
         listed, where = self.manifest, self.manifest.where(index)
@@ -268,8 +268,8 @@ class ShardReader:
             )
         return self.parsed(index, content)
 
-    def parsed(self, index: int, content: memoryview) -> codec.Stored:
-        """The sample in the bytes that `stored` has read.
+    def parsed(self, index: int, content: memoryview) -> codec.StoredSample:
+        """The sample in the bytes that `read_stored` has read.
 
         Raises:
             ValueError: it contradicts the format, the basis or the manifest.
@@ -279,7 +279,7 @@ class ShardReader:
         self._check_listed(sample, index, where)
         return sample
 
-    def _check_listed(self, sample: codec.Stored, index: int, where: str) -> None:
+    def _check_listed(self, sample: codec.StoredSample, index: int, where: str) -> None:
         """Raise ValueError if the sample is not what the manifest says."""
         molecule = sample.molecule
         got = {

@@ -1,7 +1,7 @@
 """Labels of a dataset in the making: one small file per finished molecule, so that a killed run
 loses nothing.
 
-They lie in `out/unfinished/` until all are there; then they become shards in the order of the
+They lie in `out/staging/` until all are there; then they become shards in the order of the
 input, whatever the order in which they were finished, and the folder goes.
 """
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from helm_scale.data.format import codec, manifest, shards
-from helm_scale.data.format.manifest import Manifest, Rejected
+from helm_scale.data.format.manifest import Manifest, RejectedMolecule
 from helm_scale.types import Method, Molecule
 
 
-class UnfinishedDataset:
+class StagingFolder:
     """The finished part of a dataset. Files appear by renaming, so each is complete or absent.
 
     Args:
@@ -26,7 +26,7 @@ class UnfinishedDataset:
 
     def __init__(self, out: Path, method: Method, labels: tuple[str, ...]) -> None:
         self._out, self._method, self._labels = out, method, labels
-        self._folder = out / "unfinished"
+        self._folder = out / "staging"
 
     def add(self, molecule: Molecule) -> None:
         """Keep a labelled molecule."""
@@ -48,7 +48,7 @@ class UnfinishedDataset:
         self,
         molecules: Sequence[Molecule],
         splits: Sequence[str],
-        rejected: Sequence[Rejected],
+        rejected: Sequence[RejectedMolecule],
         licence: str,
         source: str,
         molecules_per_shard: int,

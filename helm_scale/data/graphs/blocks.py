@@ -47,7 +47,7 @@ def dense_blocks(molecules: Sequence[Molecule], name: str, config: ModelConfig) 
 
 
 def stored_blocks(
-    samples: Sequence[codec.Stored], name: str, config: ModelConfig, empty: Empty = new_tensor
+    samples: Sequence[codec.StoredSample], name: str, config: ModelConfig, empty: Empty = new_tensor
 ) -> Blocks:
     """The same of stored samples, off-site blocks in the model's dtype.
 

@@ -47,7 +47,7 @@ def collate(
 
 
 def collate_stored(
-    samples: Sequence[codec.Stored],
+    samples: Sequence[codec.StoredSample],
     config: ModelConfig,
     empty: blocks.Empty = blocks.new_tensor,
     matrices: Sequence[str] = (),

@@ -14,13 +14,13 @@ from helm_scale.config import DataConfig
 from helm_scale.data.format import cache, codec
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
-from helm_scale.data.loading.order import Row
-from helm_scale.data.loading.sampler import StepPlan
+from helm_scale.data.loading.epochs import ShuffledEpochs
+from helm_scale.data.loading.sampler import Sampler
 from helm_scale.types import Method, Molecule
 
 
 @dataclass(frozen=True)
-class Corpus:
+class Dataset:
     """Datasets of one method and one set of labels; the samples of the second are numbered on from
     those of the first.
 
@@ -34,7 +34,7 @@ class Corpus:
     config: DataConfig
 
     @classmethod
-    def open(cls, config: DataConfig) -> "Corpus":
+    def open(cls, config: DataConfig) -> "Dataset":
         """Open the datasets at config.path; manifests of remote ones are fetched, shards when they
         are needed.
 
@@ -128,9 +128,9 @@ class Corpus:
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
     @property
-    def key(self) -> "_Names":
-        """Names of the samples, by number."""
-        return _Names(self)
+    def key(self) -> "_SampleKeys":
+        """Keys of the samples, by number."""
+        return _SampleKeys(self)
 
     def split(self, name: str) -> np.ndarray:
         """Samples of a split, ascending: int64.
@@ -145,7 +145,7 @@ class Corpus:
         ]
         return np.concatenate(parts) if parts else self.manifests[0].split(name)
 
-    def plan(self, batch_molecules: int, bins: int, seed: int) -> StepPlan:
+    def sampler(self, batch_molecules: int, micro_batches: int, seed: int) -> Sampler:
         """The order of training.
 
         Raises:
@@ -155,8 +155,10 @@ class Corpus:
         for one, first in zip(self.manifests, self._first, strict=True):
             samples = one.split(self.config.train_split)
             shards = one.shard[samples] if self.config.shuffle_window else None
-            rows.append(Row(one.hash, samples + first, seed, shards, self.config.shuffle_window))
-        return StepPlan(rows, self.cost, batch_molecules, bins, self.config.weights)
+            rows.append(
+                ShuffledEpochs(one.hash, samples + first, seed, shards, self.config.shuffle_window)
+            )
+        return Sampler(rows, self.cost, batch_molecules, micro_batches, self.config.weights)
 
     def size(self, index: int) -> int:
         """Bytes of a sample in its shard."""
@@ -168,10 +170,10 @@ class Corpus:
         reader, place = self._place(index)
         reader.expect(place)
 
-    def stored(self, index: int, memory: memoryview) -> codec.Stored:
-        """Read a sample; see ShardReader.stored."""
+    def read_stored(self, index: int, memory: memoryview) -> codec.StoredSample:
+        """Read a sample; see ShardReader.read_stored."""
         reader, place = self._place(index)
-        return reader.stored(place, memory)
+        return reader.read_stored(place, memory)
 
     def read(self, index: int) -> Molecule:
         """Read a sample; see ShardReader.read."""
@@ -187,17 +189,17 @@ class Corpus:
         return self.readers[number], index - self._first[number]
 
 
-class _Names(Sequence[str]):
-    """Keys of a corpus, by sample number."""
+class _SampleKeys(Sequence[str]):
+    """Keys of a dataset, by sample number."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        self._corpus = corpus
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
 
     def __len__(self) -> int:
-        return len(self._corpus)
+        return len(self._dataset)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        reader, place = self._corpus._place(int(index))
+        reader, place = self._dataset._place(int(index))
         return reader.manifest.key[place]
 
 
@@ -206,7 +208,7 @@ def _open(path: str, config: DataConfig) -> tuple[Manifest, ShardReader]:
     if not cache.is_remote(path):
         found = Manifest.load(path)
         return found, ShardReader(found, missing=skips)
-    remote, folder = cache.Remote(path), Path(config.cache)
+    remote, folder = cache.RemoteFolder(path), Path(config.cache)
     found = cache.fetch_manifest(remote, folder)
     return found, ShardReader(
         found, cache.CachedShards(remote, found.folder, int(config.cache_gb * 1e9))

@@ -11,7 +11,7 @@ JUDGED_FROM = 1000  # samples: before so many were read, the share is taken of t
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedSample:
     """A sample that could not be read: its number, and the message with shard and key."""
 
     sample: int
@@ -31,7 +31,7 @@ class Quarantine:
         self._read = self._skipped = 0
         self._listed: set[int] = set()
 
-    def note(self, read: int, skipped: Sequence[Skipped]) -> None:
+    def note(self, read: int, skipped: Sequence[SkippedSample]) -> None:
         """Take in a batch: so many samples were asked for, those were skipped.
 
         Raises:

@@ -1,7 +1,7 @@
 """Which molecule is seen when: a deterministic row of samples, cut into global steps, each packed
 into bins of equal cost.
 
-Every dataset has an endless row of shuffled epochs (order.py); where several are mixed, a fixed
+Every dataset has an endless row of shuffled epochs (epochs.py); where several are mixed, a fixed
 pattern says which of them is next, so that any stretch of the mixture holds them by their weights.
 A global step takes the next `batch_molecules` of the mixture; where an epoch ends in mid-step the
 step carries on into the next epoch, so that every step has the same size and nothing is dropped. A
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from helm_scale.data.loading.order import Row
+from helm_scale.data.loading.epochs import ShuffledEpochs
 
 PATTERN = (
     10_000  # length of the pattern by which datasets are mixed: weights are kept to so many parts
@@ -51,7 +51,7 @@ def check_world_size(bins: int, world_size: int) -> None:
         )
 
 
-class StepPlan:
+class Sampler:
     """Samples of every global step and their bins.
 
     Args:
@@ -65,7 +65,7 @@ class StepPlan:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[ShuffledEpochs],
         costs: np.ndarray,
         batch_molecules: int,
         bins: int,
@@ -75,7 +75,7 @@ class StepPlan:
             raise ValueError(
                 f"training.batch_molecules: got {batch_molecules}, wanted at least training.micro_batches = {bins}: bins would be empty"
             )
-        self.batch_molecules, self.bins = batch_molecules, bins
+        self.batch_molecules, self.micro_batches = batch_molecules, bins
         self._rows, self._costs, self._samples = rows, costs, sum(len(row) for row in rows)
         self._pattern = _pattern(weights or [len(row) for row in rows], len(rows))
 
@@ -98,19 +98,22 @@ class StepPlan:
         step size."""
         return list(dict.fromkeys(int(i) for i in self._at(np.arange(min(count, self._samples)))))
 
-    def bins_of(self, step: int) -> list[list[int]]:
+    def micro_batches_of(self, step: int) -> list[list[int]]:
         """Sample numbers of every bin of a step."""
         samples = self.samples_of(step)
-        return [[samples[i] for i in members] for members in pack(self._costs[samples], self.bins)]
+        return [
+            [samples[i] for i in members]
+            for members in pack(self._costs[samples], self.micro_batches)
+        ]
 
-    def bins_of_rank(self, step: int, rank: int, world_size: int) -> list[list[int]]:
+    def micro_batches_of_rank(self, step: int, rank: int, world_size: int) -> list[list[int]]:
         """The bins of one rank: rank, rank + world_size, ...; equally many on every rank.
 
         Raises:
             ValueError: world_size does not divide the bins.
         """
-        check_world_size(self.bins, world_size)
-        return self.bins_of(step)[rank::world_size]
+        check_world_size(self.micro_batches, world_size)
+        return self.micro_batches_of(step)[rank::world_size]
 
     def _at(self, places: np.ndarray) -> np.ndarray:
         """Samples at places of the mixture."""
@@ -138,7 +141,7 @@ def _pattern(weights: Sequence[float], rows: int) -> np.ndarray:
     return np.repeat(np.arange(rows), counts)[np.argsort(places, kind="stable")]
 
 
-def validation_bins(
+def validation_micro_batches(
     sample_indices: np.ndarray, costs: np.ndarray, batch_molecules: int, world_size: int
 ) -> list[list[int]]:
     """Spread a whole split over equally many micro-batches per rank; the last ones may be empty.

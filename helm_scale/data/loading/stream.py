@@ -12,13 +12,13 @@ from helm_scale.config import ModelConfig
 from helm_scale.data.format import codec
 from helm_scale.data.graphs.blocks import Empty, new_tensor
 from helm_scale.data.graphs.collate import collate_stored
-from helm_scale.data.loading.quarantine import Quarantine, Skipped
-from helm_scale.data.loading.sampler import StepPlan
+from helm_scale.data.loading.quarantine import Quarantine, SkippedSample
+from helm_scale.data.loading.sampler import Sampler
 from helm_scale.data.loading.workers import in_processes
 from helm_scale.types import BlockBatch
 
 
-class Reader(Protocol):
+class SampleReader(Protocol):
     """Random access to samples."""
 
     def size(self, index: int) -> int:
@@ -27,16 +27,16 @@ class Reader(Protocol):
     def expect(self, index: int) -> None:
         """Announce a sample that will be read soon."""
 
-    def stored(self, index: int, memory: memoryview) -> codec.Stored:
+    def read_stored(self, index: int, memory: memoryview) -> codec.StoredSample:
         """Read a sample into memory; ValueError if it is damaged."""
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedBatch:
     """A micro-batch, its labels still blocks, and the samples that it lacks."""
 
     batch: BlockBatch
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedSample, ...]
 
 
 class BatchMaker:
@@ -49,7 +49,11 @@ class BatchMaker:
     """
 
     def __init__(
-        self, reader: Reader, config: ModelConfig, skip: bool = False, matrices: Sequence[str] = ()
+        self,
+        reader: SampleReader,
+        config: ModelConfig,
+        skip: bool = False,
+        matrices: Sequence[str] = (),
     ) -> None:
         self._config, self._reader, self._skip, self._matrices = config, reader, skip, matrices
         self._memory = np.zeros(
@@ -63,7 +67,7 @@ class BatchMaker:
             self._reader.expect(index)
         return samples
 
-    def __call__(self, samples: Sequence[int], empty: Empty = new_tensor) -> Loaded:
+    def __call__(self, samples: Sequence[int], empty: Empty = new_tensor) -> LoadedBatch:
         """Make the batch of samples (maybe none).
 
         Raises:
@@ -75,13 +79,15 @@ class BatchMaker:
         memory, stored, skipped, place = self._memory.data, [], [], 0
         for index, size in zip(samples, sizes, strict=True):
             try:
-                stored.append(self._reader.stored(index, memory[place : place + size]))
+                stored.append(self._reader.read_stored(index, memory[place : place + size]))
             except ValueError as error:
                 if not self._skip:
                     raise
-                skipped.append(Skipped(index, str(error)))
+                skipped.append(SkippedSample(index, str(error)))
             place += size
-        return Loaded(collate_stored(stored, self._config, empty, self._matrices), tuple(skipped))
+        return LoadedBatch(
+            collate_stored(stored, self._config, empty, self._matrices), tuple(skipped)
+        )
 
 
 class Stream:
@@ -109,32 +115,34 @@ class Stream:
             quarantine,
         )
 
-    def steps(self, plan: StepPlan, first: int, last: int) -> Iterator[list[BlockBatch]]:
+    def steps(self, sampler: Sampler, first: int, last: int) -> Iterator[list[BlockBatch]]:
         """Yield the list of micro-batches of every step first, ..., last - 1 (from 0); each list is
         equally long on every rank."""
-        bins = (
+        micro_batches = (
             members
             for step in range(first, last)
-            for members in plan.bins_of_rank(step, self._rank, self._world_size)
+            for members in sampler.micro_batches_of_rank(step, self._rank, self._world_size)
         )
-        each = plan.bins // self._world_size
-        batches = self.batches(bins, kept=2 * each)
+        per_step = sampler.micro_batches // self._world_size
+        batches = self.batches(micro_batches, kept=2 * per_step)
         for step in range(first, last):
-            yield [replace(next(batches), noise_seed=step + 1) for _ in range(each)]
+            yield [replace(next(batches), noise_seed=step + 1) for _ in range(per_step)]
 
-    def share(self, bins: Sequence[Sequence[int]]) -> Iterator[BlockBatch]:
-        """Yield this rank's batches of a list of bins that all ranks divide among themselves."""
-        return self.batches(bins[self._rank :: self._world_size])
+    def batches_of_rank(self, micro_batches: Sequence[Sequence[int]]) -> Iterator[BlockBatch]:
+        """Yield this rank's batches of micro-batches that all ranks divide among themselves."""
+        return self.batches(micro_batches[self._rank :: self._world_size])
 
-    def batches(self, bins: Iterable[Sequence[int]], kept: int = 2) -> Iterator[BlockBatch]:
-        """Yield one batch per bin, in order; without the samples that are quarantined.
+    def batches(
+        self, micro_batches: Iterable[Sequence[int]], kept: int = 2
+    ) -> Iterator[BlockBatch]:
+        """Yield one batch per micro-batch, in order; without the samples that are quarantined.
 
         Args:
             kept: batches that the caller holds at a time.
         Raises:
             ValueError: a sample that cannot be read or collated, or too many that were skipped.
         """
-        tasks, asked = tee(bins)
+        tasks, asked = tee(micro_batches)
         soon = map(self._make.announced, tasks)
         made = (
             in_processes(self._make, soon, self._workers, kept)

@@ -2,9 +2,9 @@
 share and use again.
 
 A batch of large molecules takes tens of megabytes. Fresh memory of that size costs more than to
-fill it (the kernel clears every page, on both sides), so each process owns a few slots of shared
-memory, and a slot returns to its owner when the last tensor on it is gone. That also bounds the
-memory: slots times the largest batch, whatever the dataset.
+fill it (the kernel clears every page, on both sides), so each process owns a few buffers of shared
+memory, and a buffer returns to its owner when the last tensor on it is gone. That also bounds the
+memory: buffers times the largest batch, whatever the dataset.
 """
 
 import mmap
@@ -34,7 +34,7 @@ Make = Callable[
 ]  # samples of a batch, maker of its large tensors -> dataclass of tensors
 
 
-class Slot:
+class SharedBuffer:
     """Memory shared by a process and its children, which each of them may enlarge."""
 
     def __init__(self) -> None:
@@ -60,38 +60,38 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """A tensor that lies in the slot."""
+class _Placement:
+    """A tensor that lies in the buffer."""
 
     offset: int
     dtype: str
     shape: tuple[int, ...]
 
 
-LEAVES = Tensor | np.ndarray | _Placed
+LEAVES = Tensor | np.ndarray | _Placement
 
 
-class _Arena:
-    """Hands out tensors on a slot, one behind the other."""
+class _BufferAllocator:
+    """Hands out tensors on a buffer, one behind the other."""
 
-    def __init__(self, slot: Slot) -> None:
-        self._slot, self._used, self._offsets = slot, 0, dict[int, int]()
+    def __init__(self, buffer: SharedBuffer) -> None:
+        self._buffer, self._used, self._offsets = buffer, 0, dict[int, int]()
 
     def empty(self, count: int, dtype: torch.dtype) -> Tensor:
-        """An uninitialised flat tensor on the slot."""
+        """An uninitialised flat tensor on the buffer."""
         size = count * dtype.itemsize
         if not size:
             return new_tensor(0, dtype)
-        memory = self._slot.map(self._used + size)
+        memory = self._buffer.map(self._used + size)
         tensor = torch.frombuffer(memory, dtype=dtype, count=count, offset=self._used)
         self._offsets[tensor.data_ptr()] = self._used
         self._used += -(-size // ALIGNMENT) * ALIGNMENT
         return tensor
 
-    def pack(self, tensor: Tensor) -> _Placed | np.ndarray:
-        """What travels for a tensor: its place in the slot, or itself as an array."""
+    def pack(self, tensor: Tensor) -> _Placement | np.ndarray:
+        """What travels for a tensor: its place in the buffer, or itself as an array."""
         if tensor.numel() and tensor.data_ptr() in self._offsets:
-            return _Placed(
+            return _Placement(
                 self._offsets[tensor.data_ptr()],
                 str(tensor.dtype).removeprefix("torch."),
                 tuple(tensor.shape),
@@ -99,27 +99,27 @@ class _Arena:
         return tensor.numpy()
 
 
-class _Worker:
+class _WorkerProcess:
     """The parent's side of one process."""
 
-    def __init__(self, make: Make, slots: int) -> None:
-        self._slots = [Slot() for _ in range(slots)]
-        self._free = list(range(slots))
+    def __init__(self, make: Make, buffers: int) -> None:
+        self._buffers = [SharedBuffer() for _ in range(buffers)]
+        self._free = list(range(buffers))
         self._tasks: deque[tuple[int | None, Sequence[int]]] = deque()
         fork = multiprocessing.get_context("fork")
         self._connection, theirs = fork.Pipe()
         self._process = fork.Process(
-            target=_serve, args=(make, self._slots, theirs, os.getpid()), daemon=True
+            target=_serve, args=(make, self._buffers, theirs, os.getpid()), daemon=True
         )
         self._process.start()
         theirs.close()
 
     def ask(self, samples: Sequence[int]) -> None:
-        """Have a batch made; where all slots are in use it will travel through the pipe, slower."""
+        """Have a batch made; where all buffers are in use it will travel through the pipe, slower."""
         task = (
             self._free.pop() if self._free else None,
             samples,
-        )  # the slot used last: its pages are there
+        )  # the buffer used last: its pages are there
         self._tasks.append(task)
         self._connection.send(task)
 
@@ -143,7 +143,7 @@ class _Worker:
             raise made
         if number is None:
             return with_leaves(made, torch.from_numpy, LEAVES)
-        memory = np.frombuffer(self._slots[number].map(), dtype=np.uint8)
+        memory = np.frombuffer(self._buffers[number].map(), dtype=np.uint8)
         unpacked = with_leaves(made, _on(memory), LEAVES)
         weakref.finalize(memory, self._free.append, number)
         return unpacked
@@ -153,14 +153,14 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self._connection.close()
-        for slot in self._slots:
-            slot.close()
+        for buffer in self._buffers:
+            buffer.close()
 
 
 def _on(memory: np.ndarray) -> Callable[[Any], Tensor]:
-    """Tensors from what travelled: places in the slot or arrays."""
+    """Tensors from what travelled: places in the buffer or arrays."""
 
-    def tensor(value: _Placed | np.ndarray) -> Tensor:
+    def tensor(value: _Placement | np.ndarray) -> Tensor:
         if isinstance(value, np.ndarray):
             return torch.from_numpy(value)
         dtype = np.dtype(value.dtype)
@@ -185,7 +185,7 @@ def in_processes(
     Raises:
         ValueError, OSError: what `make` met. ChildProcessError: a process died.
     """
-    workers = [_Worker(make, AHEAD + -(-kept // count)) for _ in range(count)]
+    workers = [_WorkerProcess(make, AHEAD + -(-kept // count)) for _ in range(count)]
     asked, waiting = 0, iter(tasks)
     try:
         for samples in waiting:
@@ -200,7 +200,9 @@ def in_processes(
             worker.stop()
 
 
-def _serve(make: Make, slots: Sequence[Slot], connection: Connection, parent: int) -> None:
+def _serve(
+    make: Make, buffers: Sequence[SharedBuffer], connection: Connection, parent: int
+) -> None:
     """Make batches until the parent is gone; signals to the whole group are the parent's to
     answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -212,7 +214,7 @@ def _serve(make: Make, slots: Sequence[Slot], connection: Connection, parent: in
                 return
         try:
             number, samples = connection.recv()
-            arena = _Arena(slots[number]) if number is not None else None
+            arena = _BufferAllocator(buffers[number]) if number is not None else None
             try:
                 made = make(samples, arena.empty if arena else new_tensor)
             except (ValueError, OSError) as error:

@@ -1,14 +1,16 @@
-"""Datasets into one: their tar files side by side, their manifests row after row; no sample is
-decoded."""
+"""Merge datasets into one without decoding a sample, and write one anew in shards of another size."""
 
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from helm_scale.basis import elements
 from helm_scale.data.format import manifest
-from helm_scale.data.format.manifest import Manifest, Rejected, SampleRecord, ShardRecord
+from helm_scale.data.format.manifest import Manifest, RejectedMolecule, SampleRecord, ShardRecord
+from helm_scale.data.format.shards import ShardReader, ShardWriter
 
 
 def concat(folders: Sequence[str | Path], out: Path) -> Manifest:
@@ -17,15 +19,15 @@ def concat(folders: Sequence[str | Path], out: Path) -> Manifest:
     Raises:
         ValueError: methods or labels differ, a key occurs twice, or `out` holds a finished dataset.
     """
-    return join([Manifest.load(folder) for folder in folders], out, shutil.copyfile)
+    return merge([Manifest.load(folder) for folder in folders], out, shutil.copyfile)
 
 
-def join(
+def merge(
     parts: Sequence[Manifest],
     out: Path,
     transfer: Callable[[Path, Path], object],
     source: str | None = None,
-    rejected: Sequence[Rejected] = (),
+    rejected: Sequence[RejectedMolecule] = (),
 ) -> Manifest:
     """Bring the shards of datasets into one folder and write its manifest, last and atomically.
 
@@ -69,6 +71,21 @@ def join(
         _rows(parts),
         [*rejected, *(one for part in parts for one in part.rejected)],
     )
+
+
+def repack(folder: str | Path, out: Path, molecules_per_shard: int) -> Manifest:
+    """Write a dataset anew, each sample checked as it is read; samples keep their bytes, order and
+    splits.
+
+    Raises:
+        ValueError: a damaged sample, or `out` holds a finished dataset.
+    """
+    dataset = Manifest.load(folder)
+    reader = ShardReader(dataset)
+    writer = ShardWriter(out, dataset.method, dataset.licence, dataset.source, molecules_per_shard)
+    for index in tqdm(range(len(dataset)), desc="repack", unit="molecule", dynamic_ncols=True):
+        writer.write(reader.read(index), str(dataset.splits[index]))
+    return writer.close(dataset.rejected)
 
 
 def rows_of(part: Manifest, splits: Iterable[str], first_shard: int = 0) -> list[SampleRecord]:

@@ -8,8 +8,8 @@ import numpy as np
 from helm_scale.config import LeaksConfig, SplitConfig
 from helm_scale.data.format import manifest
 from helm_scale.data.format.manifest import Manifest
-from helm_scale.data.tools import fingerprints, merge
-from helm_scale.data.tools.fingerprints import Fingerprint
+from helm_scale.data.tools import merge, near_duplicates
+from helm_scale.data.tools.near_duplicates import Fingerprint
 
 NAMES = ("train", "validation", "test")
 SHOWN = 3  # examples in a message
@@ -24,7 +24,7 @@ def divide(config: SplitConfig) -> tuple[Manifest, int]:
         ValueError: groups too large to fill every split, or a sample that cannot be read.
     """
     dataset = Manifest.load(config.folder)
-    prints = fingerprints.read_all(dataset)
+    prints = near_duplicates.read_all(dataset)
     groups = (
         groups_by_composition(prints)
         if config.by == "composition"
@@ -44,7 +44,7 @@ def check(config: LeaksConfig) -> str:
         ValueError: some do; one line for each two splits.
     """
     dataset = Manifest.load(config.folder)
-    prints = fingerprints.read_all(dataset)
+    prints = near_duplicates.read_all(dataset)
     found, shared = leaks(dataset, prints, config.tolerance), shared_compositions(dataset, prints)
     if found:
         raise ValueError(
@@ -80,7 +80,7 @@ def groups_by_geometry(prints: list[Fingerprint], tolerance: float) -> np.ndarra
             parent[index] = index = parent[parent[index]]
         return index
 
-    for i, j, _ in fingerprints.near_duplicates(prints, tolerance):
+    for i, j, _ in near_duplicates.find(prints, tolerance):
         parent[root(j)] = root(i)
     return np.unique([root(index) for index in range(len(prints))], return_inverse=True)[1]
 
@@ -143,7 +143,7 @@ def leaks(dataset: Manifest, prints: list[Fingerprint], tolerance: float) -> lis
     found: dict[tuple[str, str], _Leak] = {}
     order = {name: place for place, name in enumerate(_ordered_names(dataset))}
     splits = dataset.splits.tolist()
-    for i, j, difference in fingerprints.near_duplicates(prints, tolerance):
+    for i, j, difference in near_duplicates.find(prints, tolerance):
         first, second = sorted((i, j), key=lambda index: order[splits[index]])
         if splits[first] != splits[second]:
             found.setdefault((splits[first], splits[second]), _Leak()).add(

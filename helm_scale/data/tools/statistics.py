@@ -13,12 +13,12 @@ from helm_scale.basis import elements, layout
 from helm_scale.basis.shells import nao
 from helm_scale.config import ModelConfig
 from helm_scale.data.graphs import neighbors
-from helm_scale.data.loading.dataset import Corpus
+from helm_scale.data.loading.dataset import Dataset
 from helm_scale.types import Molecule
 
 
 @dataclass(frozen=True)
-class Survey:
+class DatasetStatistics:
     """Sums over the molecules that were read.
 
     Attributes:
@@ -73,12 +73,12 @@ class Survey:
         return "\n".join(lines)
 
 
-def survey(
-    dataset: Corpus,
+def gather_statistics(
+    dataset: Dataset,
     samples: Sequence[int] | np.ndarray,
     config: ModelConfig,
     cutoffs: Sequence[float] = (),
-) -> Survey:
+) -> DatasetStatistics:
     """Read samples and count.
 
     Args:
@@ -101,7 +101,7 @@ def survey(
             far[:, 1] = largest
     itemsize = 8 if config.dtype == "float64" else 4
     atom_pairs, edges, pairs, numbers, padded = counts.tolist()
-    return Survey(
+    return DatasetStatistics(
         len(samples),
         atom_pairs,
         edges,
@@ -116,7 +116,7 @@ def survey(
     )
 
 
-def spread(dataset: Corpus, samples: np.ndarray, count: int) -> np.ndarray:
+def spread_over_costs(dataset: Dataset, samples: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of the samples, evenly spread over their costs."""
     ordered = samples[np.argsort(dataset.cost[samples], kind="stable")]
     return ordered[

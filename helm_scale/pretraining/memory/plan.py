@@ -14,8 +14,8 @@ from typing import Any, NoReturn, cast, get_args
 import numpy as np
 
 from helm_scale.config import ExecutionConfig, PretrainConfig
-from helm_scale.data.loading.dataset import Corpus
-from helm_scale.data.loading.sampler import StepPlan
+from helm_scale.data.loading.dataset import Dataset
+from helm_scale.data.loading.sampler import Sampler
 from helm_scale.parallel.wrapping import Shardable
 from helm_scale.pretraining.memory.footprint import (
     Load,
@@ -87,16 +87,16 @@ class Planner:
     """Plans the ranks of one training run.
 
     Args:
-        dataset, plan: what is trained on, in which order. world_size: number of ranks.
+        dataset, sampler: what is trained on, in which order. world_size: number of ranks.
     """
 
     def __init__(
-        self, config: PretrainConfig, dataset: Corpus, plan: StepPlan, world_size: int
+        self, config: PretrainConfig, dataset: Dataset, sampler: Sampler, world_size: int
     ) -> None:
-        self._config, self._dataset, self._plan, self._world_size = (
+        self._config, self._dataset, self._sampler, self._world_size = (
             config,
             dataset,
-            plan,
+            sampler,
             world_size,
         )
         self.rehearsal = Rehearsal(
@@ -154,7 +154,7 @@ class Planner:
         parts."""
         parts = self._config.execution.pair_ranks
         own = Load(load.atoms, -(-load.edges // parts), -(-load.pairs // parts))
-        alone = self._config.execution.engine == "single" and self._plan.bins == 1
+        alone = self._config.execution.engine == "single" and self._sampler.micro_batches == 1
         activations = self.rehearsal.activations(own, memory, first=alone)
         if alone:  # gradients come with the activations
             activations = max(activations - self._states["gradients"], 0)
@@ -167,7 +167,9 @@ class Planner:
         """Most atoms, edges and pairs of any micro-batch of the first steps, and of any
         molecule."""
         sizes = self._dataset.atoms
-        bins = [members for step in range(STEPS) for members in self._plan.bins_of(step)]
+        bins = [
+            members for step in range(STEPS) for members in self._sampler.micro_batches_of(step)
+        ]
         largest = int(sizes[self._dataset.split(self._config.data.train_split)].max())
         loads = [self._load(np.array([largest])), *(self._load(sizes[members]) for members in bins)]
         return Load(*map(max, zip(*loads, strict=True)))
@@ -198,7 +200,7 @@ class Planner:
         if low == len(known):
             raise ValueError(
                 f"training.micro_batches: a micro-batch of {found.load.atoms} atoms wants {in_gib(found.total)} GiB even with"
-                f" {_named(found.memory)}, {tail}; each molecule alone fits: raise training.micro_batches ({self._plan.bins}),"
+                f" {_named(found.memory)}, {tail}; each molecule alone fits: raise training.micro_batches ({self._sampler.micro_batches}),"
                 " execution.pair_ranks or the limit"
             )
         wrong = samples[sizes >= known[low]]

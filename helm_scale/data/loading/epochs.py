@@ -16,7 +16,7 @@ import numpy as np
 LARGE = 1 << 20  # entries of a permutation that is sorted in parts
 
 
-class Row:
+class ShuffledEpochs:
     """Samples in the order in which they are seen.
 
     Args:

@@ -9,7 +9,7 @@ import pytest
 from helm_scale.config import LeaksConfig, SplitConfig
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader, ShardWriter, verify
-from helm_scale.data.tools import fingerprints, splits
+from helm_scale.data.tools import near_duplicates, splits
 from tests.data.labels import SVP, random_molecule, same, write_dataset
 from tests.rotations import random_rotation
 from tests.tolerances import SHARD_MAX
@@ -22,9 +22,9 @@ def frame(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(scale=2.0, size=(6, 3))
 
 
-def prints_of(frames: list[np.ndarray]) -> list[fingerprints.Fingerprint]:
+def prints_of(frames: list[np.ndarray]) -> list[near_duplicates.Fingerprint]:
     """Fingerprints of neutral singlets."""
-    return [fingerprints.fingerprint(NUMBERS, positions, 0, 1) for positions in frames]
+    return [near_duplicates.fingerprint(NUMBERS, positions, 0, 1) for positions in frames]
 
 
 def write_frames(folder: Path, shifts: list[float], splits: list[str]) -> Manifest:
@@ -45,16 +45,16 @@ def test_a_fingerprint_knows_neither_place_nor_orientation_nor_the_numbering_of_
     order = np.array([0, 4, 2, 1, 3, 5])  # hydrogens exchanged
     moved = (positions @ random_rotation(1).numpy().T + [1.0, -2.0, 3.0])[order]
     one, other = (
-        fingerprints.fingerprint(NUMBERS, positions, 0, 1),
-        fingerprints.fingerprint(NUMBERS[order], moved, 0, 1),
+        near_duplicates.fingerprint(NUMBERS, positions, 0, 1),
+        near_duplicates.fingerprint(NUMBERS[order], moved, 0, 1),
     )
     assert one.composition == other.composition == "H3C1O1Br1 +0 1"
     assert np.abs(one.distances - other.distances).max() < 1e-5
     assert (
-        np.abs(one.distances - fingerprints.fingerprint(NUMBERS, frame(1), 0, 1).distances).max()
+        np.abs(one.distances - near_duplicates.fingerprint(NUMBERS, frame(1), 0, 1).distances).max()
         > 0.1
     )
-    assert fingerprints.fingerprint(NUMBERS, positions, 1, 2).composition != one.composition
+    assert near_duplicates.fingerprint(NUMBERS, positions, 1, 2).composition != one.composition
 
 
 @pytest.mark.parametrize("step", [1e-3, 0.1, 1.0])
@@ -72,8 +72,8 @@ def test_near_duplicates_are_those_that_all_pairs_compared_would_give() -> None:
         for seed in range(60)
     ]
     prints = prints_of(frames)
-    prints[5] = fingerprints.fingerprint(NUMBERS, frames[5], 2, 1)  # another charge: never like
-    found = {(i, j) for i, j, _ in fingerprints.near_duplicates(prints, 0.1)}
+    prints[5] = near_duplicates.fingerprint(NUMBERS, frames[5], 2, 1)  # another charge: never like
+    found = {(i, j) for i, j, _ in near_duplicates.find(prints, 0.1)}
     wanted = {
         (i, j) for i in range(60) for j in range(i + 1, 60)
         if prints[i].composition == prints[j].composition and np.abs(prints[i].distances - prints[j].distances).max() <= 0.1
@@ -165,7 +165,7 @@ def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
         ValueError,
         match=r"shard-000001.tar, key 'hof-3': cannot be read .*; run launch/shards.py verify",
     ):
-        fingerprints.read_all(dataset)
+        near_duplicates.read_all(dataset)
 
 
 def test_shares_that_do_not_sum_to_one_are_refused() -> None:

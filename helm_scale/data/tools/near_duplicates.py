@@ -61,9 +61,7 @@ def read_all(dataset: Manifest) -> list[Fingerprint]:
     ]
 
 
-def near_duplicates(
-    prints: list[Fingerprint], tolerance: float
-) -> Iterator[tuple[int, int, float]]:
+def find(prints: list[Fingerprint], tolerance: float) -> Iterator[tuple[int, int, float]]:
     """Yield the pairs of samples whose sorted distances differ by at most a tolerance: (i, j,
     largest difference), Angstrom."""
     members: dict[str, list[int]] = {}

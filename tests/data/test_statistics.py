@@ -1,4 +1,4 @@
-"""What a survey counts is what the molecules hold, and what lies beyond a cutoff is what setting it
+"""What the statistics count is what the molecules hold, and what lies beyond a cutoff is what setting it
 to zero costs."""
 
 from pathlib import Path
@@ -9,27 +9,27 @@ import pytest
 from helm_scale.basis import layout
 from helm_scale.config import DataConfig, ModelConfig
 from helm_scale.data.graphs.collate import collate
-from helm_scale.data.loading.dataset import Corpus
-from helm_scale.data.tools.statistics import spread, survey
+from helm_scale.data.loading.dataset import Dataset
+from helm_scale.data.tools.statistics import gather_statistics, spread_over_costs
 from tests.pretraining import launching
 
 CONFIG = ModelConfig(basis="def2-svp", parity="full", trunk_cutoff=3.0, pair_cutoff=5.0)
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Chains of 1 to 6 atoms."""
     folder: Path = launching.write_dataset(tmp_path_factory.mktemp("data") / "data")
-    return Corpus.open(DataConfig(path=str(folder)))
+    return Dataset.open(DataConfig(path=str(folder)))
 
 
-def test_counts_are_those_of_the_batches(corpus: Corpus) -> None:
-    found = survey(corpus, range(len(corpus)), CONFIG)
-    batch = collate([corpus.read(i) for i in range(len(corpus))], CONFIG)
+def test_counts_are_those_of_the_batches(dataset: Dataset) -> None:
+    found = gather_statistics(dataset, range(len(dataset)), CONFIG)
+    batch = collate([dataset.read(i) for i in range(len(dataset))], CONFIG)
     assert batch.onsite_target is not None and batch.offsite_target is not None
     assert (found.edges, found.pairs) == (batch.edge_index.shape[1], batch.pair_index.shape[1])
     assert (
-        found.atom_pairs == sum(n * (n - 1) // 2 for n in corpus.atoms) > found.pairs > found.edges
+        found.atom_pairs == sum(n * (n - 1) // 2 for n in dataset.atoms) > found.pairs > found.edges
     )
     assert found.numbers == len(batch.onsite_target) + len(batch.offsite_target)
     assert (
@@ -43,13 +43,13 @@ def test_counts_are_those_of_the_batches(corpus: Corpus) -> None:
     )
 
 
-def test_far_blocks_are_what_a_cutoff_sets_to_zero(corpus: Corpus) -> None:
+def test_far_blocks_are_what_a_cutoff_sets_to_zero(dataset: Dataset) -> None:
     cutoffs = (2.0, 4.0, 1e3)
-    found = survey(corpus, range(len(corpus)), CONFIG, cutoffs)
+    found = gather_statistics(dataset, range(len(dataset)), CONFIG, cutoffs)
     for row, cutoff in enumerate(cutoffs):
         wanted, elements, whole = np.zeros(4), 0, 0.0
-        for index in range(len(corpus)):
-            molecule = corpus.read(index)
+        for index in range(len(dataset)):
+            molecule = dataset.read(index)
             assert molecule.hamiltonian is not None
             owner = np.repeat(
                 np.arange(len(molecule.positions)),
@@ -71,11 +71,11 @@ def test_far_blocks_are_what_a_cutoff_sets_to_zero(corpus: Corpus) -> None:
     assert found.far[0, 2] > found.far[1, 2] > 0 == found.far[2, 2]
 
 
-def test_samples_are_spread_over_costs(corpus: Corpus) -> None:
-    samples = np.arange(len(corpus))
-    chosen = spread(corpus, samples, 4)
-    assert len(chosen) == 4 and {corpus.cost[chosen].min(), corpus.cost[chosen].max()} == {
-        corpus.cost.min(),
-        corpus.cost.max(),
+def test_samples_are_spread_over_costs(dataset: Dataset) -> None:
+    samples = np.arange(len(dataset))
+    chosen = spread_over_costs(dataset, samples, 4)
+    assert len(chosen) == 4 and {dataset.cost[chosen].min(), dataset.cost[chosen].max()} == {
+        dataset.cost.min(),
+        dataset.cost.max(),
     }
-    assert sorted(spread(corpus, samples, 99)) == list(samples)
+    assert sorted(spread_over_costs(dataset, samples, 99)) == list(samples)

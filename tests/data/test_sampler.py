@@ -6,9 +6,14 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from helm_scale.data.loading import order
-from helm_scale.data.loading.order import Row
-from helm_scale.data.loading.sampler import StepPlan, check_world_size, pack, validation_bins
+from helm_scale.data.loading import epochs
+from helm_scale.data.loading.epochs import ShuffledEpochs
+from helm_scale.data.loading.sampler import (
+    Sampler,
+    check_world_size,
+    pack,
+    validation_micro_batches,
+)
 
 SAMPLES = np.array([3, 4, 7, 9, 11, 12, 20, 21, 22, 30, 41])
 COSTS = np.array([5.0, 1.0, 9.0, 2.0, 2.0, 7.0, 1.0, 30.0, 4.0, 4.0, 6.0])
@@ -17,45 +22,52 @@ COST_OF = np.zeros(42)
 COST_OF[SAMPLES] = COSTS
 
 
-def plan(bins: int = 4, batch: int = 6, seed: int = 0, manifest: str = "a") -> StepPlan:
-    """Plan over eleven samples of ragged cost."""
-    return StepPlan([Row(manifest, SAMPLES, seed)], COST_OF, batch, bins)
+def sampler(micro_batches: int = 4, batch: int = 6, seed: int = 0, manifest: str = "a") -> Sampler:
+    """Sampler over eleven samples of ragged cost."""
+    return Sampler([ShuffledEpochs(manifest, SAMPLES, seed)], COST_OF, batch, micro_batches)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_the_same_step_whatever_their_number(world_size: int) -> None:
     for step in range(9):
-        shares = [plan().bins_of_rank(step, rank, world_size) for rank in range(world_size)]
+        shares = [
+            sampler().micro_batches_of_rank(step, rank, world_size) for rank in range(world_size)
+        ]
         assert {len(share) for share in shares} == {4 // world_size}
         together = [shares[number % world_size][number // world_size] for number in range(4)]
-        assert together == plan().bins_of(step)
-        assert sorted(chain(*together)) == sorted(plan().samples_of(step))
+        assert together == sampler().micro_batches_of(step)
+        assert sorted(chain(*together)) == sorted(sampler().samples_of(step))
 
 
 def test_each_sample_comes_once_per_epoch() -> None:
-    steps = [plan(bins=1, batch=4).samples_of(step) for step in range(11)]
+    steps = [sampler(micro_batches=1, batch=4).samples_of(step) for step in range(11)]
     row = list(chain(*steps))
     epochs = [row[start : start + 11] for start in range(0, 44, 11)]
     assert all(sorted(epoch) == SAMPLES.tolist() for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4, "every epoch is shuffled anew"
-    assert [plan(bins=1, batch=4).epoch_of(step) for step in (0, 2, 3, 10)] == [0, 0, 1, 3]
+    assert [sampler(micro_batches=1, batch=4).epoch_of(step) for step in (0, 2, 3, 10)] == [
+        0,
+        0,
+        1,
+        3,
+    ]
 
 
 def test_a_batch_larger_than_the_split_carries_on_through_epochs() -> None:
-    samples = plan(bins=1, batch=25).samples_of(0)
+    samples = sampler(micro_batches=1, batch=25).samples_of(0)
     assert len(samples) == 25 and {samples.count(i) for i in SAMPLES} <= {2, 3}
 
 
 def test_any_step_is_found_without_the_steps_before() -> None:
-    walked = plan()
+    walked = sampler()
     for step in range(20):
-        walked.bins_of(step)
-    assert plan().bins_of(19) == walked.bins_of(19)
+        walked.micro_batches_of(step)
+    assert sampler().micro_batches_of(19) == walked.micro_batches_of(19)
 
 
 def test_order_depends_on_seed_and_on_the_dataset() -> None:
     orders = {
-        tuple(plan(seed=seed, manifest=manifest).samples_of(0))
+        tuple(sampler(seed=seed, manifest=manifest).samples_of(0))
         for seed in (0, 1)
         for manifest in ("a", "b")
     }
@@ -63,7 +75,7 @@ def test_order_depends_on_seed_and_on_the_dataset() -> None:
 
 
 def test_the_order_is_the_same_on_every_machine_and_for_ever() -> None:
-    assert plan().samples_of(0) == [12, 3, 41, 30, 22, 20]
+    assert sampler().samples_of(0) == [12, 3, 41, 30, 22, 20]
 
 
 def test_bins_are_balanced_and_none_is_empty() -> None:
@@ -83,9 +95,13 @@ def test_bins_are_balanced_and_none_is_empty() -> None:
 
 
 def test_validation_takes_every_sample_once_and_pads_for_all_ranks() -> None:
-    bins = validation_bins(SAMPLES[:5], COSTS[:5], batch_molecules=2, world_size=4)
-    assert len(bins) == 4 and sorted(chain(*bins)) == SAMPLES[:5].tolist()
-    assert len(validation_bins(SAMPLES[:2], COSTS[:2], batch_molecules=2, world_size=4)) == 4
+    micro_batches = validation_micro_batches(
+        SAMPLES[:5], COSTS[:5], batch_molecules=2, world_size=4
+    )
+    assert len(micro_batches) == 4 and sorted(chain(*micro_batches)) == SAMPLES[:5].tolist()
+    assert (
+        len(validation_micro_batches(SAMPLES[:2], COSTS[:2], batch_molecules=2, world_size=4)) == 4
+    )
 
 
 def test_a_world_size_that_does_not_divide_the_bins_is_refused_by_name() -> None:
@@ -97,17 +113,21 @@ def test_a_world_size_that_does_not_divide_the_bins_is_refused_by_name() -> None
 
 def test_more_bins_than_molecules_and_an_empty_split_are_refused() -> None:
     with pytest.raises(ValueError, match=r"training\.batch_molecules: got 3"):
-        plan(bins=4, batch=3)
+        sampler(micro_batches=4, batch=3)
     with pytest.raises(ValueError, match=r"data\.weights: got \[0\.5\], wanted 2 positive numbers"):
         mixture([0.5])
     with pytest.raises(ValueError, match="without molecules"):
-        Row("a", SAMPLES[:0], 0)
+        ShuffledEpochs("a", SAMPLES[:0], 0)
 
 
-def mixture(weights: list[float], batch: int = 8, bins: int = 4) -> StepPlan:
-    """Plan over two datasets, of 11 and 100 samples."""
-    return StepPlan(
-        [Row("a", SAMPLES, 0), Row("b", np.arange(100, 200), 0)], np.ones(200), batch, bins, weights
+def mixture(weights: list[float], batch: int = 8, micro_batches: int = 4) -> Sampler:
+    """Sampler over two datasets, of 11 and 100 samples."""
+    return Sampler(
+        [ShuffledEpochs("a", SAMPLES, 0), ShuffledEpochs("b", np.arange(100, 200), 0)],
+        np.ones(200),
+        batch,
+        micro_batches,
+        weights,
     )
 
 
@@ -117,7 +137,9 @@ def test_datasets_are_mixed_by_weight_in_any_stretch_and_each_in_its_own_order()
     for start in (0, 137, 2500):
         assert abs(first[start : start + 1000].mean() - 0.3) < 0.002
     alone = [i for i in row if i < 100]
-    assert alone == list(chain(*(plan(bins=1, batch=1).samples_of(n) for n in range(len(alone)))))
+    assert alone == list(
+        chain(*(sampler(micro_batches=1, batch=1).samples_of(n) for n in range(len(alone))))
+    )
     assert all(sorted(alone[e * 11 : e * 11 + 11]) == SAMPLES.tolist() for e in range(100))
 
 
@@ -125,27 +147,33 @@ def test_without_weights_each_sample_is_seen_equally_often() -> None:
     row = list(chain(*(mixture([]).samples_of(step) for step in range(111 * 10))))
     counts = np.bincount(row, minlength=200)[[*SAMPLES, *range(100, 200)]]
     assert counts.min() >= 79 and counts.max() <= 81
-    rare = StepPlan(
-        [Row("a", SAMPLES, 0), Row("b", np.arange(100, 200), 0)], np.ones(200), 1000, 1, [1e-9, 1.0]
+    rare = Sampler(
+        [ShuffledEpochs("a", SAMPLES, 0), ShuffledEpochs("b", np.arange(100, 200), 0)],
+        np.ones(200),
+        1000,
+        1,
+        [1e-9, 1.0],
     )
     assert sum(sum(i < 100 for i in rare.samples_of(step)) for step in range(11)) > 0, (
         "the least weight is not none"
     )
 
 
-def windowed(epoch_shards: int = 3, per_shard: int = 7, shards: int = 10, seed: int = 0) -> Row:
+def windowed(
+    epoch_shards: int = 3, per_shard: int = 7, shards: int = 10, seed: int = 0
+) -> ShuffledEpochs:
     """A row over shards of equal size, shuffled in windows."""
     samples = np.arange(per_shard * shards)
-    return Row("a", samples, seed, samples // per_shard, epoch_shards)
+    return ShuffledEpochs("a", samples, seed, samples // per_shard, epoch_shards)
 
 
 def test_a_permutation_sorted_in_parts_is_that_sorted_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     places = np.array([0, 1, 9_999, 5_000, 5_001, 137, 3])
-    at_once = Row("a", np.arange(10_000), 0).at(places)
-    monkeypatch.setattr(order, "LARGE", 1)
-    in_parts = Row("a", np.arange(10_000), 0)
+    at_once = ShuffledEpochs("a", np.arange(10_000), 0).at(places)
+    monkeypatch.setattr(epochs, "LARGE", 1)
+    in_parts = ShuffledEpochs("a", np.arange(10_000), 0)
     assert np.array_equal(in_parts.at(places), at_once)
     assert sorted(in_parts.at(np.arange(10_000))) == list(range(10_000))
 
@@ -173,7 +201,7 @@ def test_any_place_of_a_windowed_row_is_found_without_those_before() -> None:
 
 def test_windows_follow_the_shards_that_a_split_really_has() -> None:
     samples, shards = np.array([0, 1, 5, 6, 8, 20]), np.array([0, 0, 2, 2, 2, 9])
-    row = Row("a", samples, 0, shards, 1).at(np.arange(6))
+    row = ShuffledEpochs("a", samples, 0, shards, 1).at(np.arange(6))
     assert sorted(row) == samples.tolist()
     runs = [shards[samples.tolist().index(i)] for i in row]
     assert [shard for n, shard in enumerate(runs) if n == 0 or runs[n - 1] != shard] == list(

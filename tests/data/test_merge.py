@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helm_scale.data.format.manifest import Manifest, Rejected
+from helm_scale.data.format.manifest import Manifest, RejectedMolecule
 from helm_scale.data.format.shards import ShardReader, ShardWriter, verify
 from helm_scale.data.tools import histograms
-from helm_scale.data.tools.merge import concat
-from helm_scale.data.tools.repacking import repack
+from helm_scale.data.tools.merge import concat, repack
 from tests.data.labels import SVP, random_molecule, same, write_dataset
 from tests.tolerances import SHARD_MAX
 
@@ -26,7 +25,7 @@ def write_other(
     method = replace(SVP, xc=xc)
     writer = ShardWriter(folder, method, licence, "more random numbers", 2)
     writer.write(replace(random_molecule(key, 9), method=method), "test")
-    return writer.close([Rejected("hof-x", "made up")])
+    return writer.close([RejectedMolecule("hof-x", "made up")])
 
 
 def test_joined_datasets_hold_all_samples_in_order(tmp_path: Path) -> None:
@@ -42,7 +41,7 @@ def test_joined_datasets_hold_all_samples_in_order(tmp_path: Path) -> None:
         "O": 6,
         "F": 6,
     }
-    assert joined.rejected == (Rejected("hof-x", "made up"),) and len(joined.shards) == 4
+    assert joined.rejected == (RejectedMolecule("hof-x", "made up"),) and len(joined.shards) == 4
     reader = ShardReader(joined)
     assert all(
         same(reader.read(place), random_molecule(f"hof-{seed}", seed), SHARD_MAX)
