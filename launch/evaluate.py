@@ -1,9 +1,11 @@
-"""Judge a model on a split of a dataset: Hamiltonians, orbitals and energies, beside the true Hamiltonian.
+"""Compare predicted Hamiltonians with labels: `helm-scale evaluate` as a file.
 
-python launch/evaluate.py --source runs/pretrain --data data_shards/quickstart --split test --out runs/evaluation
+python launch/evaluate.py --source runs/pretrain --data data_shards/quickstart --split test
 """
 
-from helm_scale import commands, config
+import sys
+
+from helm_scale.cli import main
 
 if __name__ == "__main__":
-    config.launch(config.EvaluateConfig, commands.evaluate)
+    main(["evaluate", *sys.argv[1:]])

@@ -1,10 +1,12 @@
-"""Write a run's backbone as a bundle that torch and safetensors load alone, or verify one.
+"""Write or verify a bundle: `helm-scale export` as a file.
 
 python launch/export.py --source runs/pretrain --out runs/bundle
 python launch/export.py --out runs/bundle --verify
 """
 
-from helm_scale import commands, config
+import sys
+
+from helm_scale.cli import main
 
 if __name__ == "__main__":
-    config.launch(config.ExportConfig, commands.export)
+    main(["export", *sys.argv[1:]])

@@ -1,9 +1,11 @@
-"""Learn energies from few labels: random, frozen and finetuned backbone side by side.
+"""Learn energies from few labels: `helm-scale finetune` as a file.
 
 python launch/finetune.py --source runs/bundle --data data_shards/quickstart --out runs/finetune
 """
 
-from helm_scale import commands, config
+import sys
+
+from helm_scale.cli import main
 
 if __name__ == "__main__":
-    config.launch(config.FinetuneConfig, commands.finetune)
+    main(["finetune", *sys.argv[1:]])

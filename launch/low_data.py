@@ -1,12 +1,11 @@
-"""Low-data protocol: label molecules, pretrain on their Hamiltonians, learn energies from few of them; a rerun resumes.
+"""Label, pretrain and finetune in one go: `helm-scale low-data` as a file; a rerun resumes.
 
-python launch/low_data.py --config configs/low_data.yaml
+python launch/low_data.py --config low_data
 """
 
-import logging
+import sys
 
-from helm_scale import commands, config
+from helm_scale.cli import main
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config.launch(config.LowDataConfig, commands.low_data)
+    main(["low-data", *sys.argv[1:]])

@@ -1,9 +1,11 @@
-"""Predict Hamiltonians of molecules without labels: extended XYZ in, one npz file per molecule out.
+"""Predict Hamiltonians of molecules without labels: `helm-scale predict` as a file.
 
 python launch/predict.py --source runs/pretrain --xyz molecules.xyz --out runs/prediction
 """
 
-from helm_scale import commands, config
+import sys
+
+from helm_scale.cli import main
 
 if __name__ == "__main__":
-    config.launch(config.PredictConfig, commands.predict)
+    main(["predict", *sys.argv[1:]])

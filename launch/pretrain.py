@@ -1,13 +1,13 @@
-"""Pretrain a backbone on Hamiltonians; the same command resumes. Exit code 75: stopped on request, start it again.
+"""Pretrain a backbone on Hamiltonians: `helm-scale pretrain` as a file, for torchrun and schedulers.
 
-python launch/pretrain.py --config configs/quickstart.yaml
-torchrun --nproc-per-node 2 launch/pretrain.py --config configs/quickstart.yaml --execution.engine fsdp2 --training.micro_batches 2
+torchrun --nproc-per-node 2 launch/pretrain.py --config quickstart --execution.engine ddp
+
+The same command resumes. Exit code 75: stopped on request, start it again.
 """
 
-import logging
+import sys
 
-from helm_scale import commands, config
+from helm_scale.cli import main
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    config.launch(config.PretrainConfig, commands.pretrain)
+    main(["pretrain", *sys.argv[1:]])

@@ -1,9 +1,11 @@
-"""Compute a doubtful step of a run again, sample by sample, on one CPU.
+"""Compute a doubtful step of a run again: `helm-scale replay` as a file.
 
 python launch/replay.py --file runs/pretrain/replay/step-00000123.safetensors
 """
 
-from helm_scale import commands, config
+import sys
+
+from helm_scale.cli import main
 
 if __name__ == "__main__":
-    config.launch(config.ReplayConfig, commands.replay)
+    main(["replay", *sys.argv[1:]])

@@ -7,13 +7,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from helm_scale import config
+from helm_scale import cli, config
 
-KINDS = (
-    config.PretrainConfig, config.EvaluateConfig, config.PredictConfig, config.ExportConfig, config.FinetuneConfig,
-    config.GenerateConfig, config.ImportConfig, config.SplitConfig, config.LeaksConfig,
-    config.RepackConfig, config.ReplayConfig, config.LowDataConfig,
-)  # fmt: skip
+KINDS = tuple(command.settings for command in cli.COMMANDS.values())
 
 
 def write(folder: Path, text: str) -> str:

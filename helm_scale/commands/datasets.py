@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from helm_scale.config import (
+    ConcatConfig,
     GenerateConfig,
     ImportConfig,
     InfoConfig,
     LeaksConfig,
     RepackConfig,
     SplitConfig,
+    VerifyConfig,
 )
 from helm_scale.files import sha256
 
@@ -70,7 +72,7 @@ def shards_import(config: ImportConfig) -> str:
     return f"{proven.samples} samples proven, {proven.consistent} of them by one-step self-consistency\n{made.describe()}"
 
 
-def shards_verify(folder: str) -> str:
+def shards_verify(config: VerifyConfig) -> str:
     """Check every byte and every sample of a dataset.
 
     Raises:
@@ -79,6 +81,7 @@ def shards_verify(folder: str) -> str:
     from helm_scale.data.format.manifest import Manifest
     from helm_scale.data.format.shards import verify
 
+    folder = config.folder
     problems = verify(folder)
     if problems:
         raise ValueError("\n".join([f"{folder}: {len(problems)} problems", *problems]))
@@ -135,8 +138,8 @@ def shards_repack(config: RepackConfig) -> str:
     return repack(config.folder, Path(config.out), config.molecules_per_shard).describe()
 
 
-def shards_concat(out: str, folders: list[str]) -> str:
+def shards_concat(config: ConcatConfig) -> str:
     """Join datasets of one method into a new one."""
     from helm_scale.data.tools.merge import concat
 
-    return concat(folders, Path(out)).describe()
+    return concat(list(config.folders), Path(config.out)).describe()

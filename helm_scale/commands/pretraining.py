@@ -16,6 +16,7 @@ from helm_scale.config import (
     PretrainConfig,
     ReplayConfig,
     TrainingConfig,
+    VerifyConfig,
     parse,
     upgrade,
 )
@@ -54,7 +55,7 @@ def pretrain(config: PretrainConfig) -> str:
     (dataset, sampler), settings = preflight.check(config), config.training
     if config.dry_run:
         for manifest in dataset.local:
-            shards_verify(str(manifest.folder))
+            shards_verify(VerifyConfig(folder=str(manifest.folder)))
         return preflight.describe(config, dataset, sampler, mesh.launched_world_size())
     config = preflight.within_memory(config, dataset, sampler)
     skips = config.data.damaged == "quarantine"

@@ -2,24 +2,28 @@
 
 from helm_scale.config.data import DataConfig
 from helm_scale.config.datasets import (
+    ConcatConfig,
     GenerateConfig,
     ImportConfig,
     InfoConfig,
     LeaksConfig,
     RepackConfig,
     SplitConfig,
+    VerifyConfig,
 )
 from helm_scale.config.evaluate import EvaluateConfig, PredictConfig
 from helm_scale.config.finetune import ExportConfig, FinetuneConfig, LowDataConfig
 from helm_scale.config.model import EnergyHeadConfig, ModelConfig
 from helm_scale.config.pretrain import ExecutionConfig, PretrainConfig, ReplayConfig, TrainingConfig
-from helm_scale.config.reading import dump, help_text, launch, load, parse
+from helm_scale.config.reading import config_file, dump, help_text, load, packaged, parse
 from helm_scale.config.records import FORMAT, read_record, upgrade
+from helm_scale.config.strict import Strict
 
 __all__ = [
-    "FORMAT", "DataConfig", "EnergyHeadConfig", "EvaluateConfig", "ExecutionConfig", "ExportConfig",
-    "FinetuneConfig", "GenerateConfig", "ImportConfig", "InfoConfig", "LeaksConfig",
-    "LowDataConfig", "ModelConfig", "PredictConfig", "PretrainConfig", "RepackConfig",
-    "ReplayConfig", "SplitConfig", "TrainingConfig", "dump", "help_text", "launch", "load", "parse",
+    "FORMAT", "ConcatConfig", "DataConfig", "EnergyHeadConfig", "EvaluateConfig",
+    "ExecutionConfig", "ExportConfig", "FinetuneConfig", "GenerateConfig", "ImportConfig",
+    "InfoConfig", "LeaksConfig", "LowDataConfig", "ModelConfig", "PredictConfig",
+    "PretrainConfig", "RepackConfig", "ReplayConfig", "SplitConfig", "Strict", "TrainingConfig",
+    "VerifyConfig", "config_file", "dump", "help_text", "load", "packaged", "parse",
     "read_record", "upgrade",
 ]  # fmt: skip

@@ -9,8 +9,10 @@ from helm_scale.config.strict import Strict
 
 
 class InfoConfig(PretrainConfig):
-    """launch/shards.py info: what a dataset holds and, with a config of launch/pretrain.py and a
-    number of ranks, what training takes."""
+    """Say what a dataset holds and what training on it takes.
+
+    The second needs a config of helm-scale pretrain and --ranks.
+    """
 
     png: str = Field("", description="draw the histograms into this file")
     samples: int = Field(64, ge=1, description="molecules read for what the manifest does not say")
@@ -24,7 +26,7 @@ class InfoConfig(PretrainConfig):
 
 
 class GenerateConfig(Strict):
-    """launch/shards.py generate: label molecules with PySCF and write shards."""
+    """Label molecules with PySCF and write a dataset."""
 
     xyz: str = Field(
         "molecules.xyz", description="extended XYZ; charge, multiplicity, key and split from info"
@@ -49,7 +51,7 @@ class GenerateConfig(Strict):
 
 
 class ImportConfig(Strict):
-    """launch/shards.py import: a public dataset, or a folder of npz files, into shards."""
+    """Turn a public dataset or a folder of npz files into a dataset."""
 
     dataset: Literal["md17", "qh9-stable", "qh9-dynamic", "nabla-dft", "omol-csh-58k", "npz"] = (
         Field("npz", description="which dataset")
@@ -103,7 +105,7 @@ class ImportConfig(Strict):
 
 
 class SplitConfig(Strict):
-    """launch/shards.py split: divide a dataset anew; like samples stay on one side."""
+    """Divide a dataset anew; like samples stay on one side."""
 
     folder: str = Field(
         "data_shards/new",
@@ -131,7 +133,7 @@ class SplitConfig(Strict):
 
 
 class LeaksConfig(Strict):
-    """launch/shards.py leaks: find near-duplicates in different splits."""
+    """Find near-duplicates in different splits of a dataset."""
 
     folder: str = Field("data_shards/new", description="dataset")
     tolerance: float = Field(
@@ -140,8 +142,21 @@ class LeaksConfig(Strict):
 
 
 class RepackConfig(Strict):
-    """launch/shards.py repack: the same samples in shards of another size."""
+    """Write a dataset anew in shards of another size."""
 
     folder: str = Field("data_shards/new", description="dataset")
     out: str = Field("data_shards/repacked", description="new folder of shards and manifest.json")
     molecules_per_shard: int = Field(64, ge=1, description="molecules per tar file")
+
+
+class VerifyConfig(Strict):
+    """Check every byte and every sample of a dataset."""
+
+    folder: str = Field("data_shards/new", description="dataset")
+
+
+class ConcatConfig(Strict):
+    """Join datasets of one method into a new one."""
+
+    out: str = Field("data_shards/joined", description="new folder of shards and manifest.json")
+    folders: tuple[str, ...] = Field((), description="datasets to join, [a, b]")

@@ -8,7 +8,7 @@ from helm_scale.config.strict import Strict
 
 
 class EvaluateConfig(Strict):
-    """launch/evaluate.py: predicted Hamiltonians against the labels, through PySCF."""
+    """Compare predicted Hamiltonians, orbitals and energies with the labels."""
 
     source: str = Field(
         "runs/pretrain",
@@ -69,7 +69,7 @@ class EvaluateConfig(Strict):
 
 
 class PredictConfig(Strict):
-    """launch/predict.py: Hamiltonians of molecules without labels."""
+    """Predict Hamiltonians of molecules without labels."""
 
     source: str = Field("runs/pretrain", description="run folder or bundle folder")
     xyz: str = Field("molecules.xyz", description="extended XYZ; charge and multiplicity from info")

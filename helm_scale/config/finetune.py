@@ -11,7 +11,7 @@ from helm_scale.config.strict import Strict
 
 
 class FinetuneConfig(Strict):
-    """launch/finetune.py: energies from few labels."""
+    """Learn energies from few labels."""
 
     source: str = Field(
         "runs/bundle",
@@ -91,8 +91,7 @@ class FinetuneConfig(Strict):
 
 
 class LowDataConfig(Strict):
-    """launch/low_data.py: label molecules, pretrain on their Hamiltonians, then learn energies from
-    few of them."""
+    """Label molecules, pretrain on their Hamiltonians, learn energies from few of them."""
 
     labels: GenerateConfig = GenerateConfig()
     pretrain: PretrainConfig = PretrainConfig()
@@ -100,7 +99,7 @@ class LowDataConfig(Strict):
 
 
 class ExportConfig(Strict):
-    """launch/export.py: a run's backbone as a folder that torch and safetensors load alone."""
+    """Write or verify a bundle, which torch and safetensors load alone."""
 
     source: str = Field("runs/pretrain", description="run folder")
     out: str = Field("runs/bundle", description="bundle folder")

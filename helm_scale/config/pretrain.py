@@ -149,7 +149,7 @@ class ExecutionConfig(Strict):
 
 
 class PretrainConfig(Strict):
-    """launch/pretrain.py: learn Hamiltonians."""
+    """Learn Hamiltonians; the same command resumes."""
 
     out: str = Field(
         "runs/pretrain", description="folder of checkpoints, metrics and TensorBoard files"
@@ -190,7 +190,7 @@ class PretrainConfig(Strict):
 
 
 class ReplayConfig(Strict):
-    """launch/replay.py: a doubtful step again, sample by sample, on one CPU."""
+    """Compute a doubtful step of a run again, sample by sample."""
 
     file: str = Field(
         "runs/pretrain/replay/step-00000001.safetensors",

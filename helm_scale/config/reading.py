@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from helm_scale.config.strict import Strict
 
 ConfigT = TypeVar("ConfigT", bound=Strict)
+CONFIGS = Path(__file__).parents[1] / "configs"  # in a checkout a link to the folder at its top
 # Keys that were called otherwise in records of format 1: refused in YAML and on the command line
 # with the new name, translated where a record is read (records.py).
 RENAMED = {
@@ -24,11 +25,20 @@ RENAMED = {
 }
 
 
-def load(kind: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
-    """Build a config from `--config file.yaml` and dotted overrides (`--model.lmax 4`), the later
-    the stronger.
+def load(
+    kind: type[ConfigT],
+    argv: Sequence[str] | None = None,
+    *,
+    words: Mapping[str, Any] | None = None,
+) -> ConfigT:
+    """Build a config from `--config NAME` and dotted overrides (`--model.lmax 4`).
 
-    `--help` prints every key with type, default and meaning. A flag without value means true.
+    The later overrides the earlier. `--help` prints every key with type, default and meaning. A
+    flag without value means true.
+
+    Args:
+        argv: flags; none: sys.argv.
+        words: values by dotted key that were given without a flag; stronger than the file.
 
     Raises:
         SystemExit: after --help, or with one clear line per mistake (unknown key with a suggestion,
@@ -39,9 +49,10 @@ def load(kind: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
         sys.stdout.write(help_text(kind) + "\n")
         raise SystemExit(0)
     try:
-        overrides = _overrides(arguments)
-        file = overrides.pop("config", None)
-        values = _read_yaml(Path(str(file))) if file is not None else {}
+        overrides = {**(words or {}), **_overrides(arguments)}
+        name = overrides.pop("config", None)
+        file = None if name is None else config_file(str(name))
+        values = {} if file is None else _read_yaml(file)
         for key, value in overrides.items():
             _put(values, key, value)
         return parse(kind, values, str(file or "command line"), overrides)
@@ -49,20 +60,26 @@ def load(kind: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
         raise SystemExit(str(error)) from None
 
 
-def launch(kind: type[ConfigT], command: Callable[[ConfigT], str]) -> None:
-    """Run a command on the command line's config and print what it returns; a user's mistake ends
-    in one line.
+def config_file(name: str) -> Path:
+    """The YAML file of this name: a path, or without folder and suffix a packaged config.
 
     Raises:
-        SystemExit: as `load`, or with the command's own message.
+        ValueError: no packaged config of this name; lists them.
     """
-    settings = load(kind)
-    try:
-        text = command(settings)
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        raise SystemExit(str(error) or repr(error)) from None
-    if text:
-        sys.stdout.write(text + "\n")
+    path = Path(name)
+    if path.suffix or path.parent != Path():
+        return path
+    if name not in packaged():
+        raise ValueError(
+            f"--config {name}: no packaged config of this name; wanted a YAML file or one of"
+            f" {', '.join(packaged())}"
+        )
+    return CONFIGS / f"{name}.yaml"
+
+
+def packaged() -> list[str]:
+    """Names of the configs that come with the package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def parse(
@@ -92,7 +109,7 @@ def help_text(kind: type[BaseModel]) -> str:
     lines = [
         (kind.__doc__ or "").strip(),
         "",
-        "  --config FILE  YAML file; the keys below override it",
+        "  --config NAME  YAML file or packaged config; the keys below override it",
         "",
     ]
     return "\n".join(

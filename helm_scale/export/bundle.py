@@ -106,7 +106,7 @@ def check_sums(folder: Path) -> None:
     """Raise ValueError unless every file of the bundle is there with its checksum."""
     if not (folder / SUMS).is_file():
         raise ValueError(
-            f"{folder}: no {SUMS}, so this is no bundle; write one with launch/export.py"
+            f"{folder}: no {SUMS}, so this is no bundle; write one with helm-scale export"
         )
     lines = [line.partition("  ") for line in (folder / SUMS).read_text().splitlines()]
     wanted = {name: digest for digest, _, name in lines}

@@ -15,13 +15,16 @@ from typing import Any
 
 import torch
 from e3nn import o3
-from fairchem.core.common.registry import registry
-from fairchem.core.models.base import BackboneInterface
-from fairchem.core.models.uma.escn_md import GradRegressConfig
 from torch import Tensor, nn
 
 from helm_scale.export import loader
 from helm_scale.export.backbone import Backbone
+from helm_scale.extras import needs
+
+with needs("fairchem"):
+    from fairchem.core.common.registry import registry
+    from fairchem.core.models.base import BackboneInterface
+    from fairchem.core.models.uma.escn_md import GradRegressConfig
 
 
 @registry.register_model("helm_scale")

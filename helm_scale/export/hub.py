@@ -3,9 +3,11 @@ huggingface_hub."""
 
 from pathlib import Path
 
-from huggingface_hub import HfApi
-
 from helm_scale.export import bundle
+from helm_scale.extras import needs
+
+with needs("hub"):
+    from huggingface_hub import HfApi
 
 
 def push(

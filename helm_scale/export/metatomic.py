@@ -12,16 +12,25 @@ from pathlib import Path
 from typing import Dict, List  # noqa: UP035
 
 import torch
-from metatensor.torch import Labels, TensorBlock, TensorMap
-from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, ModelOutput, System
 from torch import Tensor, nn
 
 from helm_scale.basis.elements import supported
 from helm_scale.export import loader
+from helm_scale.extras import needs
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.trunk import Trunk
 from helm_scale.types import GraphBatch
 from helm_scale.units import HARTREE_IN_EV
+
+with needs("metatomic"):
+    from metatensor.torch import Labels, TensorBlock, TensorMap
+    from metatomic.torch import (
+        AtomisticModel,
+        ModelCapabilities,
+        ModelMetadata,
+        ModelOutput,
+        System,
+    )
 
 REFERENCE = "Learning from the electronic structure of molecules across the periodic table, arXiv:2510.00224"
 

@@ -180,7 +180,7 @@ Labels, Kohn-Sham Hamiltonians at:
 Errors of Hamiltonian matrix elements in 1e-6 Hartree (`_ueh`) on its training batch and its validation split.
 {metrics}
 
-`python launch/evaluate.py --source FOLDER` of helm_scale measures more, on your data.
+`helm-scale evaluate --source FOLDER` measures more, on your data.
 
 ## Limits
 - elements seen in training: {seen}; embedded: {embedded}
@@ -192,7 +192,7 @@ Errors of Hamiltonian matrix elements in 1e-6 Hartree (`_ueh`) on its training b
 Angstrom, Hartree. Atomic orbitals: {ao_convention}.
 
 ## Check
-`sha256sum -c SHA256SUMS`, and `python launch/export.py --verify --out FOLDER` of helm_scale, which recomputes the golden
+`sha256sum -c SHA256SUMS`, and `helm-scale export --verify --out FOLDER`, which recomputes the golden
 features to {tolerance} of their largest entry.
 
 ## Citation

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from helm_scale.extras import needs
 from helm_scale.finetuning.train import Run, parity
+
+with needs("plots"):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 COLOURS = {"direct": "#64748b", "frozen": "#2563eb", "finetuned": "#c2410c"}
 OTHERS = "#cbd5e1"

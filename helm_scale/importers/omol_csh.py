@@ -17,16 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from helm_scale.basis import conventions
 from helm_scale.basis.shells import shells_of
 from helm_scale.config import ImportConfig
 from helm_scale.data.format.shards import KEY
+from helm_scale.extras import needs
 from helm_scale.importers import published
 from helm_scale.importers.foreign import Address, Foreign, Published, from_triangle, listed_shells
 from helm_scale.types import Method, Molecule
+
+with needs("dft"):
+    import h5py
 
 METHOD = Method("wb97m-v", "def2-tzvpd", "def2", 3, None, 1e-8, "none", "ORCA")
 SIZES = {"train": 57559, "test-5k": 4986, "test-1k": 1008}

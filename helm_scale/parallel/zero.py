@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from helm_scale.config import ExecutionConfig
+from helm_scale.extras import needs
 from helm_scale.parallel import flat_shards
 from helm_scale.parallel.flat_shards import FlatShard
 from helm_scale.parallel.mesh import Processes
@@ -195,7 +196,8 @@ def _initialize(
     )  # before the import, which looks for accelerators itself
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import deepspeed
+        with needs("deepspeed"):
+            import deepspeed
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")

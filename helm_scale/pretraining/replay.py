@@ -53,7 +53,7 @@ class Evidence:
                 write_tensors(path, weights, {"about": json.dumps(about)})
             except OSError as error:
                 _log.error("%s: could not be written: %s", path, error)
-        return f"Replay on a CPU: python launch/replay.py --file {path}"
+        return f"Replay on a CPU: helm-scale replay --file {path}"
 
 
 def replay(

@@ -141,7 +141,7 @@ def test_a_damaged_single_sample_is_refused_or_unharmed(tmp_path: Path) -> None:
 
 def test_a_missing_manifest_or_shard_is_named(dataset: Manifest, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"nowhere/manifest.json: not found; .* run launch/shards.py generate"
+        ValueError, match=r"nowhere/manifest.json: not found; .* helm-scale shards generate"
     ):
         Manifest.load(tmp_path / "nowhere")
     (dataset.folder / "shard-000002.tar").unlink()

@@ -163,7 +163,7 @@ def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: int(dataset.offset[3]) + 700])
     with pytest.raises(
         ValueError,
-        match=r"shard-000001.tar, key 'hof-3': cannot be read .*; run launch/shards.py verify",
+        match=r"shard-000001.tar, key 'hof-3': cannot be read .*; run helm-scale shards verify",
     ):
         near_duplicates.read_all(dataset)
 

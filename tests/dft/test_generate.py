@@ -243,7 +243,7 @@ def test_input_that_cannot_be_labelled_stops_the_run_before_it_starts(
 def test_the_launcher_answers_mistakes_in_one_line(tmp_path: Path) -> None:
     for arguments, message in (
         [["verify", "."], "manifest.json: not found"],
-        [["check"], "got check; wanted one of"],
+        [["verfy"], "did you mean 'shards verify'?"],
     ):
         result = subprocess.run(
             [sys.executable, "launch/shards.py", *arguments],
@@ -257,4 +257,4 @@ def test_the_launcher_answers_mistakes_in_one_line(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "launch/shards.py", "--help"], cwd=ROOT, capture_output=True, text=True
     )
-    assert result.returncode == 0 and result.stdout.startswith("python launch/shards.py generate")
+    assert result.returncode == 0 and "shards generate" in result.stdout

@@ -117,7 +117,8 @@ class Manifest:
         path = Path(folder) / NAME
         if not path.is_file():
             raise ValueError(
-                f"{path}: not found; '{folder}' is no finished dataset: run launch/shards.py generate, or check the path"
+                f"{path}: not found{_from_here(path)}; '{folder}' is no finished dataset:"
+                " name one that is there, or make one with helm-scale shards generate"
             )
         content = path.read_bytes()
         try:
@@ -296,3 +297,8 @@ def _read(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         "key": SampleKeys(rows.pop("key")),
         **rows,
     }
+
+
+def _from_here(path: Path) -> str:
+    """For messages: the folder from which a relative path was looked for."""
+    return "" if path.is_absolute() else f" in {Path.cwd()}"

@@ -112,5 +112,5 @@ def _read(dataset: Manifest, index: int) -> Fingerprint:
         )
     except (OSError, KeyError, ValueError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{dataset.where(index)}: cannot be read ({error}); run launch/shards.py verify"
+            f"{dataset.where(index)}: cannot be read ({error}); run helm-scale shards verify"
         ) from None

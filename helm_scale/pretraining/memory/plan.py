@@ -216,7 +216,7 @@ class Planner:
         raise ValueError(
             f"{self._dataset.folder}: {len(wrong)} molecules of {known[low]} atoms or more do not fit even with {_named(found.memory)}:"
             f" {named}{'; ...' if len(wrong) > NAMED else ''}; {tail}. Raise the limit or execution.pair_ranks, take an engine that shards"
-            " weights, or leave these molecules out of the dataset (launch/shards.py import --exclude)"
+            " weights, or leave these molecules out of the dataset (helm-scale shards import --exclude)"
         )
 
 

@@ -1,0 +1,151 @@
+"""The command `helm-scale`: one task per word, each with a typed config.
+
+    helm-scale pretrain --config quickstart
+    torchrun --nproc-per-node 2 -m helm_scale.cli pretrain --config quickstart --execution.engine ddp
+
+The files in launch/ are the same commands for schedulers that want a script.
+"""
+
+import difflib
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from helm_scale import config
+from helm_scale.extras import MissingExtraError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One task.
+
+    Attributes:
+        settings: its config; the docstring is what --help says of it.
+        words: keys whose values come first and without a flag, as in `shards verify FOLDER`.
+        more: key of a list that takes all further words.
+    """
+
+    settings: type[config.Strict]
+    words: tuple[str, ...] = ()
+    more: str | None = None
+
+
+# Each runs the function of helm_scale.commands that has its name, with _ for blanks and dashes.
+COMMANDS = {
+    "pretrain": Command(config.PretrainConfig),
+    "finetune": Command(config.FinetuneConfig),
+    "evaluate": Command(config.EvaluateConfig),
+    "predict": Command(config.PredictConfig),
+    "export": Command(config.ExportConfig),
+    "replay": Command(config.ReplayConfig),
+    "low-data": Command(config.LowDataConfig),
+    "shards generate": Command(config.GenerateConfig),
+    "shards import": Command(config.ImportConfig, ("dataset",)),
+    "shards verify": Command(config.VerifyConfig, ("folder",)),
+    "shards info": Command(config.InfoConfig, ("data.path",)),
+    "shards split": Command(config.SplitConfig),
+    "shards leaks": Command(config.LeaksConfig),
+    "shards repack": Command(config.RepackConfig),
+    "shards concat": Command(config.ConcatConfig, ("out",), more="folders"),
+}
+HELP = ("--help", "-h")
+# What a user can cause; everything else keeps its traceback. ChildProcessError is an OSError.
+MISTAKES = (ValueError, OSError, FloatingPointError, MemoryError, MissingExtraError)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and print what it returns.
+
+    Args:
+        arguments: of the command line, without the program's name; none: sys.argv.
+    Raises:
+        SystemExit: after --help, or with one clear message for a mistake of the user.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name, rest = _find(given)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("helm_scale").setLevel(logging.INFO)
+    settings = _settings(name, rest)
+    from helm_scale import commands  # torch comes with it: after --help and mistakes
+
+    try:
+        text = getattr(commands, name.replace(" ", "_").replace("-", "_"))(settings)
+    except MISTAKES as error:
+        raise SystemExit(str(error) or repr(error)) from None
+    if text:
+        sys.stdout.write(text + "\n")
+
+
+def _find(given: list[str]) -> tuple[str, list[str]]:
+    """Name of the command and what follows it."""
+    for count in (2, 1):
+        name = " ".join(given[:count])
+        if name in COMMANDS and len(given) >= count:
+            return name, given[count:]
+    group = [name for name in COMMANDS if given and name.startswith(f"{given[0]} ")]
+    asked = given[1:] if group else given
+    if not asked or asked[0] in HELP:
+        sys.stdout.write(_usage(group or list(COMMANDS)) + "\n")
+        raise SystemExit(0)
+    wanted = " ".join(given[:2] if group else given[:1])
+    close = difflib.get_close_matches(wanted, COMMANDS, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    raise SystemExit(f"helm-scale: unknown command '{wanted}'; {hint}see helm-scale --help")
+
+
+def _settings(name: str, rest: list[str]) -> config.Strict:
+    """The config of a command: its words, then flags."""
+    command = COMMANDS[name]
+    count = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
+    words, flags = rest[:count], rest[count:]
+    if any(word in HELP for word in flags):
+        sys.stdout.write(_help(name) + "\n")
+        raise SystemExit(0)
+    first, further = words[: len(command.words)], words[len(command.words) :]
+    if len(first) < len(command.words) or bool(further) != bool(command.more):
+        got = f"'{' '.join(words)}'" if words else "nothing"
+        raise SystemExit(f"got {got}, wanted {_call(name)} [--key value ...]")
+    values: dict[str, Any] = dict(zip(command.words, first, strict=True))
+    if command.more:
+        values[command.more] = further
+    return config.load(command.settings, flags, words=values)
+
+
+def _call(name: str) -> str:
+    """How a command is called: `helm-scale shards verify FOLDER`."""
+    command = COMMANDS[name]
+    words = [word.rpartition(".")[2].upper() for word in command.words]
+    more = [f"{command.more.upper()} ..."] if command.more else []
+    return " ".join(["helm-scale", name, *words, *more])
+
+
+def _summary(command: Command) -> str:
+    return (command.settings.__doc__ or "").strip().splitlines()[0]
+
+
+def _usage(names: list[str]) -> str:
+    """What --help says without a command."""
+    width = max(map(len, names))
+    rows = [f"  {name:{width}}  {_summary(COMMANDS[name])}" for name in names]
+    return "\n".join(
+        [
+            "helm-scale COMMAND [--config NAME] [--key value ...]",
+            "",
+            *rows,
+            "",
+            "helm-scale COMMAND --help lists the keys. NAME is a YAML file or a packaged config:",
+            f"{', '.join(config.packaged())}.",
+        ]
+    )
+
+
+def _help(name: str) -> str:
+    """What --help says of a command."""
+    call = f"{_call(name)} [--config NAME] [--key value ...]"
+    return f"{call}\n\n{config.help_text(COMMANDS[name].settings)}"
+
+
+if __name__ == "__main__":
+    main()
