@@ -10,9 +10,9 @@ import ase.db
 import numpy as np
 
 from helm_scale.config import ImportConfig
-from helm_scale.importers import published
-from helm_scale.importers.foreign import Address, Foreign, Published, listed_shells
-from helm_scale.importers.rows import Rows
+from helm_scale.importers import published_splits
+from helm_scale.importers.source import Address, Importer, SourceSample, listed_shells
+from helm_scale.importers.sqlite import SqliteTable
 from helm_scale.types import Method, Molecule
 
 METHOD = Method("pbe", "def2-svp", "def2", 3, None, 1e-9, "none", "ORCA")
@@ -30,14 +30,17 @@ class Md17:
 
     def __init__(self, path: Path, config: ImportConfig) -> None:
         self.method: Method | None = METHOD
-        self._path, self._rows = path, Rows(path, "systems", ("id", "numbers", "positions", "data"))
+        self._path, self._rows = (
+            path,
+            SqliteTable(path, "systems", ("id", "numbers", "positions", "data")),
+        )
         self._database = ase.db.connect(str(path), type="db")
 
     def addresses(self) -> list[int]:
         """The database's own numbers of its systems, ascending."""
         return [row[0] for row in self._rows.query("SELECT id FROM systems ORDER BY id")]
 
-    def read(self, address: Address) -> Foreign:
+    def read(self, address: Address) -> SourceSample:
         """Read one system; forces in Hartree/Angstrom.
 
         Raises:
@@ -61,7 +64,7 @@ class Md17:
             energy=float(data["energy"].reshape(())), forces=data["forces"].astype(np.float64),
         )  # fmt: skip
         shells = listed_shells("orca", METHOD.basis, numbers, molecule.key)
-        return Foreign(
+        return SourceSample(
             molecule, "orca", shells, {name: data[name] for name in ("hamiltonian", "overlap")}
         )
 
@@ -72,17 +75,17 @@ class Md17:
             ValueError: another name, another molecule, or another number of frames.
         """
         if name != "published":
-            raise published.unknown(str(self._path), name, ["published"])
+            raise published_splits.unknown(str(self._path), name, ["published"])
         addresses = self.addresses()
         formula = self._database.get(id=addresses[0]).formula
         if formula not in SIZES:
             raise ValueError(
                 f"{self._path}: no published split of {formula}; known: {', '.join(SIZES)}; take --split none"
             )
-        published.check_count(str(self._path), len(addresses), sum(SIZES[formula]))
-        return published.divide(
+        published_splits.check_count(str(self._path), len(addresses), sum(SIZES[formula]))
+        return published_splits.divide(
             np.random.RandomState(42).permutation(len(addresses)), SIZES[formula]
         )
 
 
-MD17 = Published(Md17, METHOD, "MIT", 20e-6)
+MD17 = Importer(Md17, METHOD, "MIT", 20e-6)

@@ -11,9 +11,9 @@ import numpy as np
 
 from helm_scale.basis import elements
 from helm_scale.config import ImportConfig
-from helm_scale.importers import published
-from helm_scale.importers.foreign import Address, Foreign, Published
-from helm_scale.importers.rows import Rows, array
+from helm_scale.importers import published_splits
+from helm_scale.importers.source import Address, Importer, SourceSample
+from helm_scale.importers.sqlite import SqliteTable, array
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
@@ -27,9 +27,14 @@ class NablaDft:
 
     def __init__(self, path: Path, config: ImportConfig) -> None:
         self.method: Method | None = METHOD
-        self._path, self._rows = path, Rows(path, "data", ("id", "Z", "R", "E", "F", "H", "S"))
-        self._ids = Rows(path, "dataset_ids", ("MOSES_ID", "CONFORMER_ID"))
-        table = Rows(path, "basisset", ("Z", "orbitals")).query("SELECT Z, orbitals FROM basisset")
+        self._path, self._rows = (
+            path,
+            SqliteTable(path, "data", ("id", "Z", "R", "E", "F", "H", "S")),
+        )
+        self._ids = SqliteTable(path, "dataset_ids", ("MOSES_ID", "CONFORMER_ID"))
+        table = SqliteTable(path, "basisset", ("Z", "orbitals")).query(
+            "SELECT Z, orbitals FROM basisset"
+        )
         self._shells = {
             int(z): tuple(int(degree) for degree in np.frombuffer(blob, dtype="<i4"))
             for z, blob in table
@@ -49,7 +54,7 @@ class NablaDft:
             )
         return numbers
 
-    def read(self, address: Address) -> Foreign:
+    def read(self, address: Address) -> SourceSample:
         """Read one conformer; forces (Hartree/bohr in the file) only if any is not zero."""
         where = f"{self._path}, row {address}"
         _, numbers, positions, energy, forces, hamiltonian, overlap = self._rows.row(int(address))
@@ -78,16 +83,16 @@ class NablaDft:
         )  # fmt: skip
         matrices = {name: array(blob, "float32", (nao, nao), f"{where}, {name}") for name, blob in
                     (("hamiltonian", hamiltonian), ("overlap", overlap))}  # fmt: skip
-        return Foreign(molecule, "psi4", shells, matrices)
+        return SourceSample(molecule, "psi4", shells, matrices)
 
     def splits(self, name: str) -> np.ndarray:
         """The file as a whole: one of the published training sets, or "test" (published in many
         parts, any size)."""
         if name not in (*SIZES, "test"):
-            raise published.unknown(str(self._path), name, [*SIZES, "test"])
+            raise published_splits.unknown(str(self._path), name, [*SIZES, "test"])
         count = len(self.addresses())
-        published.check_count(f"{self._path}, split {name}", count, SIZES.get(name, count))
+        published_splits.check_count(f"{self._path}, split {name}", count, SIZES.get(name, count))
         return np.full(count, name.split("-")[0], dtype=object)
 
 
-NABLA_DFT = Published(NablaDft, METHOD, "MIT", 50e-6)
+NABLA_DFT = Importer(NablaDft, METHOD, "MIT", 50e-6)

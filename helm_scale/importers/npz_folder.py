@@ -16,8 +16,14 @@ import numpy as np
 
 from helm_scale.config import ImportConfig
 from helm_scale.data.format.codec import MATRICES
-from helm_scale.importers import published
-from helm_scale.importers.foreign import Address, Foreign, Published, from_triangle, listed_shells
+from helm_scale.importers import published_splits
+from helm_scale.importers.source import (
+    Address,
+    Importer,
+    SourceSample,
+    from_triangle,
+    listed_shells,
+)
 from helm_scale.types import Method, Molecule
 
 METHOD_KEYS = tuple(field.name for field in fields(Method))
@@ -53,7 +59,7 @@ class NpzFolder:
         """Names of the files."""
         return self._names
 
-    def read(self, address: Address) -> Foreign:
+    def read(self, address: Address) -> SourceSample:
         """Read one file.
 
         Raises:
@@ -87,13 +93,13 @@ class NpzFolder:
             name: from_triangle(m, f"{where}, {name}") if m.ndim == 1 else m
             for name, m in matrices.items()
         }
-        return Foreign(
+        return SourceSample(
             molecule, self._order, listed_shells(self._order, self._basis, numbers, where), dense
         )
 
     def splits(self, name: str) -> np.ndarray:
         """A user's folder has no published division."""
-        raise published.unknown(str(self._path), name, [])
+        raise published_splits.unknown(str(self._path), name, [])
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
         try:
@@ -122,4 +128,4 @@ def _integer(arrays: dict[str, np.ndarray], name: str, default: int) -> int:
     return int(arrays[name]) if name in arrays else default
 
 
-NPZ = Published(NpzFolder, None, None, 20e-6)
+NPZ = Importer(NpzFolder, None, None, 20e-6)

@@ -24,8 +24,14 @@ from helm_scale.basis.shells import shells_of
 from helm_scale.config import ImportConfig
 from helm_scale.data.format.shards import KEY
 from helm_scale.extras import needs
-from helm_scale.importers import published
-from helm_scale.importers.foreign import Address, Foreign, Published, from_triangle, listed_shells
+from helm_scale.importers import published_splits
+from helm_scale.importers.source import (
+    Address,
+    Importer,
+    SourceSample,
+    from_triangle,
+    listed_shells,
+)
 from helm_scale.types import Method, Molecule
 
 with needs("dft"):
@@ -66,7 +72,7 @@ class OmolCsh:
         self._file.visititems(visit)
         return sorted(found)
 
-    def read(self, address: Address) -> Foreign:
+    def read(self, address: Address) -> SourceSample:
         """Read one molecule, with its other reading: the file has the defect, or has not."""
         where, group = f"{self._path}, group {address}", self._file[str(address)]
         missing = [name for name in ("elements", "coords") if name not in group]
@@ -85,8 +91,8 @@ class OmolCsh:
         )
         true = listed_shells("orca", METHOD.basis, numbers, where)
         listed = from_triangle(group["fock"][:], f"{where}, fock")
-        sound = Foreign(molecule, "canonical", true, {"hamiltonian": listed})
-        repaired = Foreign(
+        sound = SourceSample(molecule, "canonical", true, {"hamiltonian": listed})
+        repaired = SourceSample(
             molecule, "orca", true, {"hamiltonian": undo_sorted_reordering(listed, numbers)}
         )
         if self._repair:
@@ -104,9 +110,9 @@ class OmolCsh:
     def splits(self, name: str) -> np.ndarray:
         """The file as a whole: "train", "test-5k" or "test-1k"."""
         if name not in SIZES:
-            raise published.unknown(str(self._path), name, list(SIZES))
+            raise published_splits.unknown(str(self._path), name, list(SIZES))
         count = len(self.addresses())
-        published.check_count(f"{self._path}, split {name}", count, SIZES[name])
+        published_splits.check_count(f"{self._path}, split {name}", count, SIZES[name])
         return np.full(count, name.split("-")[0], dtype=object)
 
 
@@ -155,4 +161,4 @@ def _charge_and_multiplicity(group: str, attributes: dict[str, Any], where: str)
     return named
 
 
-OMOL_CSH = Published(OmolCsh, METHOD, "CC-BY-4.0", 50e-6)
+OMOL_CSH = Importer(OmolCsh, METHOD, "CC-BY-4.0", 50e-6)

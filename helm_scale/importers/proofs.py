@@ -22,7 +22,7 @@ from helm_scale.basis.shells import ecp_core_electrons
 from helm_scale.dft.energies import EnergyFunctional
 from helm_scale.dft.energies import overlap as pyscf_overlap
 from helm_scale.dft.molecule import WITHOUT_VV10, check_electrons
-from helm_scale.importers.foreign import Foreign, canonical
+from helm_scale.importers.source import SourceSample, canonical
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
@@ -39,7 +39,7 @@ OTHER_FUNCTIONALS = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProofLimits:
     """consistency: largest mean |F[P(H)] - H|, Hartree. atoms: larger molecules go without this
     proof."""
 
@@ -47,7 +47,7 @@ class Limits:
     atoms: int
 
 
-def prove(foreign: Foreign, method: Method, limits: Limits, where: str) -> bool:
+def prove(foreign: SourceSample, method: Method, limits: ProofLimits, where: str) -> bool:
     """Run every proof on one sample.
 
     Returns:
@@ -72,7 +72,7 @@ def prove(foreign: Foreign, method: Method, limits: Limits, where: str) -> bool:
     return len(foreign.molecule.atomic_numbers) <= limits.atoms
 
 
-def first_failure(foreign: Foreign, method: Method, limits: Limits) -> str | None:
+def first_failure(foreign: SourceSample, method: Method, limits: ProofLimits) -> str | None:
     """What the first failing proof found, or None if all hold."""
     try:
         molecule = canonical(foreign, method)
@@ -150,7 +150,9 @@ def _trace_failure(molecule: Molecule, method: Method, density: np.ndarray) -> s
     )
 
 
-def _other_readings(foreign: Foreign, method: Method) -> Iterator[tuple[str, Foreign, Method]]:
+def _other_readings(
+    foreign: SourceSample, method: Method
+) -> Iterator[tuple[str, SourceSample, Method]]:
     """The same numbers read otherwise: (what would have to be so, sample, method)."""
     if foreign.other_reading is not None:
         yield *foreign.other_reading, method

@@ -13,9 +13,9 @@ import numpy as np
 
 from helm_scale.basis.shells import nao
 from helm_scale.config import ImportConfig
-from helm_scale.importers import published
-from helm_scale.importers.foreign import Address, Foreign, Published, listed_shells
-from helm_scale.importers.rows import Rows, array, table_columns
+from helm_scale.importers import published_splits
+from helm_scale.importers.source import Address, Importer, SourceSample, listed_shells
+from helm_scale.importers.sqlite import SqliteTable, array, table_columns
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
@@ -31,18 +31,18 @@ COLUMNS = (0, 1, 2, 3, 4, 9)  # of QH9Dynamic: molecule, geometry, N, Z, positio
 SHARES_OF_GEOMETRIES = {100: (80, 10, 10), 60: (50, 5, 5)}
 
 
-class Stable:
+class Qh9Stable:
     """QH9Stable.db: table data(id, N, Z, pos in Angstrom, Ham)."""
 
     def __init__(self, path: Path, config: ImportConfig) -> None:
         self.method: Method | None = METHOD
-        self._path, self._rows = path, Rows(path, "data", ("id", "N", "Z", "pos", "Ham"))
+        self._path, self._rows = path, SqliteTable(path, "data", ("id", "N", "Z", "pos", "Ham"))
 
     def addresses(self) -> list[int]:
         """Row numbers."""
         return self._rows.numbers()
 
-    def read(self, address: Address) -> Foreign:
+    def read(self, address: Address) -> SourceSample:
         """Read one molecule."""
         number, atoms, numbers, positions, matrix = self._rows.row(int(address))
         return _foreign(
@@ -60,15 +60,15 @@ class Stable:
         and 22, from 23)."""
         where = f"{self._path}, split {name}"
         if name not in STABLE_SIZES:
-            raise published.unknown(str(self._path), name, list(STABLE_SIZES))
+            raise published_splits.unknown(str(self._path), name, list(STABLE_SIZES))
         atoms = np.array([row[0] for row in self._rows.query("SELECT N FROM data ORDER BY rowid")])
-        published.check_count(where, len(atoms), sum(STABLE_SIZES[name]))
+        published_splits.check_count(where, len(atoms), sum(STABLE_SIZES[name]))
         found = divide_by_permutation(len(atoms)) if name == "id" else divide_by_size(atoms)
-        published.check_sizes(where, found, STABLE_SIZES[name])
+        published_splits.check_sizes(where, found, STABLE_SIZES[name])
         return found
 
 
-class Dynamic:
+class Qh9Dynamic:
     """QH9Dynamic.db: table data, by position: molecule, geometry, N, Z, pos in bohr, four more,
     Ham."""
 
@@ -79,13 +79,16 @@ class Dynamic:
             raise ValueError(
                 f"{path}: table 'data' has {len(columns)} columns, wanted 10 of QH9Dynamic; is it QH9Stable?"
             )
-        self._path, self._rows = path, Rows(path, "data", [columns[place] for place in COLUMNS])
+        self._path, self._rows = (
+            path,
+            SqliteTable(path, "data", [columns[place] for place in COLUMNS]),
+        )
 
     def addresses(self) -> list[int]:
         """Row numbers."""
         return self._rows.numbers()
 
-    def read(self, address: Address) -> Foreign:
+    def read(self, address: Address) -> SourceSample:
         """Read one geometry."""
         molecule, geometry, atoms, numbers, positions, matrix = self._rows.row(int(address))
         key = f"qh9d-{_integer(molecule):06d}-{_integer(geometry):04d}"
@@ -104,7 +107,7 @@ class Dynamic:
         divided)."""
         count = len(self.addresses())
         if name not in ("geometry", "molecule"):
-            raise published.unknown(str(self._path), name, ["geometry", "molecule"])
+            raise published_splits.unknown(str(self._path), name, ["geometry", "molecule"])
         if count not in GEOMETRIES_PER_MOLECULE:
             known = ", ".join(map(str, sorted(GEOMETRIES_PER_MOLECULE)))
             raise ValueError(
@@ -118,12 +121,14 @@ class Dynamic:
 
 def divide_by_permutation(count: int) -> np.ndarray:
     """Division "id" of QH9Stable."""
-    return published.divide(np.random.RandomState(43).permutation(count), published.shares(count))
+    return published_splits.divide(
+        np.random.RandomState(43).permutation(count), published_splits.shares(count)
+    )
 
 
 def divide_by_size(atoms: np.ndarray) -> np.ndarray:
     """Division "ood" of QH9Stable."""
-    return np.array(published.NAMES, dtype=object)[np.digitize(atoms, [21, 23])]
+    return np.array(published_splits.NAMES, dtype=object)[np.digitize(atoms, [21, 23])]
 
 
 def divide_geometries(molecules: int, per_molecule: int) -> np.ndarray:
@@ -132,7 +137,7 @@ def divide_geometries(molecules: int, per_molecule: int) -> np.ndarray:
     ends = range(per_molecule - 1, molecules * per_molecule, per_molecule)
     return np.concatenate(
         [
-            published.divide(np.random.RandomState(end).permutation(per_molecule), sizes)
+            published_splits.divide(np.random.RandomState(end).permutation(per_molecule), sizes)
             for end in ends
         ]
     )
@@ -142,7 +147,9 @@ def divide_molecules(molecules: int, per_molecule: int) -> np.ndarray:
     """Division "molecule" of QH9Dynamic: trajectories shuffled by Python's Random(43)."""
     order = list(range(molecules))
     random.Random(43).shuffle(order)
-    return np.repeat(published.divide(np.array(order), published.shares(molecules)), per_molecule)
+    return np.repeat(
+        published_splits.divide(np.array(order), published_splits.shares(molecules)), per_molecule
+    )
 
 
 def _integer(value: int | bytes) -> int:
@@ -152,13 +159,13 @@ def _integer(value: int | bytes) -> int:
 
 def _foreign(
     key: str, atoms: int, numbers: bytes, positions: bytes, matrix: bytes, unit: float, where: str
-) -> Foreign:
+) -> SourceSample:
     """A sample from its blobs; unit: Angstrom per unit of length."""
     z = array(numbers, "int32", (atoms,), f"{where}, Z").astype(np.int64)
     shells: Sequence[tuple[int, ...]] = listed_shells("pyscf", METHOD.basis, z, where)
     size = sum(nao(METHOD.basis, int(number)) for number in z)
     molecule = Molecule(key, z, unit * array(positions, "float64", (atoms, 3), f"{where}, pos"))
-    return Foreign(
+    return SourceSample(
         molecule,
         "pyscf",
         tuple(shells),
@@ -166,5 +173,5 @@ def _foreign(
     )
 
 
-QH9_STABLE = Published(Stable, METHOD, "CC-BY-NC-SA-4.0", 5e-6)
-QH9_DYNAMIC = Published(Dynamic, METHOD, "CC-BY-NC-SA-4.0", 5e-6)
+QH9_STABLE = Importer(Qh9Stable, METHOD, "CC-BY-NC-SA-4.0", 5e-6)
+QH9_DYNAMIC = Importer(Qh9Dynamic, METHOD, "CC-BY-NC-SA-4.0", 5e-6)

@@ -22,23 +22,23 @@ from helm_scale.data.format.staging import finished_dataset
 from helm_scale.data.tools import merge
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.processes import run_parallel
-from helm_scale.importers.foreign import Address, Foreign, Published, canonical
 from helm_scale.importers.md17 import MD17
 from helm_scale.importers.nabla_dft import NABLA_DFT
 from helm_scale.importers.npz_folder import NPZ
 from helm_scale.importers.omol_csh import OMOL_CSH
-from helm_scale.importers.proofs import Limits, prove
+from helm_scale.importers.proofs import ProofLimits, prove
 from helm_scale.importers.qh9 import QH9_DYNAMIC, QH9_STABLE
+from helm_scale.importers.source import Address, Importer, SourceSample, canonical
 from helm_scale.types import Method, Molecule
 
 log = logging.getLogger(__name__)
-DATASETS: dict[str, Published] = {
+DATASETS: dict[str, Importer] = {
     "md17": MD17, "qh9-stable": QH9_STABLE, "qh9-dynamic": QH9_DYNAMIC, "nabla-dft": NABLA_DFT, "omol-csh-58k": OMOL_CSH, "npz": NPZ,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Plan:
+class ImportPlan:
     """What every process of an import knows. labels: what each sample gets. source: identifies the
     input."""
 
@@ -46,29 +46,29 @@ class Plan:
     method: Method
     licence: str
     labels: tuple[str, ...]
-    limits: Limits
+    limits: ProofLimits
     source: str
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardTask:
     """One shard to make: its number, its samples and their splits."""
 
-    plan: Plan
+    plan: ImportPlan
     number: int
     addresses: tuple[Address, ...]
     splits: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Proven:
+class ProofCounts:
     """How many samples went through the proofs, and through that of consistency."""
 
     samples: int
     consistent: int
 
 
-def import_dataset(config: ImportConfig) -> tuple[Manifest, Proven]:
+def import_dataset(config: ImportConfig) -> tuple[Manifest, ProofCounts]:
     """Turn a public dataset or a folder of npz files into shards; started again it continues, or
     does nothing.
 
@@ -83,10 +83,10 @@ def import_dataset(config: ImportConfig) -> tuple[Manifest, Proven]:
     finished = finished_dataset(out, plan.method, plan.labels, plan.source)
     if finished is not None:
         shutil.rmtree(out / "staging", ignore_errors=True)
-        return finished, Proven(0, 0)
+        return finished, ProofCounts(0, 0)
     size = config.molecules_per_shard
-    parts = [
-        Part(
+    tasks = [
+        ShardTask(
             plan,
             number,
             tuple(addresses[start : start + size]),
@@ -94,7 +94,7 @@ def import_dataset(config: ImportConfig) -> tuple[Manifest, Proven]:
         )
         for number, start in enumerate(range(0, len(addresses), size))
     ]
-    missing = [part for part in parts if not _is_done(part)]
+    missing = [task for task in tasks if not _is_done(task)]
     proven = [_prove_first(plan, addresses)] if missing else []
     proven += [
         result
@@ -104,13 +104,15 @@ def import_dataset(config: ImportConfig) -> tuple[Manifest, Proven]:
     ]
     left_out = [RejectedMolecule(name, "excluded by the user") for name in config.exclude]
     made = merge.merge(
-        [Manifest.load(_folder(part)) for part in parts], out, _move, plan.source, left_out
+        [Manifest.load(_folder(task)) for task in tasks], out, _move, plan.source, left_out
     )
     shutil.rmtree(out / "staging")
-    return made, Proven(sum(one.samples for one in proven), sum(one.consistent for one in proven))
+    return made, ProofCounts(
+        sum(one.samples for one in proven), sum(one.consistent for one in proven)
+    )
 
 
-def _prepare(config: ImportConfig) -> tuple[Plan, Sequence[Address], np.ndarray]:
+def _prepare(config: ImportConfig) -> tuple[ImportPlan, Sequence[Address], np.ndarray]:
     """Open the source and settle method, licence, labels and splits, before any process starts."""
     dataset, path = DATASETS[config.dataset], Path(config.source)
     source = dataset.open(path, config)
@@ -137,8 +139,8 @@ def _prepare(config: ImportConfig) -> tuple[Plan, Sequence[Address], np.ndarray]
         if config.repair
         else ", not repaired"
     )
-    limits = Limits(config.consistency_limit or dataset.consistency, config.proof_atoms)
-    return Plan(config, method, licence, labels, limits, about), addresses, splits
+    limits = ProofLimits(config.consistency_limit or dataset.consistency, config.proof_atoms)
+    return ImportPlan(config, method, licence, labels, limits, about), addresses, splits
 
 
 def _chosen(
@@ -182,7 +184,7 @@ def declared_method(known: Method | None, config: ImportConfig) -> Method:
     return replace(start, **given, baseline=config.baseline)
 
 
-def _labels(foreign: Foreign, config: ImportConfig) -> tuple[str, ...]:
+def _labels(foreign: SourceSample, config: ImportConfig) -> tuple[str, ...]:
     """Names of the labels that every sample gets if it is like this one."""
     wanted = {
         "hamiltonian": True,
@@ -196,7 +198,7 @@ def _labels(foreign: Foreign, config: ImportConfig) -> tuple[str, ...]:
     )
 
 
-def _labelled(foreign: Foreign, method: Method, config: ImportConfig) -> Molecule:
+def _labelled(foreign: SourceSample, method: Method, config: ImportConfig) -> Molecule:
     """A sample in canonical order with the labels asked for: S always anew in float64, H0 where the
     source has none."""
     molecule = canonical(foreign, method)
@@ -212,7 +214,7 @@ def _labelled(foreign: Foreign, method: Method, config: ImportConfig) -> Molecul
     )
 
 
-def _prove_first(plan: Plan, addresses: Sequence[Address]) -> Proven:
+def _prove_first(plan: ImportPlan, addresses: Sequence[Address]) -> ProofCounts:
     """Prove the first samples, before anything is written."""
     config = plan.config
     source = DATASETS[config.dataset].open(Path(config.source), config)
@@ -227,19 +229,19 @@ def _prove_first(plan: Plan, addresses: Sequence[Address]) -> Proven:
             f"{config.source}: none of the first {config.proof_first} samples has at most {config.proof_atoms} atoms, so nothing proves"
             " the functional: raise --proof_first or --proof_atoms, or go without this proof: --proof_atoms 0"
         )
-    return Proven(len(addresses[: config.proof_first]), consistent)
+    return ProofCounts(len(addresses[: config.proof_first]), consistent)
 
 
-def _make(part: Part) -> Proven:
+def _make(task: ShardTask) -> ProofCounts:
     """Make one shard; a random share of its samples, the same on every run, goes through the
     proofs."""
-    plan, config, folder = part.plan, part.plan.config, _folder(part)
+    plan, config, folder = task.plan, task.plan.config, _folder(task)
     shutil.rmtree(folder, ignore_errors=True)
     source = DATASETS[config.dataset].open(Path(config.source), config)
-    writer = ShardWriter(folder, plan.method, plan.licence, plan.source, len(part.addresses))
-    drawn = np.random.default_rng(part.number).random(len(part.addresses)) < config.proof_share
+    writer = ShardWriter(folder, plan.method, plan.licence, plan.source, len(task.addresses))
+    drawn = np.random.default_rng(task.number).random(len(task.addresses)) < config.proof_share
     consistent = 0
-    for address, split, chosen in zip(part.addresses, part.splits, drawn, strict=True):
+    for address, split, chosen in zip(task.addresses, task.splits, drawn, strict=True):
         foreign, where = source.read(address), f"{config.source}, sample {address}"
         if chosen:
             consistent += prove(foreign, plan.method, plan.limits, where)
@@ -250,21 +252,21 @@ def _make(part: Part) -> Proven:
             )
         writer.write(molecule, split)
     writer.close()
-    return Proven(int(drawn.sum()), consistent)
+    return ProofCounts(int(drawn.sum()), consistent)
 
 
-def _folder(part: Part) -> Path:
-    return Path(part.plan.config.out) / "staging" / f"part-{part.number:06d}"
+def _folder(task: ShardTask) -> Path:
+    return Path(task.plan.config.out) / "staging" / f"part-{task.number:06d}"
 
 
-def _is_done(part: Part) -> bool:
-    """Whether a part is made; raises ValueError if it was made from something else."""
-    folder = _folder(part)
+def _is_done(task: ShardTask) -> bool:
+    """Whether a task is made; raises ValueError if it was made from something else."""
+    folder = _folder(task)
     if not (folder / manifest.NAME).is_file():
         return False
     made = Manifest.load(folder)
-    for name, got, wanted in (("method", made.method, part.plan.method), ("labels", made.labels, part.plan.labels),
-                              ("input", made.source, part.plan.source), ("length", len(made), len(part.addresses))):  # fmt: skip
+    for name, got, wanted in (("method", made.method, task.plan.method), ("labels", made.labels, task.plan.labels),
+                              ("input", made.source, task.plan.source), ("length", len(made), len(task.addresses))):  # fmt: skip
         if got != wanted:
             raise ValueError(
                 f"{folder}: begun with another {name}: {got}, now {wanted}; choose another folder or remove {folder.parent}"

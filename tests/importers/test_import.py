@@ -211,7 +211,7 @@ def test_the_first_samples_or_all_but_some(labels: Labels, tmp_path: Path) -> No
     made, proven = run.import_dataset(
         config("md17", file, tmp_path / "first", samples=1, proof_share=0.0)
     )
-    assert made.key.tolist() == ["md17-H2O-1"] and proven == run.Proven(1, 1)
+    assert made.key.tolist() == ["md17-H2O-1"] and proven == run.ProofCounts(1, 1)
     made, _ = run.import_dataset(config("md17", file, tmp_path / "rest", exclude=("1",)))
     assert made.key.tolist() == ["md17-H2O-2"] and made.rejected == (
         RejectedMolecule("1", "excluded by the user"),
@@ -234,4 +234,4 @@ def test_an_import_in_which_nothing_proves_the_functional_is_refused(
     _, proven = run.import_dataset(
         config("qh9-stable", file, tmp_path / "out", proof_atoms=0, proof_share=0.0)
     )
-    assert proven == run.Proven(1, 0)
+    assert proven == run.ProofCounts(1, 0)

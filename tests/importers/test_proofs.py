@@ -96,7 +96,7 @@ def test_a_release_with_and_without_the_diffuse_shell_defect(
         source = run.DATASETS["omol-csh-58k"].open(file, config)
         method = run.declared_method(source.method, config.model_copy(update={"xc": "pbe"}))
         assert proofs.prove(
-            source.read(source.addresses()[0]), method, proofs.Limits(1e-7, 20), "here"
+            source.read(source.addresses()[0]), method, proofs.ProofLimits(1e-7, 20), "here"
         )
 
 

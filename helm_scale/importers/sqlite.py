@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 
-class Rows:
+class SqliteTable:
     """One table of an sqlite file.
 
     Args:
@@ -65,7 +65,9 @@ def table_columns(path: Path, table: str) -> list[str]:
     Raises:
         ValueError: no such file, or no sqlite file.
     """
-    return [str(row[1]) for row in Rows(path, table, ()).query(f"PRAGMA table_info({table})")]
+    return [
+        str(row[1]) for row in SqliteTable(path, table, ()).query(f"PRAGMA table_info({table})")
+    ]
 
 
 def array(blob: bytes | None, dtype: str, shape: tuple[int, ...], where: str) -> np.ndarray:

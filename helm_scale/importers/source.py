@@ -23,7 +23,7 @@ Address = int | str
 
 
 @dataclass(frozen=True)
-class Foreign:
+class SourceSample:
     """A sample before reordering.
 
     Attributes:
@@ -40,7 +40,7 @@ class Foreign:
     order: str
     shells: tuple[tuple[int, ...], ...]
     matrices: dict[str, np.ndarray]
-    other_reading: "tuple[str, Foreign] | None" = None
+    other_reading: "tuple[str, SourceSample] | None" = None
 
 
 class Source(Protocol):
@@ -51,7 +51,7 @@ class Source(Protocol):
     def addresses(self) -> Sequence[Address]:
         """Name every sample, in the dataset's own order."""
 
-    def read(self, address: Address) -> Foreign:
+    def read(self, address: Address) -> SourceSample:
         """Read one sample."""
 
     def splits(self, name: str) -> np.ndarray:
@@ -64,7 +64,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Published:
+class Importer:
     """What is known of a dataset beside its numbers.
 
     Attributes:
@@ -92,7 +92,7 @@ def listed_shells(
     return tuple(conventions.listed_shells(order, basis, int(z)) for z in atomic_numbers)
 
 
-def canonical(foreign: Foreign, method: Method) -> Molecule:
+def canonical(foreign: SourceSample, method: Method) -> Molecule:
     """Reorder a sample's matrices; they come out in float64, symmetric to the last bit.
 
     Raises:

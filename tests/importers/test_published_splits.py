@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helm_scale.config import ImportConfig
-from helm_scale.importers import md17, nabla_dft, omol_csh, published, qh9
+from helm_scale.importers import md17, nabla_dft, omol_csh, published_splits, qh9
 from tests.importers import layouts
 from tests.importers.conftest import Labels
 
@@ -18,7 +18,7 @@ NONE = ImportConfig()
 
 def sizes(splits: np.ndarray) -> list[int]:
     """Samples of train, validation and test."""
-    return [int((splits == name).sum()) for name in published.NAMES]
+    return [int((splits == name).sum()) for name in published_splits.NAMES]
 
 
 def rows(path: Path, columns: str, count: int, atoms: list[int] | None = None) -> Path:
@@ -35,7 +35,7 @@ def rows(path: Path, columns: str, count: int, atoms: list[int] | None = None) -
 def test_qh9_stable_by_permutation_and_by_size(tmp_path: Path) -> None:
     atoms = [20] * 104001 + [21] * 9000 + [22] * 8495 + [23] * 9335
     file = rows(tmp_path / "q.db", "id, N, Z, pos, Ham", 130831, atoms)
-    source = qh9.Stable(file, NONE)
+    source = qh9.Qh9Stable(file, NONE)
     by_permutation = source.splits("id")
     assert sizes(by_permutation) == [104664, 13083, 13084]
     order = np.random.RandomState(43).permutation(130831)
@@ -50,7 +50,7 @@ def test_qh9_stable_by_permutation_and_by_size(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="no published split 'geometry'; known: id, ood; or none"):
         source.splits("geometry")
-    other = qh9.Stable(
+    other = qh9.Qh9Stable(
         rows(tmp_path / "other.db", "id, N, Z, pos, Ham", 130831, [20] * 130831), NONE
     )
     with pytest.raises(
@@ -98,11 +98,11 @@ def test_a_dynamic_file_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="300 geometries, published editions have 99900, 143940, 269800, 299800"
     ):
-        qh9.Dynamic(file, NONE).splits("geometry")
+        qh9.Qh9Dynamic(file, NONE).splits("geometry")
     with pytest.raises(
         ValueError, match="table 'data' has 5 columns, wanted 10 of QH9Dynamic; is it QH9Stable"
     ):
-        qh9.Dynamic(rows(tmp_path / "q.db", "id, N, Z, pos, Ham", 1), NONE)
+        qh9.Qh9Dynamic(rows(tmp_path / "q.db", "id, N, Z, pos, Ham", 1), NONE)
 
 
 def test_md17_by_permutation(labels: Labels, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_md17_by_permutation(labels: Labels, tmp_path: Path) -> None:
         match=r"m.db: 1 samples, published are 4900; get the file anew, or .* --split none",
     ):
         md17.Md17(file, NONE).splits("published")
-    found = published.divide(np.random.RandomState(42).permutation(4900), md17.SIZES["H2O"])
+    found = published_splits.divide(np.random.RandomState(42).permutation(4900), md17.SIZES["H2O"])
     assert (
         sizes(found) == [500, 500, 3900]
         and found[np.random.RandomState(42).permutation(4900)[0]] == "train"
@@ -135,7 +135,7 @@ def test_files_that_are_a_split_as_a_whole(labels: Labels, tmp_path: Path) -> No
 
 def test_files_that_are_something_else_are_named(labels: Labels, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database, but long enough to be one " * 10)
-    for kind in (md17.Md17, qh9.Stable, qh9.Dynamic, nabla_dft.NablaDft):
+    for kind in (md17.Md17, qh9.Qh9Stable, qh9.Qh9Dynamic, nabla_dft.NablaDft):
         with pytest.raises(ValueError, match="text: not a sound sqlite file"):
             kind(tmp_path / "text", NONE)
         with pytest.raises(ValueError, match="none: file not found"):
