@@ -14,7 +14,7 @@ import torch
 from helm_scale.basis import elements
 from helm_scale.basis.layout import ao_offsets
 from helm_scale.basis.shells import shells_of
-from helm_scale.evaluation.assemble import distances
+from helm_scale.evaluation.geometry import distances
 from helm_scale.evaluation.tally import Tally, tally
 from helm_scale.irreps.coupling import couple
 from helm_scale.types import Molecule

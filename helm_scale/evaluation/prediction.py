@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from helm_scale.basis import conventions
+from helm_scale.basis.assembly import assemble
 from helm_scale.basis.shells import shells_of
 from helm_scale.data.format.shards import check_key
 from helm_scale.data.graphs.collate import collate
@@ -17,7 +18,6 @@ from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.molecule import check_electrons, from_canonical
 from helm_scale.dft.processes import run_parallel
 from helm_scale.evaluation import orbitals
-from helm_scale.evaluation.assemble import assemble
 from helm_scale.model.helm import Helm
 from helm_scale.types import Method, Molecule
 
@@ -62,7 +62,9 @@ def predict_residual(model: Helm, molecule: Molecule, method: Method | None = No
     with torch.no_grad():
         onsite, offsite = model(batch)
         complete = onsite.double() + model.reference_onsite(batch)
-    return assemble(batch, complete, offsite, model.config.basis, model.config.parity)[0]
+    config = model.config
+    (dense,) = assemble(batch, complete, offsite, basis=config.basis, parity=config.parity)
+    return dense.cpu().numpy()
 
 
 def predict_hamiltonian(model: Helm, molecule: Molecule, method: Method) -> np.ndarray:

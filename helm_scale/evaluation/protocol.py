@@ -27,9 +27,9 @@ import numpy as np
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.processes import run_parallel
 from helm_scale.evaluation import orbitals, records
-from helm_scale.evaluation.assemble import distances, truncate
 from helm_scale.evaluation.comparison import State, compare
 from helm_scale.evaluation.errors import hamiltonian_errors
+from helm_scale.evaluation.geometry import distances, truncate
 from helm_scale.evaluation.orbitals import Projector
 from helm_scale.evaluation.records import Record
 from helm_scale.evaluation.tally import Tally, means, tally

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helm_scale.basis import layout, packing
+from helm_scale.basis.assembly import assemble
 from helm_scale.basis.shells import ecp_core_electrons
 from helm_scale.types import GraphBatch
 
@@ -134,51 +134,8 @@ class SpectralTerms:
         return self.dense(batch, onsite, offsite)
 
     def dense(self, batch: GraphBatch, onsite: Tensor, offsite: Tensor) -> list[Tensor]:
-        """Packed irreps -> matrices [nao, nao], float64, differentiable; all pairs of a molecule
-        must be there."""
-        first, start, nao = self._places(batch)
-        flat = onsite.new_zeros(int((nao**2).sum()), dtype=torch.float64)
-        near = [
-            (s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments
-        ]
-        far = [
-            (s, layout.offsite_layout(self.basis, s.first, s.second)) for s in batch.pair_segments
-        ]
-        order, molecule = batch.atom_order.cpu().numpy(), batch.molecule.cpu().numpy()
-        pairs = batch.pair_index.cpu().numpy()
-        for kinds, packed, atoms in (
-            (near, onsite, np.stack([order, order])),
-            (far, offsite, pairs),
-        ):
-            runs = (
-                packed.double().split([s.count * kind.size for s, kind in kinds]) if kinds else ()
-            )
-            for run, (segment, kind) in zip(runs, kinds, strict=True):
-                blocks = packing.unpack(run.view(-1, kind.size), kind)
-                i, j = atoms[:, segment.start : segment.stop, None]
-                row, column = (
-                    start[i] + np.arange(kind.shape[0]),
-                    start[j] + np.arange(kind.shape[1]),
-                )
-                origin, width = first[molecule[i]][..., None], nao[molecule[i]][..., None]
-                place = origin + row[:, :, None] * width + column[:, None, :]
-                flat = flat.index_put((torch.from_numpy(place).to(flat.device),), blocks)
-                if kinds is far:
-                    mirrored = origin + column[:, None, :] * width + row[:, :, None]
-                    flat = flat.index_put((torch.from_numpy(mirrored).to(flat.device),), blocks)
-        return [
-            part.view(int(n), int(n))
-            for part, n in zip(flat.split((nao**2).tolist()), nao, strict=True)
-        ]
-
-    def _places(self, batch: GraphBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where a molecule's matrix begins, the first AO of every atom in its molecule, and the AOs
-        of every molecule."""
-        molecule = batch.molecule.cpu().numpy()
-        offsets = layout.ao_offsets(self.basis, batch.atomic_numbers.cpu().numpy())
-        borders = offsets[np.searchsorted(molecule, np.arange(batch.num_molecules + 1))]
-        nao = np.diff(borders)
-        return np.cumsum(nao**2) - nao**2, offsets[:-1] - borders[molecule], nao
+        """Packed irreps -> matrices [nao, nao], float64, differentiable."""
+        return assemble(batch, onsite, offsite, basis=self.basis, parity=self.parity)
 
     def _occupied(self, batch: GraphBatch) -> list[int]:
         """Occupied orbitals of every molecule, closed shells."""

@@ -4,10 +4,10 @@ cures them."""
 import numpy as np
 import pytest
 
+from helm_scale.basis.assembly import assemble
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.molecule import build_mol, kohn_sham
 from helm_scale.evaluation import orbitals
-from helm_scale.evaluation.assemble import assemble
 from helm_scale.types import Molecule
 from tests.evaluation.labels import BENZENE, NO_THRESHOLD, SVP, TZVPD, batch_of, benzene, noise_like
 from tests.tolerances import CONVERGED_FOCK, TRUE_H_ENERGY
@@ -23,7 +23,8 @@ def test_the_true_hamiltonian_gives_the_scf_energy_and_orbital_energies(
     molecule, mo_energy = request.getfixturevalue(name)
     batch = batch_of([molecule], parity)
     assert batch.onsite_target is not None and batch.offsite_target is not None
-    matrix = assemble(batch, batch.onsite_target, batch.offsite_target, TZVPD.basis, parity)[0]
+    targets = (batch.onsite_target, batch.offsite_target)
+    matrix = assemble(batch, *targets, basis=TZVPD.basis, parity=parity)[0].numpy()
     projector = orbitals.canonical_projectors(overlap(molecule, TZVPD.basis), (NO_THRESHOLD,))[0]
     found = orbitals.solve(matrix, projector, orbitals.occupied_count(molecule, TZVPD.basis))
     energy, fock = EnergyFunctional(molecule, TZVPD).energy_and_fock(found.density_matrix())

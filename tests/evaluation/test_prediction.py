@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from helm_scale.basis import conventions
+from helm_scale.basis.assembly import assemble
 from helm_scale.basis.shells import shells_of
 from helm_scale.config import ModelConfig
 from helm_scale.data.graphs.collate import collate
 from helm_scale.dft.energies import overlap
 from helm_scale.dft.molecule import build_mol, kohn_sham
-from helm_scale.evaluation.assemble import assemble
 from helm_scale.evaluation.prediction import (
     PredictJob,
     check_molecules,
@@ -104,8 +104,9 @@ def test_a_model_predicts_its_packed_output_plus_reference(water: LABELLED) -> N
     batch = collate([water[0]], config)
     with torch.no_grad():
         prediction = model(batch)
-    bare = assemble(batch, prediction.onsite, prediction.offsite, config.basis, config.parity)[0]
-    difference = matrix - bare  # the reference: on-site, l = 0 only
+    parts = (prediction.onsite, prediction.offsite)
+    (bare,) = assemble(batch, *parts, basis=config.basis, parity=config.parity)
+    difference = matrix - bare.numpy()  # the reference: on-site, l = 0 only
     assert np.abs(difference[:14, 14:]).max() == 0 and np.abs(difference[:3, :3]).max() > 0.1
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helm_scale.evaluation import orbitals, protocol
-from helm_scale.evaluation.assemble import truncate
+from helm_scale.evaluation.geometry import truncate
 from helm_scale.evaluation.protocol import Job, evaluate_molecule, evaluate_molecules
 from helm_scale.evaluation.tally import means
 from helm_scale.types import Molecule

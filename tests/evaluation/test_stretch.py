@@ -8,7 +8,7 @@ import pytest
 
 from helm_scale.dft.molecule import build_mol, kohn_sham
 from helm_scale.evaluation import stretch
-from helm_scale.evaluation.assemble import distances
+from helm_scale.evaluation.geometry import distances
 from helm_scale.types import Molecule
 from tests.evaluation.labels import SVP
 

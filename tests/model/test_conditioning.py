@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from helm_scale.basis import layout
+from helm_scale.basis.assembly import assemble
 from helm_scale.config import ModelConfig
 from helm_scale.data.graphs.collate import collate
-from helm_scale.evaluation.assemble import assemble
 from helm_scale.model import flow
 from helm_scale.model.conditioning import FlowPoint
 from helm_scale.model.helm import Helm
@@ -51,7 +51,8 @@ def sample(seed: int, key: str = "m") -> Molecule:
 
 
 def dense(batch: GraphBatch, onsite: torch.Tensor, offsite: torch.Tensor) -> list[np.ndarray]:
-    return assemble(batch, onsite, offsite, "def2-svp", "full")
+    parts = (onsite.detach(), offsite.detach())
+    return [h.numpy() for h in assemble(batch, *parts, basis="def2-svp", parity="full")]
 
 
 def predicted(

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from helm_scale.basis.assembly import assemble
 from helm_scale.config import EnergyHeadConfig, ModelConfig
 from helm_scale.data.graphs.collate import collate
-from helm_scale.evaluation.assemble import assemble
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
 from helm_scale.types import Molecule
@@ -61,8 +61,8 @@ def test_hamiltonian_is_that_of_the_naive_reference(settings: dict) -> None:
     with torch.no_grad():
         onsite, offsite = model(batch)
         onsite += model.reference_onsite(batch)
-    matrices = assemble(batch, onsite, offsite, config.basis, config.parity)
-    for molecule, matrix in zip(MOLECULES, matrices, strict=True):
+    dense = assemble(batch, onsite, offsite, basis=config.basis, parity=config.parity)
+    for molecule, matrix in zip(MOLECULES, (h.numpy() for h in dense), strict=True):
         naive = naive_reference.hamiltonian(molecule, weights, config)
         assert naive.shape == matrix.shape
         assert np.abs(matrix - naive).max() < MODEL[torch.float64] * np.abs(naive).max()

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from helm_scale.basis import layout
+from helm_scale.basis.assembly import assemble
 from helm_scale.config import ModelConfig
 from helm_scale.data.graphs.collate import collate
-from helm_scale.evaluation.assemble import assemble
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
 from helm_scale.types import Molecule
@@ -61,7 +61,8 @@ def hamiltonians(model: Helm, molecules: list[Molecule]) -> list[np.ndarray]:
     with torch.no_grad():
         prediction = model(batch)
         onsite = prediction.onsite.double() + model.reference_onsite(batch)
-    return assemble(batch, onsite, prediction.offsite, config.basis, config.parity)
+    parts = (onsite, prediction.offsite)
+    return [h.numpy() for h in assemble(batch, *parts, basis=config.basis, parity=config.parity)]
 
 
 def relative(difference: np.ndarray, of: np.ndarray) -> float:

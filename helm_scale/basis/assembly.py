@@ -1,0 +1,129 @@
+"""Packed irreps of a batch -> one dense matrix per molecule; nothing else in the package does it.
+
+The map is linear and differentiable, in float64. A block and its transpose are the same numbers, so
+matrices equal their transposes to the last bit.
+
+Axes: N atoms, P pairs, n blocks of one segment, a x b atomic orbitals of their two atoms.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from helm_scale.basis.layout import BlockLayout, ao_offsets, offsite_layout, onsite_layout
+from helm_scale.basis.packing import unpack
+
+
+class BlockSegment(Protocol):
+    """What assembly reads of a types.Segment, which stands on a higher floor."""
+
+    @property
+    def first(self) -> int: ...
+    @property
+    def second(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+
+
+class BlockGraph(Protocol):
+    """What assembly reads of a types.GraphBatch, which stands on a higher floor."""
+
+    @property
+    def num_molecules(self) -> int: ...
+    @property
+    def atomic_numbers(self) -> Tensor: ...
+    @property
+    def molecule(self) -> Tensor: ...
+    @property
+    def atom_order(self) -> Tensor: ...
+    @property
+    def atom_segments(self) -> Sequence[BlockSegment]: ...
+    @property
+    def pair_index(self) -> Tensor: ...
+    @property
+    def pair_segments(self) -> Sequence[BlockSegment]: ...
+
+
+def assemble(
+    batch: BlockGraph, onsite: Tensor, offsite: Tensor, *, basis: str, parity: str
+) -> list[Tensor]:
+    """Build the dense matrix of every molecule; blocks of pairs that the batch lacks stay zero.
+
+    Args:
+        onsite, offsite: flat packed irreps, segment after segment, as GraphBatch.onsite_target and
+            offsite_target; their unit is kept.
+        parity: irreps that on-site packing kept, "semilocal" or "full".
+    Returns:
+        [nao, nao] float64 in canonical order, on the device of `onsite`, equal to their transposes
+        to the last bit and differentiable with respect to both inputs.
+    Raises:
+        ValueError: a flat vector does not have the length that the batch asks for.
+    """
+    places = _Places(batch, basis, onsite.device)
+    near = [onsite_layout(basis, s.first, parity) for s in batch.atom_segments]
+    far = [offsite_layout(basis, s.first, s.second) for s in batch.pair_segments]
+    atoms = torch.stack([batch.atom_order, batch.atom_order])
+    index, values = [], []
+    for ends, blocks in _blocks("onsite", onsite, batch.atom_segments, near, atoms):
+        index.append(places.of(*ends, blocks.shape))
+        values.append(blocks)
+    for ends, blocks in _blocks("offsite", offsite, batch.pair_segments, far, batch.pair_index):
+        first, second = ends
+        index += [places.of(first, second, blocks.shape), places.of(second, first, blocks.mT.shape)]
+        values += [blocks, blocks.mT]
+    return places.matrices(index, values)
+
+
+def _blocks(
+    name: str,
+    flat: Tensor,
+    segments: Sequence[BlockSegment],
+    layouts: Sequence[BlockLayout],
+    ends: Tensor,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The two atoms [2, n] and the float64 blocks [n, a, b] of every segment."""
+    sizes = [segment.count * layout.size for segment, layout in zip(segments, layouts, strict=True)]
+    if flat.shape != (sum(sizes),):
+        raise ValueError(
+            f"{name}: got packed irreps of shape {tuple(flat.shape)},"
+            f" wanted ({sum(sizes)},) for this batch"
+        )
+    parts = flat.double().split(sizes)
+    ends_by_segment = ends.to(flat.device).split([segment.count for segment in segments], dim=1)
+    for layout, part, pair in zip(layouts, parts, ends_by_segment, strict=True):
+        yield pair, unpack(part.view(-1, layout.size), layout)
+
+
+class _Places:
+    """Places of matrix elements in one flat vector that holds the matrices of all molecules."""
+
+    def __init__(self, batch: BlockGraph, basis: str, device: torch.device) -> None:
+        """Count the orbitals of every atom and molecule; both are few, so the CPU does it."""
+        offsets = torch.from_numpy(ao_offsets(basis, batch.atomic_numbers.cpu().numpy()))
+        molecule = batch.molecule.cpu()
+        first_atom = torch.searchsorted(molecule, torch.arange(batch.num_molecules + 1))
+        first_ao = offsets[first_atom]  # atoms of a molecule are consecutive
+        nao = first_ao.diff()
+        self._nao: list[int] = nao.tolist()
+        self._start = (offsets[:-1] - first_ao[molecule]).to(device)  # of an atom in its molecule
+        self._width = nao[molecule].to(device)
+        self._origin = (nao.square().cumsum(0) - nao.square())[molecule].to(device)
+
+    def of(self, first: Tensor, second: Tensor, shape: Sequence[int]) -> Tensor:
+        """Places of the elements of blocks [n, a, b] between first and second atoms, [n] each."""
+        rows, columns = (torch.arange(size, device=first.device) for size in shape[1:])
+        row, column = self._start[first, None] + rows, self._start[second, None] + columns
+        width, origin = self._width[first, None, None], self._origin[first, None, None]
+        return origin + row[:, :, None] * width + column[:, None, :]
+
+    def matrices(self, index: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
+        """Write values to their places and cut the vector into matrices [nao, nao]."""
+        device = self._start.device
+        flat = torch.zeros(sum(n * n for n in self._nao), dtype=torch.float64, device=device)
+        if values:  # one write for all: every element has one place, so that no order matters
+            joined = (torch.cat([part.flatten() for part in parts]) for parts in (index, values))
+            flat = flat.scatter(0, *joined)
+        sizes = [n * n for n in self._nao]
+        return [part.view(n, n) for part, n in zip(flat.split(sizes), self._nao, strict=True)]
