@@ -22,7 +22,7 @@ from helm_scale.irreps.wigner import edge_frames
 from helm_scale.model import helm
 from helm_scale.model.conditioning import FlowPoint
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
-from helm_scale.model.heads import BlockHead
+from helm_scale.model.heads.hamiltonian import BlockHead
 from helm_scale.model.radial import GaussianBasis, RadialMLP, envelope
 from helm_scale.types import GraphBatch, PairChunk, Segment
 

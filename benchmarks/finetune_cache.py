@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from helm_scale.config import EnergyHeadConfig, FinetuneConfig, ModelConfig
+from helm_scale.config import FinetuneConfig, HeadConfig, ModelConfig
 from helm_scale.finetuning import train
 from helm_scale.finetuning.features import Samples, kept_features, reading
 from helm_scale.finetuning.labels import Labelled, gather_labels
@@ -77,7 +77,7 @@ def main() -> None:
     found = molecules(count, np.random.default_rng(0))
     labels = gather_labels(Labelled(found, (), {"test": found[:10]}))
     config = FinetuneConfig(
-        head=EnergyHeadConfig(kind="mlp"), batch_molecules=BATCH, steps=-(-count // BATCH)
+        head=HeadConfig(kind="mlp"), batch_molecules=BATCH, steps=-(-count // BATCH)
     )
     model = train.start("frozen", Helm(shape), labels, config, 0)
     samples = Samples(found, model)

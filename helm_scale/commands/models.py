@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from helm_scale.config import EnergyHeadConfig, ModelConfig, parse, read_record
+from helm_scale.config import HeadConfig, ModelConfig, parse, read_record
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import load_weights
@@ -74,7 +74,7 @@ def load_energy_model(folder: str | Path) -> tuple[EnergyModel, dict[str, Any]]:
         )
     model = EnergyModel(
         parse(ModelConfig, record["model"], str(path)),
-        parse(EnergyHeadConfig, record["head"], str(path)),
+        parse(HeadConfig, record["head"], str(path)),
     )
     load_state(model, load_weights(Path(folder) / WEIGHTS), str(folder))
     return model.eval(), record

@@ -13,17 +13,41 @@ from helm_scale.config.datasets import (
 )
 from helm_scale.config.evaluate import EvaluateConfig, PredictConfig
 from helm_scale.config.finetune import ExportConfig, FinetuneConfig, LowDataConfig
-from helm_scale.config.model import EnergyHeadConfig, ModelConfig
+from helm_scale.config.model import HeadConfig, ModelConfig
 from helm_scale.config.pretrain import ExecutionConfig, PretrainConfig, ReplayConfig, TrainingConfig
 from helm_scale.config.reading import config_file, dump, help_text, load, packaged, parse
 from helm_scale.config.records import FORMAT, read_record, upgrade
 from helm_scale.config.strict import Strict
 
 __all__ = [
-    "FORMAT", "ConcatConfig", "DataConfig", "EnergyHeadConfig", "EvaluateConfig",
-    "ExecutionConfig", "ExportConfig", "FinetuneConfig", "GenerateConfig", "ImportConfig",
-    "InfoConfig", "LeaksConfig", "LowDataConfig", "ModelConfig", "PredictConfig",
-    "PretrainConfig", "RepackConfig", "ReplayConfig", "SplitConfig", "Strict", "TrainingConfig",
-    "VerifyConfig", "config_file", "dump", "help_text", "load", "packaged", "parse",
-    "read_record", "upgrade",
+    "FORMAT",
+    "ConcatConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "ExecutionConfig",
+    "ExportConfig",
+    "FinetuneConfig",
+    "GenerateConfig",
+    "HeadConfig",
+    "ImportConfig",
+    "InfoConfig",
+    "LeaksConfig",
+    "LowDataConfig",
+    "ModelConfig",
+    "PredictConfig",
+    "PretrainConfig",
+    "RepackConfig",
+    "ReplayConfig",
+    "SplitConfig",
+    "Strict",
+    "TrainingConfig",
+    "VerifyConfig",
+    "config_file",
+    "dump",
+    "help_text",
+    "load",
+    "packaged",
+    "parse",
+    "read_record",
+    "upgrade",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from helm_scale.config.datasets import GenerateConfig
-from helm_scale.config.model import EnergyHeadConfig
+from helm_scale.config.model import HeadConfig
 from helm_scale.config.pretrain import PretrainConfig
 from helm_scale.config.strict import Strict
 
@@ -40,7 +40,7 @@ class FinetuneConfig(Strict):
         min_length=1,
         description="each draws a training set, an order and new weights, [0, 1, 2]",
     )
-    head: EnergyHeadConfig = EnergyHeadConfig()
+    head: HeadConfig = HeadConfig()
     head_start: Literal["fit", "zero"] = Field(
         "fit",
         description="linear part of the head before the first step: the best fit to the training molecules, or zero",

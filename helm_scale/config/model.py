@@ -107,7 +107,7 @@ class ModelConfig(Strict):
         return self.model_copy(update={"conditions": (), "prior": "off"})
 
 
-class EnergyHeadConfig(Strict):
+class HeadConfig(Strict):
     """What turns node states into energies; stored with a finetuned model."""
 
     kind: Literal["linear", "mlp", "layer"] = Field(

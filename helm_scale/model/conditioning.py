@@ -24,7 +24,7 @@ from helm_scale.basis.layout import (
     transposed_rows,
 )
 from helm_scale.config import ModelConfig
-from helm_scale.model.heads import symmetrised
+from helm_scale.model.heads.hamiltonian import symmetrised
 from helm_scale.types import GraphBatch, PairChunk, Segment
 
 OCTAVES = 8  # frequencies of the time encoding: half a wave over [0, 1] and seven doublings

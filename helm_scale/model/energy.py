@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from helm_scale.basis.elements import MAX_Z
-from helm_scale.config import EnergyHeadConfig, ModelConfig
+from helm_scale.config import HeadConfig, ModelConfig
 from helm_scale.irreps.so2 import degree_of_coefficient
 from helm_scale.model.chunks import sum_chunks
 from helm_scale.model.equivariant import DegreeNorm
@@ -28,7 +28,7 @@ from helm_scale.types import GraphBatch
 class EnergyHead(nn.Module):
     """E = sum_i w^T x_i of invariants x_i; with x_i = y_i,(l=0) that of HELM (arXiv:2510.00224)."""
 
-    def __init__(self, config: ModelConfig, head: EnergyHeadConfig) -> None:
+    def __init__(self, config: ModelConfig, head: HeadConfig) -> None:
         super().__init__()
         self.lmax, self.norms = config.lmax, head.invariants == "norms"
         states = config.num_layers if head.reads == "each" else 1
@@ -60,7 +60,7 @@ class EnergyHead(nn.Module):
 class PerceptronHead(EnergyHead):
     """The linear head plus a perceptron with one hidden layer on the same invariants."""
 
-    def __init__(self, config: ModelConfig, head: EnergyHeadConfig) -> None:
+    def __init__(self, config: ModelConfig, head: HeadConfig) -> None:
         super().__init__(config, head)
         self.hidden = nn.Linear(self.width, config.channels)
         self.out = nn.Linear(config.channels, 1, bias=False)
@@ -79,7 +79,7 @@ class LayerHead(EnergyHead):
     """The linear head plus one more message layer on the last node states, within the trunk's
     cutoff."""
 
-    def __init__(self, config: ModelConfig, head: EnergyHeadConfig) -> None:
+    def __init__(self, config: ModelConfig, head: HeadConfig) -> None:
         super().__init__(config, head)
         self.cutoff = config.trunk_cutoff
         self.edge_scalars = PairScalars(
@@ -129,9 +129,9 @@ class EnergyModel(nn.Module):
     reference: Tensor
     output_scale: Tensor
 
-    def __init__(self, config: ModelConfig, head: EnergyHeadConfig | None = None) -> None:
+    def __init__(self, config: ModelConfig, head: HeadConfig | None = None) -> None:
         super().__init__()
-        self.config, self.head_config = config.backbone(), head or EnergyHeadConfig()
+        self.config, self.head_config = config.backbone(), head or HeadConfig()
         self.trunk = Trunk(config)
         self.head = HEADS[self.head_config.kind](config, self.head_config)
         self.to(getattr(torch, config.dtype))

@@ -19,7 +19,7 @@ from helm_scale.config import ModelConfig
 from helm_scale.model import flow
 from helm_scale.model.chunks import loss_over_chunks, sum_chunks
 from helm_scale.model.conditioning import FlowPoint, NodeConditions, PairConditions, conditions_of
-from helm_scale.model.heads import BlockHead, PairHead
+from helm_scale.model.heads.hamiltonian import BlockHead, PairHead
 from helm_scale.model.pair_tower import PairTower
 from helm_scale.model.radial import envelope
 from helm_scale.model.trunk import NodeLayer, Trunk

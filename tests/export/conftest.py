@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from helm_scale import commands
-from helm_scale.config import EnergyHeadConfig, ExportConfig, ModelConfig
+from helm_scale.config import ExportConfig, HeadConfig, ModelConfig
 from helm_scale.data.graphs.collate import collate
 from helm_scale.export import golden
 from helm_scale.model.energy import EnergyModel
@@ -110,7 +110,7 @@ def energy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = {
         "model": ENERGY_CONFIG.model_dump(mode="json"),
         "method": dataclasses.asdict(METHOD),
-        "head": EnergyHeadConfig().model_dump(mode="json"),
+        "head": HeadConfig().model_dump(mode="json"),
     }
     (folder / "model.json").write_text(json.dumps(record))
     return folder

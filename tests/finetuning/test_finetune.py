@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from helm_scale.config import EnergyHeadConfig
+from helm_scale.config import HeadConfig
 from helm_scale.data.graphs.collate import collate
 from helm_scale.finetuning import fit, report, train
 from helm_scale.finetuning.features import joined, kept_features, reading
 from helm_scale.finetuning.labels import Labelled, gather_labels
 from helm_scale.model.energy import EnergyModel
-from tests.pretraining.made_up import (
+from tests.finetuning.made_up import (
     ATOMIC,
     CONFIG,
     HEADS,
@@ -44,7 +44,7 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("mode", MODES)
 def test_zero_steps_change_nothing(mode: str, kind: str) -> None:
-    run = trained(mode, steps=0, head=EnergyHeadConfig(kind=kind))
+    run = trained(mode, steps=0, head=HeadConfig(kind=kind))
     assert same(run.model.trunk, backbone().trunk) == (mode != "direct")
     batch = collate(run.labels.tests["test"], CONFIG)
     features = EnergyModel(CONFIG)
@@ -62,7 +62,7 @@ def test_zero_steps_change_nothing(mode: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_frozen_leaves_the_backbone_as_it_was_to_the_last_bit(kind: str) -> None:
-    run = trained("frozen", steps=4, head=EnergyHeadConfig(kind=kind))
+    run = trained("frozen", steps=4, head=HeadConfig(kind=kind))
     assert same(run.model.trunk, backbone().trunk)
     assert all(out.weight.abs().max() > 0 for out in run.model.head.outputs())
 
@@ -151,7 +151,7 @@ def test_forces_are_the_gradient_of_the_energy() -> None:
     run = trained(
         "finetuned",
         model_config=CONFIG.model_copy(update={"dtype": "float64"}),
-        head=EnergyHeadConfig(kind="layer"),
+        head=HeadConfig(kind="layer"),
     )
     one, step = molecules(1, 9)[0], 1e-4
     _, forces = run.model.energy_and_forces(collate([one], run.model.config))
@@ -235,7 +235,7 @@ def test_errors_per_atom_divide_by_the_atoms_of_each_molecule() -> None:
 @pytest.mark.parametrize("kind", HEADS)
 def test_trained_energies_are_invariant_permute_and_add_up(kind: str) -> None:
     config = CONFIG.model_copy(update={"dtype": "float64"})
-    model = trained("finetuned", model_config=config, head=EnergyHeadConfig(kind=kind)).model
+    model = trained("finetuned", model_config=config, head=HeadConfig(kind=kind)).model
     numbers, x = np.array([6, 1, 35, 8, 1]), np.random.default_rng(4).normal(size=(5, 3)) * 1.5
     x[1] = x[0] + [0, 0, 1.1]
     order = np.array([3, 0, 4, 2, 1])
@@ -317,7 +317,7 @@ def test_smaller_training_sets_are_part_of_larger_ones() -> None:
 def test_joined_graphs_and_kept_features_give_the_energies_of_the_model(
     kind: str, tmp_path: Path
 ) -> None:
-    run = trained("frozen", head=EnergyHeadConfig(kind=kind), force_weight=0.5)
+    run = trained("frozen", head=HeadConfig(kind=kind), force_weight=0.5)
     part = run.labels.train
     batch = run.samples.batch(part)
     plain = collate(part, CONFIG)

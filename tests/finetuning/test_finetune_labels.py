@@ -24,7 +24,7 @@ from helm_scale.data.graphs.collate import collate
 from helm_scale.finetuning import labels
 from helm_scale.model.weights import save_weights
 from helm_scale.units import HARTREE_IN_EV
-from tests.pretraining.made_up import CONFIG, METHOD, MODES, backbone, molecules
+from tests.finetuning.made_up import CONFIG, METHOD, MODES, backbone, molecules
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from helm_scale import commands
-from helm_scale.config import EnergyHeadConfig, FinetuneConfig, ModelConfig, PretrainConfig, load
+from helm_scale.config import FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig, load
 from helm_scale.finetuning import train as finetune
 from helm_scale.finetuning.features import Samples
 from helm_scale.finetuning.labels import gather_labels, read
@@ -51,7 +51,7 @@ def energy(dtype: str, data: Path, out: Path) -> Rows:
         data=str(data),
         validation_split="none",
         test_splits=("validation",),
-        head=EnergyHeadConfig(kind="layer"),
+        head=HeadConfig(kind="layer"),
         steps=12,
         batch_molecules=3,
         learning_rate=1e-2,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from helm_scale.basis.assembly import assemble
-from helm_scale.config import EnergyHeadConfig, ModelConfig
+from helm_scale.config import HeadConfig, ModelConfig
 from helm_scale.data.graphs.collate import collate
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
@@ -70,10 +70,10 @@ def test_hamiltonian_is_that_of_the_naive_reference(settings: dict) -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [EnergyHeadConfig(), EnergyHeadConfig(reads="last", invariants="scalars")],
+    [HeadConfig(), HeadConfig(reads="last", invariants="scalars")],
     ids=["norms", "published"],
 )
-def test_energy_is_that_of_the_naive_reference(head: EnergyHeadConfig) -> None:
+def test_energy_is_that_of_the_naive_reference(head: HeadConfig) -> None:
     config = SMALL()
     model = EnergyModel(config, head)
     weights = randomise(model)

@@ -1,0 +1,1 @@
+"""Heads: features of atoms and pairs -> irreps of what is predicted."""
