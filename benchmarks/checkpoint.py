@@ -23,7 +23,8 @@ from helm_scale.data.graphs.collate import collate
 from helm_scale.losses.hamiltonian import LossSums
 from helm_scale.model.helm import Helm
 from helm_scale.optim import optimizers
-from helm_scale.parallel import engines, mesh
+from helm_scale.parallel import startup
+from helm_scale.parallel.build import build_engine
 from helm_scale.pretraining import checkpoint
 from helm_scale.pretraining.saver import Saver
 from helm_scale.types import GraphBatch, Molecule
@@ -100,10 +101,16 @@ def main() -> None:
         model = Helm(config.model)
         hidden = optimizers.hidden_names(model)
         hydrogen = collate([Molecule("h", np.array([1]), np.zeros((1, 3)))], config.model)
-        with mesh.processes(config.execution) as ranks:
+        with startup.process_group(config.execution) as ranks:
             make = lambda trained: optimizers.make_optimizers(trained, config.training, hidden)  # noqa: E731
-            engine = engines.start(
-                config.execution, ranks, model, WeightDecay(), make, 0.0, hydrogen
+            engine = build_engine(
+                config.execution,
+                ranks,
+                model=model,
+                objective=WeightDecay(),
+                make_optimizers=make,
+                clip_norm=0.0,
+                empty=hydrogen,
             )
             engine.step([hydrogen], 1e-3)
             savers = {}

@@ -21,13 +21,13 @@ from synthetic import Step, model_config
 from torch import Tensor
 
 from helm_scale.config import ExecutionConfig
-from helm_scale.parallel import mesh, pair_parallel
+from helm_scale.parallel import pair_parallel, startup
 
 
 def work(atoms: int, quick: bool, ranks: int, out: Path) -> None:
     """One rank: a step with its part of the molecule; rank 0 writes what was found."""
     execution = ExecutionConfig(engine="ddp", device="cpu", threads=1, pair_ranks=ranks)
-    with mesh.processes(execution) as processes:
+    with startup.process_group(execution) as processes:
         sent = [0]
         over_parts = pair_parallel.sum_over_pair_ranks(processes)
 

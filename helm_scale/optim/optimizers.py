@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from helm_scale.config import TrainingConfig
 from helm_scale.parallel.engine import Engine
-from helm_scale.parallel.flat_shards import FlatShard, WholeMatrices
+from helm_scale.parallel.flat_shards import FlatShard
+from helm_scale.parallel.sharded_matrices import ShardedMatrices
 
 _COEFFICIENTS, _STEPS, _EPS = (
     (3.4445, -4.7750, 2.0315),
@@ -136,7 +137,7 @@ class StackedMuon(torch.optim.Optimizer):
             [shard.local for shard in shards],
             {"lr": lr, "momentum": momentum, "weight_decay": weight_decay},
         )
-        self._dtype, self._nesterov, self._on_whole = dtype, nesterov, WholeMatrices(shards)
+        self._dtype, self._nesterov, self._matrices = dtype, nesterov, ShardedMatrices(shards)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -155,11 +156,11 @@ class StackedMuon(torch.optim.Optimizer):
             if self._nesterov
             else momenta
         )
-        polar = self._on_whole(
+        polar = self._matrices.apply(
             lambda whole: orthogonalise(whole, _COEFFICIENTS, _STEPS, _EPS, self._dtype), updates
         )
         torch._foreach_mul_(held, 1 - group["lr"] * group["weight_decay"])
-        scales = [-group["lr"] * 0.2 * sqrt(max(shape)) for shape in self._on_whole.shapes]
+        scales = [-group["lr"] * 0.2 * sqrt(max(shape)) for shape in self._matrices.shapes]
         torch._foreach_add_(held, torch._foreach_mul(polar, scales))
 
 

@@ -1,5 +1,4 @@
-"""Collectives that training needs; each is reached by all ranks, and each is a plain function where
-there is one process."""
+"""Collectives that training needs, reached by all ranks; plain functions in a single process."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

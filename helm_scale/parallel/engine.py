@@ -1,63 +1,53 @@
-"""The engine contract: all that training may know of ranks, wrappers and devices.
+"""The engine: micro-batches, global sums, one scale, clip, step; the same under every wrapper.
 
-`engines.start` names the engines. Whatever keeps this contract, DeepSpeed included, is an engine;
-the parity tests hold each to the same losses.
+For a loss L(S, N) of a global sum S and count N the gradient is dL/dS times that of S. The backward
+passes gather the gradient of S over micro-batches and ranks; S and N are summed once; then one
+factor is applied, then clipping, then the step. So neither micro-batches nor ranks change the
+numbers, and the parity tests hold every engine to the same losses.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
+from helm_scale.parallel import collectives, divergence, flat_shards
 from helm_scale.parallel.flat_shards import FlatShard
+from helm_scale.parallel.objective import Objective
+from helm_scale.parallel.processes import Processes
 from helm_scale.parallel.snapshot import Snapshot
-from helm_scale.types import Batch, GraphBatch
+from helm_scale.parallel.step_sums import GlobalSums, StepSums
+from helm_scale.parallel.strategies.spec import ParallelModel
+from helm_scale.parallel.training_state import TrainingState
+from helm_scale.types import Batch, GraphBatch, couple_labels
+
+# Relative. Sound hardware sums the same batch twice to within float32 sums in another order.
+_REPEAT_TOLERANCE = 1e-4
 
 
-class Sums(Protocol):
-    """What an objective returns for one micro-batch: sums and counts, never means."""
-
-    @property
-    def total(self) -> Tensor:
-        """Scalar sum that carries the gradient."""
-
-    @property
-    def count(self) -> Tensor:
-        """Number of terms in the sum, float64 scalar."""
-
-    @property
-    def metrics(self) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Name -> (sum, count), the same names on every rank."""
-
-
-class Objective(Protocol):
-    """Sums of a model on a batch, and the loss as a function of global sums."""
-
-    def __call__(self, model: nn.Module, batch: GraphBatch) -> Sums:
-        """Run the model."""
-
-    @staticmethod
-    def loss(total: Tensor, count: Tensor) -> Tensor:
-        """Loss from the global sum and count."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepResult:
     """What one global step did; the same on every rank but for `seconds`.
 
     Attributes:
-        loss: of the weights before the step. grad_norm: of the loss, before clipping. metrics:
-            global means.
+        loss: of the weights before the step.
+        grad_norm: of the loss, before clipping.
+        metrics: global means.
         molecules, pairs: seen by all ranks.
         suspects: keys of the micro-batches whose sum was not finite, if any.
         stepped: false if loss or gradient was not finite; the weights are then as before, on every
             rank.
         first_loss: what a loss was that was not finite or a spike; `loss` is then that of a second
             pass over the batch.
-        seconds: of this rank's own passes. unsteady: ranks whose sums differ between the two
-            passes: their hardware is not to be trusted.
+        unsteady: ranks whose sums differ between the two passes: their hardware is not to be
+            trusted.
+        seconds: of this rank's own passes.
     """
 
     loss: float
@@ -84,28 +74,69 @@ class BatchMemoryError(MemoryError):
         self.batch = batch
 
 
-class Engine(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class _Pass:
+    """Forward and backward through a whole global batch: L(S, N), dL/dS, and this rank's time."""
+
+    local: StepSums
+    sums: GlobalSums
+    loss: float
+    slope: float
+    seconds: float
+
+
+class Engine:
     """Weights and optimisers on one or many ranks. Every method is called by all ranks together.
+
+    Args:
+        make_optimizers: makes the optimisers of the trained shards; the "lr" of a group is its peak
+            rate.
+        clip_norm: largest gradient norm, 0 for none.
 
     Attributes:
         trained: this rank's shards of the trained parameters, by name.
     """
 
-    rank: int
-    world_size: int
-    trained: dict[str, FlatShard]
+    def __init__(
+        self,
+        model: ParallelModel,
+        processes: Processes,
+        *,
+        objective: Objective,
+        make_optimizers: Callable[[Mapping[str, FlatShard]], Sequence[Optimizer]],
+        clip_norm: float,
+    ) -> None:
+        self.rank, self.world_size = processes.rank, processes.world_size
+        self.trained = {name: s for name, s in model.shards.items() if s.local.requires_grad}
+        self._model, self._processes = model, processes
+        self._objective, self._clip_norm = objective, clip_norm
+        self._optimizers = list(make_optimizers(self.trained))
+        self._peak_rates = [[g["lr"] for g in o.param_groups] for o in self._optimizers]
+        self._state = TrainingState(
+            model, processes, trained=self.trained, optimizers=self._optimizers
+        )
+
+    def warm_up(self, empty: GraphBatch) -> None:
+        """Run one backward pass that changes nothing, so that the first step runs like all others.
+
+        DDP rearranges its buckets after the first backward pass of every start. From four ranks on
+        that changes the order of sums, and a resumed run would differ from an uninterrupted one in
+        the last bit.
+        """
+        self._accumulate([empty])
+        self._forget_gradients()
 
     def step(
         self,
         micro_batches: Sequence[Batch],
         rate: float,
-        is_spike: Callable[[float], bool] = ...,
-        on_doubt: Callable[[], None] = ...,
+        is_spike: Callable[[float], bool] = lambda loss: False,
+        on_doubt: Callable[[], None] = lambda: None,
     ) -> StepResult:
-        """One optimiser step on the global sums; equally many micro-batches on every rank, empty
-        ones included.
+        """Take one optimiser step on the global sums.
 
         Args:
+            micro_batches: equally many on every rank, empty ones included.
             rate: factor of every learning rate, from the schedule.
             is_spike: whether a loss is out of line; such a batch, and one whose loss is not finite,
                 is computed twice.
@@ -113,32 +144,161 @@ class Engine(Protocol):
         Raises:
             BatchMemoryError: a micro-batch of this rank does not fit; the others wait for it.
         """
+        first = last = self._compute(micro_batches)
+        doubted = collectives.on_any_rank(not math.isfinite(first.loss) or is_spike(first.loss))
+        unsteady: tuple[int, ...] = ()
+        if doubted:
+            self._forget_gradients()
+            on_doubt()
+            last = self._compute(micro_batches)
+            differ = collectives.gather(_disagree(first.local.local, last.local.local))
+            unsteady = tuple(rank for rank, differs in enumerate(differ) if differs)
+        grad_norm = self._update(last.slope, rate, finite=math.isfinite(last.loss))
+        stepped = math.isfinite(grad_norm) and math.isfinite(last.loss)
+        suspects = [] if stepped else collectives.gather(last.local.suspects)
+        return StepResult(
+            loss=last.loss,
+            grad_norm=grad_norm,
+            metrics=last.sums.metrics,
+            molecules=last.sums.molecules,
+            pairs=last.sums.pairs,
+            suspects=tuple(key for keys in suspects for key in keys),
+            stepped=stepped,
+            first_loss=first.loss if doubted else None,
+            unsteady=unsteady,
+            seconds=first.seconds,
+        )
 
+    @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Loss and metrics over the batches of all ranks, without gradients; equally many on every
-        rank."""
+        """Loss and metrics over the batches of all ranks, without gradients.
+
+        Args:
+            batches: equally many on every rank.
+        """
+        self._model.module.eval()
+        local = StepSums(self._processes.device)
+        for batch in batches:
+            placed = self._placed(batch)
+            local.add(self._objective(self._model.module, placed), placed)
+        self._model.reshard()
+        sums = local.over_ranks()
+        return {"loss": float(self._objective.loss(sums.total, sums.count)), **sums.metrics}
 
     def sync_parameters(self) -> None:
         """Make what was written into `trained` the weights that run."""
+        self._model.sync_parameters()
 
+    @torch.no_grad()
     def full_state(self) -> dict[str, Tensor]:
         """Whole parameters and buffers on the CPU of rank 0; empty elsewhere."""
+        state = {}
+        for name, shard in self._model.shards.items():
+            tensor = flat_shards.full_tensor(shard)  # a collective: every rank reaches it
+            if self.rank == 0:
+                state[name] = tensor.cpu()
+        return state
 
     def divergent_ranks(self) -> list[int]:
-        """Ranks whose weights are not those of their replicas, by majority; all of them where there
-        is none."""
+        """Ranks whose weights are not those of their replicas, by majority.
+
+        All replicas where there is no majority.
+        """
+        return divergence.divergent_ranks(self._model.shard_rank, self._model.running_weights())
 
     def capture(self, with_weights: bool) -> Snapshot:
-        """Copy optimiser states, random states and, unless the whole weights are saved anyway,
-        weights to the CPU."""
+        """Copy optimiser states and random states to the CPU, and the weights if asked for."""
+        return self._state.capture(with_weights)
 
     def load(self, folder: Path, averages: Mapping[str, FlatShard]) -> None:
-        """Read a checkpoint that any engine wrote on any number of ranks; the averages are filled
-        in place.
+        """Read a checkpoint that any engine wrote on any number of ranks.
 
         Args:
-            folder: holds state/ (snapshots) and model.safetensors: the averages if state/ has the
-                weights, else the weights.
+            folder: of the checkpoint.
+            averages: filled in place.
         Raises:
             ValueError: a file or a tensor is missing or does not fit.
         """
+        self._state.load(folder, averages)
+
+    def _compute(self, micro_batches: Sequence[Batch]) -> _Pass:
+        """Forward and backward pass through the global batch."""
+        started = time.perf_counter()
+        local = self._accumulate(micro_batches)
+        seconds = time.perf_counter() - started
+        sums = local.over_ranks()
+        total = sums.total.detach().requires_grad_()
+        loss = self._objective.loss(total, sums.count)
+        (slope,) = torch.autograd.grad(loss, total)
+        return _Pass(
+            local=local, sums=sums, loss=float(loss.detach()), slope=float(slope), seconds=seconds
+        )
+
+    def _accumulate(self, micro_batches: Sequence[Batch]) -> StepSums:
+        """Forward and backward through this rank's micro-batches."""
+        self._model.module.train()
+        local = StepSums(self._processes.device)
+        for number, batch in enumerate(micro_batches, start=1):
+            last = number == len(micro_batches)
+            with self._model.micro_step(last), _memory_errors_name(batch):
+                placed = self._placed(batch)
+                sums = self._objective(self._model.module, placed)
+                self._model.backward(sums.total)
+            local.add(sums, placed)
+        return local
+
+    def _placed(self, batch: Batch) -> GraphBatch:
+        """The batch on this rank's device, marked as held by as many ranks as share it."""
+        placed = couple_labels(batch, self._processes.device)
+        return replace(placed, pair_world_size=self._processes.pair_world_size)
+
+    def _forget_gradients(self) -> None:
+        self._model.update(lambda: None)
+
+    def _update(self, slope: float, rate: float, *, finite: bool) -> float:
+        """Scale, clip and step, unless loss or gradient are not finite on any rank.
+
+        Returns:
+            gradient norm, before clipping; NaN if DeepSpeed saw infinities and never called back.
+        """
+        grad_norm = math.nan
+
+        def apply() -> None:
+            nonlocal grad_norm
+            shards = [shard for shard in self.trained.values() if shard.local.grad is not None]
+            gradients = [shard.local.grad for shard in shards if shard.local.grad is not None]
+            grad_norm = abs(slope) * float(flat_shards.norm(shards, gradients))
+            if collectives.on_any_rank(not (finite and math.isfinite(grad_norm))):
+                return
+            clipped = self._clip_norm / grad_norm if 0 < self._clip_norm < grad_norm else 1.0
+            torch._foreach_mul_(gradients, slope * clipped)
+            self._set_rates(rate)
+            for optimizer in self._optimizers:
+                optimizer.step()
+
+        self._model.update(apply)
+        return grad_norm
+
+    def _set_rates(self, factor: float) -> None:
+        for optimizer, peaks in zip(self._optimizers, self._peak_rates, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+
+
+@contextmanager
+def _memory_errors_name(batch: Batch) -> Iterator[None]:
+    """Turn an allocator's error into one that holds the batch."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        by_type = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not by_type and "can't allocate memory" not in str(error):  # the words of torch on a CPU
+            raise
+        raise BatchMemoryError(batch, str(error).strip().split("\n")[0]) from error
+
+
+def _disagree(first: float, second: float) -> bool:
+    """Whether two sums of one batch cannot both be right; two infinities can."""
+    if not (math.isfinite(first) and math.isfinite(second)):
+        return math.isfinite(first) != math.isfinite(second)
+    return abs(first - second) > _REPEAT_TOLERANCE * max(abs(first), abs(second))

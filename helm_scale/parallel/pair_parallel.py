@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from helm_scale.parallel.mesh import Processes
+from helm_scale.parallel.processes import Processes
 
 
 class _SumOverPairRanks(torch.autograd.Function):

@@ -1,11 +1,10 @@
 """State on disk: saved on any number of ranks under any engine, loaded on any other.
 
 Every rank writes one safetensors file, rank-00002-of-00008.safetensors, with its shards (flat
-ranges of tensors); the file's metadata say where in which tensor each shard lies. Equal copies
-share the work: each writes its part. Reading
-finds tensors by name, reads what this rank is to hold, and runs nothing: safetensors are numbers
-and names. Whether the
-files are whole is for the caller to check first: a flipped bit loads without an error.
+ranges of tensors); the file's metadata say where in which tensor each shard lies. Replicas share
+the work: each writes its part. Reading finds tensors by name, reads what this rank is to hold, and
+runs nothing: safetensors are numbers and names. Whether the files are whole is for the caller to
+check first: a flipped bit loads without an error.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,8 @@ _TYPES = {
     torch.int64: "I64",
     torch.uint8: "U8",
 }
-_BLOCK = 1 << 24  # bytes hashed and written at a time
+# Bytes hashed and written at a time: large enough for the disk, small enough to stay in the cache.
+_BLOCK = 1 << 24
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -51,7 +51,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             "data_offsets": [start, end],
         }
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)  # so that the numbers lie aligned in the mapped file
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for block in _blocks(struct.pack("<Q", len(text)) + text, tensors):
@@ -92,7 +92,7 @@ class Snapshot:
 
 
 def capture(shards: Mapping[str, FlatShard], rank: int, world_size: int) -> Snapshot:
-    """Copy this rank's share of the shards."""
+    """Copy this rank's shards, of replicated ones its part."""
     tensors, places = {}, {}
     for name, shard in shards.items():
         flat = shard.local.detach()
@@ -105,58 +105,55 @@ def capture(shards: Mapping[str, FlatShard], rank: int, world_size: int) -> Snap
 
 
 class StateReader:
-    """Tensors of a folder that `Snapshot.write` filled, and of a file with whole tensors beside it.
+    """Tensors of a folder that `Snapshot.write` filled, read range by range.
 
-    Args:
-        folder: of the shards. whole: file with whole tensors. prefix: what their names begin with
-            here.
+    Attributes:
+        shapes: of the whole tensors, by name.
+
     Raises:
         ValueError: a file is missing or is no safetensors file of ours; names it.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        whole: Path | None = None,
-        prefix: Callable[["StateReader"], str] = lambda stored: "",
-    ) -> None:
-        self._folder = folder
-        files = sorted(path for path in folder.glob("rank-*") if _NAME.fullmatch(path.name))
-        wanted = {int(path.name[14:19]) for path in files}
-        if wanted != {len(files)}:
-            raise ValueError(
-                f"{folder}: got {len(files)} files rank-*, wanted {' or '.join(map(str, wanted)) or 'some'}; copy it again"
-            )
-        self._files: list[Any] = []
-        self._shards: dict[
-            str, list[tuple[int, int, str]]
-        ] = {}  # name -> (start, file, name there)
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._files = folder, list[Any]()
+        self._ranges: dict[str, list[tuple[int, int, str]]] = {}  # name -> (start, file, its name)
         self.shapes: dict[str, tuple[int, ...]] = {}
-        for number, path in enumerate(files):
+        paths = sorted(path for path in folder.glob("rank-*") if _NAME.fullmatch(path.name))
+        wanted = {int(path.name[14:19]) for path in paths}
+        if wanted != {len(paths)}:
+            counts = " or ".join(map(str, wanted)) or "some"
+            raise ValueError(
+                f"{folder}: got {len(paths)} files rank-*, wanted {counts}; copy it again"
+            )
+        for path in paths:
             try:
-                self._files.append(safe_open(path, framework="pt", device="cpu"))
-                places = json.loads(self._files[-1].metadata()["places"])
-                for name, place in places.items():
+                file = safe_open(path, framework="pt", device="cpu")
+                for name, place in json.loads(file.metadata()["places"]).items():
                     self.shapes[name] = tuple(map(int, place["shape"]))
-                    self._shards.setdefault(name, []).append((int(place["start"]), number, name))
+                    start = int(place["start"])
+                    self._ranges.setdefault(name, []).append((start, len(self._files), name))
             except (SafetensorError, ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path}: not a file of a checkpoint: {error!r}; it is not loaded"
-                ) from None
-        if whole is not None:
-            self._add_whole(whole, prefix(self))
+                raise _not_ours(path, error) from None
+            self._files.append(file)
 
-    def _add_whole(self, path: Path, prefix: str) -> None:
+    def add_file(self, path: Path, prefix: str) -> None:
+        """Take in a file of whole tensors; here their names begin with a prefix.
+
+        Raises:
+            ValueError: it is no safetensors file.
+        """
         try:
             file = safe_open(path, framework="pt", device="cpu")
         except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{path}: not a file of a checkpoint: {error!r}; it is not loaded"
-            ) from None
-        self._files.append(file)
+            raise _not_ours(path, error) from None
         for name in file.keys():  # noqa: SIM118
             self.shapes[prefix + name] = tuple(file.get_slice(name).get_shape())
-            self._shards[prefix + name] = [(0, len(self._files) - 1, name)]
+            self._ranges[prefix + name] = [(0, len(self._files), name)]
+        self._files.append(file)
+
+    def has(self, prefix: str) -> bool:
+        """Whether the name of a tensor begins like this."""
+        return any(name.startswith(prefix) for name in self.shapes)
 
     def fill(self, name: str, shard: FlatShard) -> None:
         """Copy the elements of a shard from the files into it.
@@ -166,23 +163,24 @@ class StateReader:
         """
         if self.shapes.get(name) != shard.shape:
             raise ValueError(
-                f"{self._folder}: {name} has shape {self.shapes.get(name)}, wanted {shard.shape}; resume with its own config"
+                f"{self._folder}: {name} has shape {self.shapes.get(name)}, wanted {shard.shape};"
+                " resume with its own config"
             )
-        flat, done = shard.local.detach(), 0
-        for start, number, there in self._shards[name]:
-            stored = (
-                self._files[number].get_tensor(there).view(-1)
-            )  # mapped: only what is copied is read
-            first, last = (
-                max(start, shard.start),
-                min(start + stored.numel(), shard.start + flat.numel()),
-            )
+        local, filled = shard.local.detach(), 0
+        end = shard.start + local.numel()
+        for start, number, stored_name in self._ranges[name]:
+            stored = self._files[number].get_tensor(stored_name).view(-1)  # mapped, not read yet
+            first, last = max(start, shard.start), min(start + stored.numel(), end)
             if last > first:
-                flat[first - shard.start : last - shard.start] = stored[
-                    first - start : last - start
-                ]
-                done += last - first
-        if done != flat.numel():
+                wanted = stored[first - start : last - start]
+                local[first - shard.start : last - shard.start] = wanted
+                filled += last - first
+        if filled != local.numel():
             raise ValueError(
-                f"{self._folder}: {name}: got {done} of {flat.numel()} elements; the checkpoint is incomplete"
+                f"{self._folder}: {name}: got {filled} of {local.numel()} elements;"
+                " the checkpoint is incomplete"
             )
+
+
+def _not_ours(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: not a file of a checkpoint: {error!r}; it is not loaded")

@@ -1,5 +1,4 @@
-"""Who is to blame when ranks stop answering: every rank says in the process group's store what it
-is doing.
+"""Who is to blame when ranks stop answering; every rank says what it does in the common store.
 
 A thread of each rank looks at the time since the last word of its own. When it is too long, the
 rank says that it is waiting; a rank that does not even say that is stopped or gone and is named,
@@ -20,49 +19,50 @@ from contextlib import contextmanager
 from typing import Any
 
 from helm_scale.config import ExecutionConfig
-from helm_scale.parallel.mesh import Processes
+from helm_scale.parallel.processes import Processes
 
 _log = logging.getLogger(__name__)
+# Names and words of errors by which torch tells that another rank is gone.
 _COLLECTIVE = re.compile("gloo|nccl|Dist(Backend|Network|Store)?Error", re.IGNORECASE)
-_GRACE = 3.0  # seconds in which ranks that wait for the same collective say so
+_GRACE_SECONDS = 3.0  # in which ranks that wait for the same collective say so
+_NAMED_SAMPLES = 64  # at most, so that the store stays small
 
 
 class Watchdog:
-    """One rank's watch.
+    """One rank's watchdog.
 
     Args:
         processes: this rank among all; a single process has nobody to watch.
     """
 
     def __init__(self, processes: Processes, execution: ExecutionConfig) -> None:
-        self._store, self._rank, self._world_size = (
-            processes.store,
-            processes.rank,
-            processes.world_size,
-        )
-        self._limit, self._later = execution.start_timeout_seconds, execution.timeout_seconds
+        self._store, self._processes, self._execution = processes.store, processes, execution
+        self._rank = processes.rank
+        self._limit = execution.start_timeout_seconds
         self._last, self._stopped = time.monotonic(), threading.Event()
 
     def beat(self, step: int, phase: str, keys: Sequence[str] = ()) -> None:
         """Say what this rank does next.
 
         Args:
-            phase: reading, computing, validating or saving. keys: this rank's samples.
+            phase: reading, computing, validating or saving.
+            keys: this rank's samples.
         """
         self._last = time.monotonic()
-        if self._store is not None:
-            said = {
-                "step": step,
-                "phase": phase,
-                "keys": list(keys)[:64],
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-            }
-            self._store.set(f"said/{self._rank}", json.dumps(said))
+        if self._store is None:
+            return
+        said = {
+            "step": step,
+            "phase": phase,
+            "keys": list(keys)[:_NAMED_SAMPLES],
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+        self._store.set(f"said/{self._rank}", json.dumps(said))
 
     def shorten(self) -> None:
         """The first step is over: from now on the shorter limit holds."""
-        self._limit = self._later
+        self._limit = self._execution.timeout_seconds
 
     @contextmanager
     def running(self) -> Iterator["Watchdog"]:
@@ -78,16 +78,13 @@ class Watchdog:
         try:
             yield self
         except Exception as error:
-            if isinstance(error, RuntimeError) and _COLLECTIVE.search(
-                f"{type(error).__name__} {error}"
-            ):
-                signal.signal(
-                    signal.SIGTERM, signal.SIG_IGN
-                )  # the launcher ends what is left of the ranks; first the report
+            said = f"{type(error).__name__} {error}"
+            if isinstance(error, RuntimeError) and _COLLECTIVE.search(said):
+                # The launcher now ends what is left of the ranks; the report comes first.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 self._store.set(f"lost/{self._rank}", "1")
-                raise ConnectionError(
-                    self._blame(f"lost the other ranks ({str(error).splitlines()[0][:200]})")
-                ) from error
+                reason = str(error).splitlines()[0][:200]
+                raise ConnectionError(self._blame(f"lost the other ranks ({reason})")) from error
             self._store.set(f"failed/{self._rank}", f"{type(error).__name__}: {error}")
             raise
         finally:
@@ -100,36 +97,43 @@ class Watchdog:
                 self._store.set(f"lost/{self._rank}", "1")
                 _log.critical(self._blame(f"no progress for {self._limit:g} s"))
                 logging.shutdown()
-                os._exit(1)
+                os._exit(1)  # sys.exit would wait for the main thread, which hangs
 
     def _blame(self, what: str) -> str:
-        """Who failed or does not answer, after a moment in which the others can say that they
-        wait."""
-        patience = time.monotonic() + _GRACE
-        others = [rank for rank in range(self._world_size) if rank != self._rank]
+        """Who failed or does not answer, after a moment in which the others can say they wait."""
+        self._wait_for_others()
+        ranks = range(self._processes.world_size)
+        lines = [line for rank in ranks if (line := self._fault_of(rank))]
+        if not lines:
+            said = "; ".join(f"rank {rank} {self._said(rank)}" for rank in ranks)
+            lines = [f"every rank answers and waits: {said}"]
+        return (
+            f"rank {self._rank}: {what}; {'; '.join(lines)}."
+            " Rerunning the same line resumes from the last checkpoint"
+        )
+
+    def _wait_for_others(self) -> None:
+        patience = time.monotonic() + _GRACE_SECONDS
+        others = [rank for rank in range(self._processes.world_size) if rank != self._rank]
         while time.monotonic() < patience and not all(
-            self._get(f"failed/{r}") or self._get(f"lost/{r}") for r in others
+            self._get(f"failed/{rank}") or self._get(f"lost/{rank}") for rank in others
         ):
             time.sleep(0.1)
-        lines = []
-        for rank in range(self._world_size):
-            said = self._said(rank)
-            where = f"rank {rank}" + (
+
+    def _fault_of(self, rank: int) -> str:
+        """How a rank failed, or that it does not answer; empty if neither."""
+        said, failure = self._said(rank), self._get(f"failed/{rank}")
+        where = f"rank {rank}"
+        if said:
+            where += (
                 f" (host {said['host']}, pid {said['pid']}, step {said['step']}, {said['phase']})"
-                if said
-                else ""
             )
-            failure = self._get(f"failed/{rank}")
-            if failure:
-                lines.append(f"{where} failed: {failure}")
-            elif rank != self._rank and not self._get(f"lost/{rank}"):
-                lines.append(
-                    f"{where} does not answer; its samples: {', '.join(said['keys'] if said else []) or 'none'}"
-                )
-        blame = "; ".join(lines) or "every rank answers and waits: " + "; ".join(
-            f"rank {r} {self._said(r)}" for r in range(self._world_size)
-        )
-        return f"rank {self._rank}: {what}; {blame}. Rerunning the same line resumes from the last checkpoint"
+        if failure:
+            return f"{where} failed: {failure}"
+        if rank == self._rank or self._get(f"lost/{rank}"):
+            return ""
+        samples = ", ".join(said.get("keys", ())) or "none"
+        return f"{where} does not answer; its samples: {samples}"
 
     def _said(self, rank: int) -> dict[str, Any]:
         return json.loads(self._get(f"said/{rank}") or "{}")  # type: ignore[no-any-return]

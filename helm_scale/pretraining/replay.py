@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from helm_scale.parallel.engine import Engine, Objective, StepResult
+from helm_scale.parallel.engine import Engine, StepResult
+from helm_scale.parallel.objective import Objective
 from helm_scale.parallel.snapshot import write_tensors
 from helm_scale.types import GraphBatch
 
 _log = logging.getLogger(__name__)
 
 
-class FailureDump:
+class Evidence:
     """Collects weights when a batch is doubted and writes them with what came of it.
 
     Args:
@@ -32,11 +33,11 @@ class FailureDump:
         self._run, self._engine, self._record, self._data = run, engine, record, data
         self._weights: dict[str, Tensor] | None = None
 
-    def capture_weights(self) -> None:
+    def collect(self) -> None:
         """Copy the weights; called by all ranks before the doubted step."""
         self._weights = self._engine.full_state()
 
-    def write(
+    def keep(
         self, step: int, result: StepResult, samples: Mapping[str, int], suspects: Sequence[str]
     ) -> str:
         """Write the file (rank 0) and forget the weights; returns how to replay it, one clause."""

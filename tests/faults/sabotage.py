@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from helm_scale.parallel.sum_engine import SumEngine
+from helm_scale.parallel.engine import Engine
 from helm_scale.types import couple_labels
 
 PLAN: list[tuple[str, int, int]] = [tuple(item) for item in json.loads(sys.argv[1])]
-_step = SumEngine.step
+_step = Engine.step
 
 
 def _sabotaged(engine: Any, micro_batches: list[Any], *rest: Any) -> Any:
@@ -72,6 +72,6 @@ def _scaled(batch: Any, factor: float) -> Any:
 
 
 if __name__ == "__main__":
-    SumEngine.step = _sabotaged  # type: ignore[assignment, method-assign]
+    Engine.step = _sabotaged  # type: ignore[assignment, method-assign]
     sys.argv = ["launch/pretrain.py", *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")

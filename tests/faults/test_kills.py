@@ -31,7 +31,7 @@ def born(flags: list[str]) -> BaseProcess:
             "tests.conftest",
             "helm_scale.commands",
             "helm_scale.pretraining.loop",
-            "helm_scale.parallel.engines",
+            "helm_scale.parallel.build",
         ]
     )
     process = context.Process(target=life, args=(flags,))

@@ -14,12 +14,12 @@ import torch
 
 from helm_scale import commands, config
 from helm_scale.config import ExecutionConfig
-from helm_scale.parallel import collectives, mesh
+from helm_scale.parallel import collectives, startup
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with mesh.processes(ExecutionConfig(engine="ddp", device="cpu")) as ranks:
-        mesh.processes = lambda execution: nullcontext(ranks)  # type: ignore[assignment]
+    with startup.process_group(ExecutionConfig(engine="ddp", device="cpu")) as ranks:
+        startup.process_group = lambda execution: nullcontext(ranks)  # type: ignore[assignment]
         for flags in json.loads(Path(sys.argv[1]).read_text()):
             commands.pretrain(config.load(config.PretrainConfig, flags))
         collectives.barrier()

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from helm_scale.config import ExecutionConfig, ModelConfig, PretrainConfig, load
 from helm_scale.data.graphs.collate import collate
-from helm_scale.parallel import engines
+from helm_scale.parallel.build import build_engine
 from helm_scale.parallel.engine import Engine
-from helm_scale.parallel.mesh import Processes
+from helm_scale.parallel.processes import Processes
 from helm_scale.types import GraphBatch
 from tests.pretraining.launching import molecule
 
@@ -56,15 +56,16 @@ def line() -> nn.Linear:
 
 def start(model: nn.Module, clip_norm: float = 0.0) -> Engine:
     """A single process with plain gradient descent at rate 0.1."""
-    processes = Processes(0, 1, torch.device("cpu"))
-    return engines.start(
+    return build_engine(
         ExecutionConfig(),
-        processes,
-        model,
-        SquaredDistance(),
-        lambda trained: [torch.optim.SGD([p.local for p in trained.values()], lr=0.1)],
-        clip_norm,
-        batch_of(),
+        Processes(device=torch.device("cpu")),
+        model=model,
+        objective=SquaredDistance(),
+        make_optimizers=lambda trained: [
+            torch.optim.SGD([shard.local for shard in trained.values()], lr=0.1)
+        ],
+        clip_norm=clip_norm,
+        empty=batch_of(),
     )
 
 

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helm_scale.parallel.sum_engine import SumEngine
+from helm_scale.parallel.engine import Engine
 
 LEFT = 20 * 2**20  # bytes
-_step = SumEngine.step
+_step = Engine.step
 
 
 def _limited(engine: Any, *rest: Any) -> Any:
@@ -22,6 +22,6 @@ def _limited(engine: Any, *rest: Any) -> Any:
 
 
 if __name__ == "__main__":
-    SumEngine.step = _limited  # type: ignore[method-assign]
+    Engine.step = _limited  # type: ignore[method-assign]
     sys.argv = ["launch/pretrain.py", *sys.argv[1:]]
     runpy.run_path(sys.argv[0], run_name="__main__")

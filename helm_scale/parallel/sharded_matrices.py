@@ -1,0 +1,110 @@
+"""Functions of whole matrices on sharded ones, such as the orthogonalisation of Muon."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from helm_scale.parallel import collectives
+from helm_scale.parallel.flat_shards import FlatShard
+
+Matrices = list[Tensor]
+
+
+class ShardedMatrices:
+    """Matrices of which each rank holds a part; to apply a function each is gathered on one rank.
+
+    Two all-to-all exchanges, whatever the number of matrices: shards to the rank that owns a
+    matrix, shards of the results back.
+
+    Args:
+        shards: of matrices, all cut over one group.
+        device: where the function runs; None: where the shards are.
+    """
+
+    def __init__(self, shards: Sequence[FlatShard], device: torch.device | None = None) -> None:
+        self.shapes = [(shard.shape[0], shard.shape[1]) for shard in shards]
+        self._group, self._device = shards[0].group, device
+        if self._group is None:
+            return
+        self._rank, world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
+        sizes = [shard.local.numel() for shard in shards]
+        self._sizes = collectives.gather(sizes, self._group)  # [rank][matrix]
+        owner = _owners(self.shapes, world_size)
+        self._owned = [[i for i, o in enumerate(owner) if o == q] for q in range(world_size)]
+
+    def apply(
+        self, function: Callable[[Matrices], Matrices], tensors: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Apply a function: list of whole matrices -> list of matrices of the same shapes.
+
+        Args:
+            tensors: [n] of every matrix, what this rank holds of it.
+        Returns:
+            [n] of every result, in order.
+        """
+        if self._group is None:
+            matrices = [t.view(shape) for t, shape in zip(tensors, self.shapes, strict=True)]
+            return [result.reshape(-1) for result in function(matrices)]
+        results = function(self._gather(tensors))
+        return self._scatter(results, like=tensors[0])
+
+    def _gather(self, tensors: Sequence[Tensor]) -> Matrices:
+        """The matrices that this rank owns, whole."""
+        owned = self._owned[self._rank]
+        arrived = self._exchange(
+            [[tensors[i] for i in indices] for indices in self._owned],
+            [[sizes[i] for i in owned] for sizes in self._sizes],
+            like=tensors[0],
+        )
+        by_matrix = zip(*arrived, strict=True)  # [matrix][rank]
+        return [
+            torch.cat(shards).to(self._device).view(self.shapes[i])
+            for i, shards in zip(owned, by_matrix, strict=True)
+        ]
+
+    def _scatter(self, results: Matrices, like: Tensor) -> list[Tensor]:
+        """What this rank holds of every result, from the ranks that own them."""
+        cut = [
+            result.to(like.device).reshape(-1).split([sizes[i] for sizes in self._sizes])
+            for i, result in zip(self._owned[self._rank], results, strict=True)
+        ]
+        own_sizes = self._sizes[self._rank]
+        returned = self._exchange(
+            [[shards[q] for shards in cut] for q in range(len(self._owned))],
+            [[own_sizes[i] for i in indices] for indices in self._owned],
+            like=like,
+        )
+        by_matrix: dict[int, Tensor] = {}
+        for indices, shards in zip(self._owned, returned, strict=True):
+            by_matrix.update(zip(indices, shards, strict=True))
+        return [by_matrix[i] for i in range(len(by_matrix))]
+
+    def _exchange(
+        self, outgoing: list[Matrices], sizes: list[list[int]], *, like: Tensor
+    ) -> list[Matrices]:
+        """Send outgoing[q] to rank q; receive from it tensors of sizes[q]."""
+        send = torch.cat([like.new_empty(0), *(t for tensors in outgoing for t in tensors)])
+        incoming = [sum(of_rank) for of_rank in sizes]
+        received = like.new_empty(sum(incoming))
+        dist.all_to_all_single(
+            received,
+            send,
+            output_split_sizes=incoming,
+            input_split_sizes=[sum(t.numel() for t in tensors) for tensors in outgoing],
+            group=self._group,
+        )
+        by_rank = zip(received.split(incoming), sizes, strict=True)
+        return [list(tensor.split(of_rank)) for tensor, of_rank in by_rank]
+
+
+def _owners(shapes: Sequence[tuple[int, int]], world_size: int) -> list[int]:
+    """Rank that takes each matrix: the costliest first, each to the rank with the least work."""
+    loads, owner = [0.0] * world_size, [0] * len(shapes)
+    # Multiplications of one product X X^T, of which the iteration is made.
+    work = [float(shape[0] * shape[1] * min(shape)) for shape in shapes]
+    for i in sorted(range(len(shapes)), key=lambda i: -work[i]):
+        owner[i] = loads.index(min(loads))
+        loads[owner[i]] += work[i]
+    return owner
