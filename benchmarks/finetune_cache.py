@@ -87,7 +87,7 @@ def main() -> None:
         making = time.perf_counter() - begin
     runs = {
         name: train.Run("frozen", model, labels, samples, read)
-        for name, read in (("kept", kept), ("computed", model.read))
+        for name, read in (("kept", kept), ("computed", model.select))
     }
     epoch_seconds(runs["kept"], config.model_copy(update={"steps": 1}))
     seconds = {name: epoch_seconds(run, config) for name, run in runs.items()}

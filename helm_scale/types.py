@@ -3,8 +3,8 @@
 Axes: N atoms of all molecules of a batch, B molecules, E message edges, P unordered pairs.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Protocol, Self, cast
 
@@ -35,6 +35,26 @@ class Method:
     program: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """A property of whole molecules: how labels name it, and in which units it comes and goes.
+
+    Attributes:
+        name: of its label; files may also call it REF_<name>. shape: of one value, () or (3,).
+        unit: in memory and in shards. file_unit: in extended XYZ and ASE databases.
+            report_unit: in tables and pictures.
+        in_file_unit, in_report_unit: one `unit` in these.
+    """
+
+    name: str
+    shape: tuple[int, ...] = ()
+    unit: str
+    file_unit: str
+    report_unit: str
+    in_file_unit: float = 1.0
+    in_report_unit: float = 1.0
+
+
 @dataclass(frozen=True)
 class Molecule:
     """One molecule and the labels it has.
@@ -46,6 +66,8 @@ class Molecule:
         hamiltonian, baseline_hamiltonian, overlap: [nao, nao] float64, Hartree (overlap: none),
             canonical AO order.
         energy: Hartree. forces: [N, 3] Hartree/Angstrom. method: how the labels were made.
+        properties: further labels of the whole molecule by name, as {"dipole": [3] e*Angstrom};
+            the dipole of an ion is taken about its centre of nuclear charge.
     """
 
     key: str
@@ -59,6 +81,13 @@ class Molecule:
     energy: float | None = None
     forces: np.ndarray | None = None
     method: Method | None = None
+    properties: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def value(self, name: str) -> np.ndarray | None:
+        """Label of the whole molecule by name, "energy" or one of `properties`, if it has it."""
+        if name == "energy":
+            return None if self.energy is None else np.asarray(self.energy)
+        return self.properties.get(name)
 
 
 @dataclass(frozen=True)

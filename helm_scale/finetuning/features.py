@@ -90,7 +90,7 @@ def _computed(model: EnergyModel, molecules: Sequence[Molecule]) -> dict[str, Te
     with torch.no_grad():
         for start in range(0, len(molecules), AT_ONCE):
             found.append(
-                model.read(
+                model.select(
                     collate(molecules[start : start + AT_ONCE], model.config).to(
                         model.reference.device
                     )

@@ -103,7 +103,7 @@ class _Runs:
 
     def start(self, mode: str, labels: EnergyLabels, seed: int) -> Run:
         model = train.start(mode, self._backbone, labels, self._config, seed)
-        read = reading(self._features) if mode == "frozen" and self._features else model.read
+        read = reading(self._features) if mode == "frozen" and self._features else model.select
         return Run(mode, model, labels, self._samples, read)
 
 

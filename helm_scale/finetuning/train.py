@@ -71,7 +71,7 @@ class Run:
 
     def predict(self, batch: GraphBatch) -> Tensor:
         """Energies [B], float64 Hartree."""
-        return self.model.energies(self.read(batch), batch)
+        return self.model.values(self.read(batch), batch)
 
 
 def start(
@@ -82,8 +82,8 @@ def start(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = EnergyModel(backbone.config, config.head)
-    for out in model.head.outputs():
-        nn.init.zeros_(out.weight)
+    for weight in model.head.output_weights():
+        nn.init.zeros_(weight)
     if mode != "direct":
         model.trunk.load_state_dict(backbone.trunk.state_dict())
     model.reference.copy_(labels.reference)
@@ -125,7 +125,7 @@ def fit_linear(run: Run) -> None:
     with torch.no_grad():
         for first in range(0, len(molecules), AT_ONCE):
             batch = run.samples.batch(molecules[first : first + AT_ONCE])
-            x_NF = model.head.invariants(run.read(batch)).double()
+            x_NF = model.head.features(run.read(batch))[0].squeeze(1).double()
             pooled.append(
                 x_NF.new_zeros(batch.num_molecules, x_NF.shape[1]).index_add(
                     0, batch.molecule, x_NF

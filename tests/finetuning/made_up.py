@@ -74,7 +74,7 @@ def started(
     data = source or labelled()
     labels = gather_labels(data)
     model = train.start(mode, backbone(model_config), labels, config, 0)
-    return train.Run(mode, model, labels, Samples(data.everything(), model), model.read)
+    return train.Run(mode, model, labels, Samples(data.everything(), model), model.select)
 
 
 def settings(**changes: Any) -> FinetuneConfig:

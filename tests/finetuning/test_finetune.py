@@ -64,7 +64,7 @@ def test_zero_steps_change_nothing(mode: str, kind: str) -> None:
 def test_frozen_leaves_the_backbone_as_it_was_to_the_last_bit(kind: str) -> None:
     run = trained("frozen", steps=4, head=HeadConfig(kind=kind))
     assert same(run.model.trunk, backbone().trunk)
-    assert all(out.weight.abs().max() > 0 for out in run.model.head.outputs())
+    assert all(w.abs().max() > 0 for w in run.model.head.output_weights())
 
 
 def test_finetuned_trains_every_tensor_that_energies_depend_on() -> None:
@@ -336,7 +336,7 @@ def test_joined_graphs_and_kept_features_give_the_energies_of_the_model(
         wanted = run.model(plain)
         for _ in range(2):  # computed, then read back
             kept = reading(kept_features(run.model, part, tmp_path))
-            assert (run.model.energies(kept(batch), batch) - wanted).abs().max() < 1e-5
+            assert (run.model.values(kept(batch), batch) - wanted).abs().max() < 1e-5
     assert len(list(tmp_path.iterdir())) == 1
     kept_features(run.model, part[:3], tmp_path)
     run.model.trunk.element.weight.data[1] += 1e-3

@@ -70,7 +70,7 @@ def energy(dtype: str, data: Path, out: Path) -> Rows:
     labels = gather_labels(labelled)
     model = finetune.start("finetuned", backbone, labels, config, seed=5)
     run = finetune.Run(
-        "finetuned", model, labels, Samples(labelled.everything(), model), model.read
+        "finetuned", model, labels, Samples(labelled.everything(), model), model.select
     )
     with _recorded() as rows:
         finetune.train(run, finetune.parts_of(model, "finetuned", config), config, seed=6)
