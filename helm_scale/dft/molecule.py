@@ -11,8 +11,8 @@ import numpy as np
 from pyscf import dft, gto
 from pyscf.data import radii
 
-from helm_scale.basis import conventions, elements
-from helm_scale.basis.shells import ecp_core_electrons, shells_of
+from helm_scale.basis import conventions, electrons, elements
+from helm_scale.basis.shells import shells_of
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
@@ -24,23 +24,14 @@ WITHOUT_VV10 = " without vv10"  # ends the name of a functional whose VV10 term 
 
 
 def check_electrons(molecule: Molecule, basis: str, where: str) -> None:
-    """Raise ValueError naming `where` if charge and multiplicity do not fit the number of
-    electrons."""
-    elements.check_supported(basis, molecule.atomic_numbers, where)
-    electrons = int(molecule.atomic_numbers.sum()) - molecule.charge
-    cores = sum(ecp_core_electrons(basis, int(z)) for z in molecule.atomic_numbers)
-    multiplicity, most = molecule.spin_multiplicity, electrons - cores + 1
-    if most <= 1:
-        outside = " outside the ECP cores" if cores else ""
-        raise ValueError(
-            f"{where}: charge {molecule.charge:+d} leaves no electrons{outside}; wanted a lower charge"
-        )
-    if not 1 <= multiplicity <= most or (electrons + 1 - multiplicity) % 2:
-        parity = "odd" if electrons % 2 == 0 else "even"
-        raise ValueError(
-            f"{where}: {electrons} electrons (charge {molecule.charge:+d}) cannot have multiplicity {multiplicity};"
-            f" wanted an {parity} multiplicity from {1 + electrons % 2} to {most}"
-        )
+    """Raise ValueError naming `where` if electrons, charge and multiplicity do not fit."""
+    electrons.check_multiplicity(
+        basis,
+        molecule.atomic_numbers,
+        charge=molecule.charge,
+        multiplicity=molecule.spin_multiplicity,
+        where=where,
+    )
 
 
 def build_mol(molecule: Molecule, basis: str) -> gto.Mole:

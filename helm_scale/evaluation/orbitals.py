@@ -12,9 +12,9 @@ Axes: nao atomic orbitals, nmo <= nao orbitals kept by the projector.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
+import torch
 
-from helm_scale.basis.shells import ecp_core_electrons
+from helm_scale.basis import eigen, electrons
 from helm_scale.types import Molecule
 
 PYSCF_THRESHOLD = 1e-6  # overlap eigenvalues below it are dropped by PySCF's own SCF, so no label knows their directions
@@ -90,17 +90,13 @@ def chosen_threshold(error: float) -> float:
 
 
 def canonical_projectors(overlap: np.ndarray, thresholds: tuple[float, ...]) -> list[Projector]:
-    """Canonical orthogonalisation at several thresholds from one diagonalisation of S [nao,
-    nao]."""
-    values, vectors = scipy.linalg.eigh(overlap)
-    projectors = []
-    for threshold in thresholds:
-        kept = values >= threshold
-        scaled = vectors[:, kept] / np.sqrt(values[kept])
-        projectors.append(
-            Projector(scaled, overlap, threshold, int((~kept).sum()), float(values[0]))
-        )
-    return projectors
+    """Canonical orthogonalisation of S [nao, nao] at several thresholds, one diagonalisation."""
+    values, orthogonalizers = eigen.canonical_orthogonalizers(torch.tensor(overlap), thresholds)
+    smallest = float(values[0])
+    return [
+        Projector(x.numpy(), overlap, threshold, len(overlap) - x.shape[1], smallest)
+        for threshold, x in zip(thresholds, orthogonalizers, strict=True)
+    ]
 
 
 def occupied_count(molecule: Molecule, basis: str) -> int:
@@ -109,14 +105,13 @@ def occupied_count(molecule: Molecule, basis: str) -> int:
     Raises:
         ValueError: not a closed shell.
     """
-    cores = sum(ecp_core_electrons(basis, int(z)) for z in molecule.atomic_numbers)
-    electrons = int(molecule.atomic_numbers.sum()) - molecule.charge - cores
-    if molecule.spin_multiplicity != 1 or electrons % 2 or electrons < 2:
-        raise ValueError(
-            f"{molecule.key}: {electrons} electrons, multiplicity {molecule.spin_multiplicity}: orbitals are filled in"
-            " pairs; wanted an even number of electrons and multiplicity 1"
-        )
-    return electrons // 2
+    return electrons.occupied_orbitals(
+        basis,
+        molecule.atomic_numbers,
+        charge=molecule.charge,
+        multiplicity=molecule.spin_multiplicity,
+        where=molecule.key,
+    )
 
 
 def solve(hamiltonian: np.ndarray, projector: Projector, occupied: int) -> Orbitals:
@@ -137,8 +132,10 @@ def solve(hamiltonian: np.ndarray, projector: Projector, occupied: int) -> Orbit
         raise ValueError(
             f"overlap threshold {projector.threshold:g} keeps {kept} orbitals, wanted more than {occupied}; lower it"
         )
-    energies, vectors = scipy.linalg.eigh(projector.vectors.T @ hamiltonian @ projector.vectors)
-    return Orbitals(energies, projector.vectors @ vectors, occupied)
+    energies, coefficients = eigen.solve_roothaan_hall(
+        torch.tensor(hamiltonian), torch.from_numpy(projector.vectors)
+    )
+    return Orbitals(energies.numpy(), coefficients.numpy(), occupied)
 
 
 def occupied_weights(orbitals: Orbitals, reference: Orbitals, overlap: np.ndarray) -> np.ndarray:

@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
+from helm_scale.basis.eigen import canonical_orthogonalizers, solve_roothaan_hall
+from helm_scale.basis.electrons import valence_electrons
 from helm_scale.basis.elements import FIRST_ECP_ELEMENT
-from helm_scale.basis.shells import ecp_core_electrons
 from helm_scale.dft.energies import EnergyFunctional
 from helm_scale.dft.energies import overlap as pyscf_overlap
 from helm_scale.dft.molecule import WITHOUT_VV10, check_electrons
@@ -109,21 +111,18 @@ def level(atomic_number: int) -> float:
     return -((atomic_number - 0.62 * atomic_number**0.5) ** 2) / 2
 
 
-def _electrons(molecule: Molecule, method: Method) -> int:
-    cores = sum(ecp_core_electrons(method.basis, int(z)) for z in molecule.atomic_numbers)
-    return int(molecule.atomic_numbers.sum()) - molecule.charge - cores
-
-
 def _solve(
     molecule: Molecule, method: Method, overlap: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues and closed-shell density of HC = SCe, nearly dependent combinations left out."""
-    values, vectors = np.linalg.eigh(overlap)
-    kept = values > SMALLEST_EIGENVALUE
-    basis = vectors[:, kept] / np.sqrt(values[kept])
-    energies, rotation = np.linalg.eigh(basis.T @ molecule.hamiltonian @ basis)
-    occupied = (basis @ rotation)[:, : _electrons(molecule, method) // 2]
-    return energies, 2 * occupied @ occupied.T
+    _, (x,) = canonical_orthogonalizers(torch.tensor(overlap), (SMALLEST_EIGENVALUE,))
+    energies, coefficients = solve_roothaan_hall(torch.tensor(molecule.hamiltonian), x)
+    occupied = coefficients[:, : _electrons(molecule, method) // 2].numpy()
+    return energies.numpy(), 2 * occupied @ occupied.T
+
+
+def _electrons(molecule: Molecule, method: Method) -> int:
+    return valence_electrons(method.basis, molecule.atomic_numbers, molecule.charge)
 
 
 def _level_failure(molecule: Molecule, energies: np.ndarray) -> str | None:

@@ -16,12 +16,12 @@ Axes: N atoms, P pairs, n blocks a x b, nao AOs of a molecule, k kept orthonorma
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from helm_scale.basis.assembly import assemble
-from helm_scale.basis.shells import ecp_core_electrons
+from helm_scale.basis.eigen import canonical_orthogonalizers, solve_roothaan_hall
+from helm_scale.basis.electrons import occupied_orbitals
 from helm_scale.types import GraphBatch
 
 Reference = Callable[[GraphBatch], Tensor]
@@ -105,10 +105,8 @@ class SpectralTerms:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Value, slope [nao, nao] and first-order errors of orbital energies of one molecule."""
         d = error.detach()
-        s, u = torch.linalg.eigh(overlap)
-        x = u[:, s > self.threshold] * s[s > self.threshold].rsqrt()
-        _, v = torch.linalg.eigh(x.T @ label @ x)
-        c = x @ v[:, : occupied + self.virtuals]
+        _, (x,) = canonical_orthogonalizers(overlap, (self.threshold,))
+        c = solve_roothaan_hall(label, x)[1][:, : occupied + self.virtuals]
         reduced, energies = x.T @ d @ x, ((d @ c) * c).sum(0)
         share = self.orbitals * d.numel() / max(len(energies), 1)
         value = self.loewdin * reduced.square().sum() + share * energies.square().sum()
@@ -138,13 +136,19 @@ class SpectralTerms:
         return assemble(batch, onsite, offsite, basis=self.basis, parity=self.parity)
 
     def _occupied(self, batch: GraphBatch) -> list[int]:
-        """Occupied orbitals of every molecule, closed shells."""
-        valence = [z - ecp_core_electrons(self.basis, z) for z in batch.atomic_numbers.tolist()]
-        electrons = (
-            np.bincount(batch.molecule.cpu().numpy(), valence, batch.num_molecules)
-            - batch.charge.cpu().numpy()
-        )
-        return (electrons.astype(np.int64) // 2).tolist()  # type: ignore[no-any-return]
+        """Occupied orbitals of every molecule; open shells are refused by name."""
+        atoms = torch.bincount(batch.molecule, minlength=batch.num_molecules).tolist()
+        numbers = batch.atomic_numbers.cpu().split(atoms)
+        return [
+            occupied_orbitals(
+                self.basis,
+                numbers[place].tolist(),
+                charge=int(batch.charge[place]),
+                multiplicity=int(batch.spin_multiplicity[place]),
+                where=f"molecule '{key}'",
+            )
+            for place, key in enumerate(batch.keys)
+        ]
 
     @staticmethod
     def _check_whole(batch: GraphBatch) -> None:
