@@ -1,7 +1,10 @@
 """Distributed pretraining of backbones on Kohn-Sham Hamiltonians.
 
-model = helm_scale.load("runs/pretrain")     # a run folder, a checkpoint or a bundle
-hamiltonian = model.hamiltonian(atoms)       # [nao, nao], Hartree
+model = helm_scale.load("runs/pretrain")  # a run folder, a checkpoint or a bundle
+hamiltonian = model.hamiltonian(atoms)  # [nao, nao], Hartree; atoms are ASE Atoms
+energy = model.energy(atoms)  # Hartree, of the predicted density
+solver = model.solver(atoms)  # PySCF, in the method of the labels
+solver.kernel(dm0=model.initial_guess(solver.mol))
 """
 
 from importlib import import_module

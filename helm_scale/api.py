@@ -59,8 +59,18 @@ class HamiltonianModel:
         density = guess.predict_density(self.network, molecule, self.method)
         return EnergyFunctional(molecule, self.method).energy_and_fock(density)[0]
 
+    def solver(self, atoms: Any) -> Any:
+        """PySCF's RKS in the method of the labels: functional, basis with its ECP, grid.
+
+        Raises:
+            ValueError: as `hamiltonian`.
+        """
+        from helm_scale.dft.molecule import build_mol, kohn_sham
+
+        return kohn_sham(build_mol(self._checked(atoms), self.method.basis), self.method)
+
     def initial_guess(self, mol: Any) -> np.ndarray:
-        """Density matrix to start an SCF from: `mf.kernel(dm0=model.initial_guess(mol))`.
+        """Density matrix to start an SCF from: `mf.kernel(dm0=model.initial_guess(mf.mol))`.
 
         Args:
             mol: a PySCF Mole in the basis of the model, with its ECP; closed shell.

@@ -61,14 +61,13 @@ def load(
 
 
 def config_file(name: str) -> Path:
-    """The YAML file of this name: a path, or without folder and suffix a packaged config.
+    """The YAML file of this name: a path, or where it is a plain word a packaged config.
 
     Raises:
         ValueError: no packaged config of this name; lists them.
     """
-    path = Path(name)
-    if path.suffix or path.parent != Path():
-        return path
+    if not name.isidentifier():
+        return Path(name)
     if name not in packaged():
         raise ValueError(
             f"--config {name}: no packaged config of this name; wanted a YAML file or one of"
