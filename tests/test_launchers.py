@@ -181,8 +181,7 @@ def test_labels_of_mixed_methods(
     assert message in said and "key 'mol-" in said and "\n" not in said
     said = complaint("evaluate", "--source", source, "--data", data, "--split", "validation")
     assert (
-        "labels of another method: xc is 'blyp', the model learned 'pbe'" in said
-        and "\n" not in said
+        "and those that the model learned differ: xc 'blyp' and 'pbe'" in said and "\n" not in said
     )
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from helm_scale.data.format.compatibility import check_same_labels
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.processes import run_parallel
 from helm_scale.evaluation import orbitals, records
@@ -73,14 +74,19 @@ class Job:
 
 
 def check_method(model: Method, data: Method, where: str) -> None:
-    """Raise ValueError naming `where` and both methods if the model learned the labels of another
-    method than the data's."""
-    for name in ("xc", "basis", "ecp", "grid_level", "auxbasis"):
-        if getattr(model, name) != getattr(data, name):
-            raise ValueError(
-                f"{where}: labels of another method: {name} is {getattr(data, name)!r}, the model learned {getattr(model, name)!r};"
-                f" wanted data of {model}, got {data}"
-            )
+    """Raise ValueError naming every difference if the model learned labels of another method."""
+    # SCF threshold, stored H0 and program may differ: they do not change what H is to be.
+    got, wanted = (
+        {name: getattr(one, name) for name in ("xc", "basis", "ecp", "grid_level", "auxbasis")}
+        for one in (data, model)
+    )
+    check_same_labels(
+        f"labels in {where}",
+        got,
+        other="those that the model learned",
+        wanted=wanted,
+        remedy="evaluate on data of the model's method",
+    )
 
 
 def evaluate_molecules(jobs: Iterable[Job], processes: int, total: int) -> Iterator[Record]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from helm_scale.config import ImportConfig
 from helm_scale.data.format.codec import MATRICES
+from helm_scale.data.format.compatibility import check_same_labels
 from helm_scale.importers import published_splits
 from helm_scale.importers.source import (
     Address,
@@ -74,9 +75,13 @@ class NpzFolder:
         if strangers or missing:
             what = f"unknown key '{strangers[0]}'" if strangers else f"no key '{missing[0]}'"
             raise ValueError(f"{where}: {what}; known: {', '.join(sorted(KNOWN))}")
-        if "method" in arrays and self._stated_method(str(address)) != self.method:
-            raise ValueError(
-                f"{where}: its method differs from that of {self._names[0]}; one dataset holds one method"
+        if "method" in arrays:
+            check_same_labels(
+                where,
+                {"method": self._stated_method(str(address))},
+                other=self._names[0],
+                wanted={"method": self.method},
+                remedy="one dataset holds one method",
             )
         numbers = arrays["atomic_numbers"].astype(np.int64)
         molecule = Molecule(

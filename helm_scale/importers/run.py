@@ -16,6 +16,7 @@ import numpy as np
 
 from helm_scale.config import ImportConfig
 from helm_scale.data.format import codec, manifest
+from helm_scale.data.format.compatibility import check_same_labels
 from helm_scale.data.format.manifest import Manifest, RejectedMolecule
 from helm_scale.data.format.shards import ShardWriter
 from helm_scale.data.format.staging import finished_dataset
@@ -246,10 +247,13 @@ def _make(task: ShardTask) -> ProofCounts:
         if chosen:
             consistent += prove(foreign, plan.method, plan.limits, where)
         molecule = _labelled(foreign, plan.method, config)
-        if codec.labels_of(molecule) != plan.labels:
-            raise ValueError(
-                f"{where}: has {', '.join(codec.labels_of(molecule))}, but the first sample {', '.join(plan.labels)}"
-            )
+        check_same_labels(
+            where,
+            {"labels": codec.labels_of(molecule)},
+            other="the first sample",
+            wanted={"labels": plan.labels},
+            remedy="exclude it, or import samples of one kind",
+        )
         writer.write(molecule, split)
     writer.close()
     return ProofCounts(int(drawn.sum()), consistent)
@@ -265,12 +269,19 @@ def _is_done(task: ShardTask) -> bool:
     if not (folder / manifest.NAME).is_file():
         return False
     made = Manifest.load(folder)
-    for name, got, wanted in (("method", made.method, task.plan.method), ("labels", made.labels, task.plan.labels),
-                              ("input", made.source, task.plan.source), ("length", len(made), len(task.addresses))):  # fmt: skip
-        if got != wanted:
-            raise ValueError(
-                f"{folder}: begun with another {name}: {got}, now {wanted}; choose another folder or remove {folder.parent}"
-            )
+    plan = task.plan
+    check_same_labels(
+        folder,
+        {**made.label_kind, "input": made.source, "samples": len(made)},
+        other="what is asked for now",
+        wanted={
+            "method": plan.method,
+            "labels": plan.labels,
+            "input": plan.source,
+            "samples": len(task.addresses),
+        },
+        remedy=f"choose another folder or remove {folder.parent}",
+    )
     return True
 
 

@@ -1,13 +1,14 @@
 """Joined and repacked datasets hold the same samples, and what does not belong together is not
 joined."""
 
-import runpy
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helm_scale import cli
 from helm_scale.data.format.manifest import Manifest, RejectedMolecule
 from helm_scale.data.format.shards import ShardReader, ShardWriter, verify
 from helm_scale.data.tools import histograms
@@ -55,7 +56,7 @@ def test_what_does_not_belong_together_is_not_joined(tmp_path: Path) -> None:
     other, twice = write_other(tmp_path / "b", xc="blyp"), write_other(tmp_path / "c", key="hof-2")
     with pytest.raises(
         ValueError,
-        match=r"b: its method is .*'blyp'.*, that of .*a is .*'pbe'.*; one dataset holds one method",
+        match=r"b and .*a differ: xc 'blyp' and 'pbe'; one dataset holds one method",
     ):
         concat([first.folder, other.folder], tmp_path / "new")
     with pytest.raises(ValueError, match=r"c: key 'hof-2' occurs in .*a too"):
@@ -120,32 +121,30 @@ def test_a_dataset_of_one_size_has_histograms_too(tmp_path: Path) -> None:
     histograms.draw(dataset, tmp_path / "a.png")
 
 
-def test_the_launcher_divides_checks_repacks_joins_and_draws(tmp_path: Path) -> None:
-    main = runpy.run_path(str(ROOT / "launch" / "shards.py"))["main"]
-    first, second = (
-        str(write_dataset(tmp_path / "a").folder),
-        str(write_other(tmp_path / "b").folder),
-    )
+def test_the_command_divides_checks_repacks_joins_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(command: str) -> str:
+        cli.main(["shards", *shlex.split(command)])
+        return capsys.readouterr().out
+
+    first, second = write_dataset(tmp_path / "a").folder, write_other(tmp_path / "b").folder
     with pytest.raises(
-        ValueError,
-        match=r"splits leak within 0.01 Angstrom\n1 of 1 samples of test have a near-duplicate in train",
+        SystemExit,
+        match=r"leak within 0.01 Angstrom\n1 of 1 samples of test have a near-duplicate in train",
     ):
-        main(["leaks", "--folder", first, "--tolerance", "0.01"])
-    assert main(["split", "--folder", first, "--fractions", "[0.4, 0.2, 0.4]"]).startswith(
+        run(f"leaks --folder {first} --tolerance 0.01")
+    assert run(f"split --folder {first} --fractions '[0.4, 0.2, 0.4]'").startswith(
         "5 samples in 3 groups by composition\n"
     )
-    assert main(["leaks", "--folder", first]).startswith(
+    assert run(f"leaks --folder {first}").startswith(
         f"{first}: no near-duplicates within 0.05 Angstrom"
     )
-    assert "2 shards" in main(
-        ["repack", "--folder", first, "--out", str(tmp_path / "c"), "--molecules_per_shard", "3"]
-    )
-    assert "6 molecules" in main(["concat", str(tmp_path / "d"), str(tmp_path / "c"), second])
-    said = main(["info", str(tmp_path / "d"), "--png", str(tmp_path / "d.png")])
-    assert (
-        "licence CC0-1.0 AND MIT" in said
-        and "cost per molecule: min " in said
-        and (tmp_path / "d.png").stat().st_size > 1000
-    )
-    with pytest.raises(ValueError, match="got concat; wanted one of"):
-        main(["concat"])
+    repacked, joined, picture = tmp_path / "c", tmp_path / "d", tmp_path / "d.png"
+    assert "2 shards" in run(f"repack --folder {first} --out {repacked} --molecules_per_shard 3")
+    assert "6 molecules" in run(f"concat {joined} {repacked} {second}")
+    said = run(f"info {joined} --png {picture}")
+    assert "licence CC0-1.0 AND MIT" in said and "cost per molecule: min " in said
+    assert picture.stat().st_size > 1000
+    with pytest.raises(SystemExit, match="got nothing, wanted helm-scale shards concat OUT"):
+        run("concat")

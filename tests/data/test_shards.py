@@ -182,7 +182,7 @@ def test_a_manifest_of_another_dataset_does_not_fit(dataset: Manifest) -> None:
     record["samples"][0][0] = "hof-0"
     path.write_text(json.dumps(record | {"method": record["method"] | {"xc": "b3lyp"}}))
     with pytest.raises(
-        ValueError, match=r"key 'hof-0': method: got .*'pbe'.*, but the manifest says .*'b3lyp'"
+        ValueError, match=r"key 'hof-0' and the manifest differ: xc 'pbe' and 'b3lyp'"
     ):
         ShardReader(Manifest.load(dataset.folder)).read(0)
 
@@ -246,7 +246,7 @@ def test_a_shard_that_no_manifest_lists_is_reported(dataset: Manifest) -> None:
         (random_molecule("", 1), "key ''"),
         (
             replace(random_molecule("hof-1", 1), method=replace(SVP, xc="b3lyp")),
-            "key 'hof-1' has labels of .*b3lyp.* holds .*pbe.* one method",
+            "key 'hof-1' and .* differ: xc 'b3lyp' and 'pbe'; one dataset holds one method",
         ),
         (
             replace(random_molecule("hof-1", 1), method=replace(SVP, program="PySCF 2.3.0")),
@@ -254,7 +254,7 @@ def test_a_shard_that_no_manifest_lists_is_reported(dataset: Manifest) -> None:
         ),
         (
             replace(random_molecule("hof-1", 1), forces=None),
-            "key 'hof-1' has the labels hamiltonian, baseline_hamiltonian, energy, but",
+            "key 'hof-1' and .* differ: labels .*'energy'.* and .*'energy', 'forces'",
         ),
         (
             replace(random_molecule("hof-1", 1), hamiltonian=np.full((33, 33), np.nan)),

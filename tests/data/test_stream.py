@@ -295,9 +295,7 @@ def test_datasets_of_two_methods_do_not_mix(tmp_path: Path) -> None:
     write_dataset(tmp_path / "a"), write_dataset(tmp_path / "b")
     path = tmp_path / "b" / "manifest.json"
     path.write_text(path.read_text().replace('"xc": "pbe"', '"xc": "b3lyp"'))
-    with pytest.raises(
-        ValueError, match=r"data\.path: .*/a and .*/b do not mix: method .*'pbe'.* and .*'b3lyp'"
-    ):
+    with pytest.raises(ValueError, match=r"data\.path: .*/a and .*/b differ: xc 'pbe' and 'b3lyp'"):
         Dataset.open(DataConfig(path=(str(tmp_path / "a"), str(tmp_path / "b"))))
 
 

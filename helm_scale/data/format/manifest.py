@@ -140,6 +140,11 @@ class Manifest:
         """Split of every sample, by name."""
         return np.array(self.names_of_splits)[self.split_code]
 
+    @property
+    def label_kind(self) -> dict[str, Any]:
+        """What labels have in common that may be mixed (compatibility.check_same_labels)."""
+        return {"method": self.method, "labels": self.labels}
+
     def split_names(self) -> list[str]:
         """Names of the splits, in order of first appearance."""
         return list(self.names_of_splits)

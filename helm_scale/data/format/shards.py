@@ -25,6 +25,7 @@ from helm_scale.basis import elements
 from helm_scale.basis.shells import nao
 from helm_scale.data.format import codec, manifest, tar
 from helm_scale.data.format.cache import CachedShards, LocalShards
+from helm_scale.data.format.compatibility import check_same_labels
 from helm_scale.data.format.manifest import Manifest, RejectedMolecule, SampleRecord, ShardRecord
 from helm_scale.files import sha256, write_atomically
 from helm_scale.types import Method, Molecule
@@ -185,18 +186,15 @@ class ShardWriter:
 
     def _check_alike(self, molecule: Molecule) -> None:
         """Raise ValueError if method or labels differ from those of the dataset."""
-        if molecule.method != self._method:
-            raise ValueError(
-                f"{self._folder}: key '{molecule.key}' has labels of {molecule.method}, but the dataset holds {self._method};"
-                " one dataset holds one method: write two datasets"
-            )
         labels = codec.labels_of(molecule)
-        self._labels = self._labels or labels
-        if labels != self._labels:
-            raise ValueError(
-                f"{self._folder}: key '{molecule.key}' has the labels {', '.join(labels)}, but the dataset holds"
-                f" {', '.join(self._labels)}; give every molecule the same labels"
-            )
+        self._labels = self._labels or labels  # the first molecule says which there are
+        check_same_labels(
+            f"key '{molecule.key}'",
+            {"method": molecule.method, "labels": labels},
+            other=self._folder,
+            wanted={"method": self._method, "labels": self._labels},
+            remedy="one dataset holds one method and one set of labels: write two datasets",
+        )
 
 
 class ShardReader:
@@ -292,11 +290,13 @@ class ShardReader:
         wanted = {
             "key": str(listed.key[index]), "atoms": int(listed.atoms[index]), "method": listed.method, "labels": listed.labels,
         }  # fmt: skip
-        for name, value in got.items():
-            if value != wanted[name]:
-                raise ValueError(
-                    f"{where}: {name}: got {value}, but the manifest says {wanted[name]}; manifest and shard do not belong together"
-                )
+        check_same_labels(
+            where,
+            got,
+            other="the manifest",
+            wanted=wanted,
+            remedy="manifest and shard do not belong together",
+        )
 
 
 def verify(folder: str | Path) -> list[str]:

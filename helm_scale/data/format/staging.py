@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from helm_scale.data.format import codec, manifest, shards
+from helm_scale.data.format.compatibility import check_same_labels
 from helm_scale.data.format.manifest import Manifest, RejectedMolecule
 from helm_scale.types import Method, Molecule
 
@@ -80,14 +81,13 @@ class StagingFolder:
         if not file.is_file():
             return False
         kept = shards.read_sample(file)
-        if kept.method != self._method:
-            raise ValueError(
-                f"{file}: labels of {kept.method}, but now {self._method} is asked for; choose another folder or remove {self._folder}"
-            )
-        if codec.labels_of(kept) != self._labels:
-            raise ValueError(
-                f"{file}: holds {', '.join(codec.labels_of(kept))}, but now {', '.join(self._labels)} are asked for; remove {self._folder}"
-            )
+        check_same_labels(
+            file,
+            {"method": kept.method, "labels": codec.labels_of(kept)},
+            other="what is asked for now",
+            wanted={"method": self._method, "labels": self._labels},
+            remedy=f"choose another folder or remove {self._folder}",
+        )
         same = (kept.charge, kept.spin_multiplicity) == (
             molecule.charge,
             molecule.spin_multiplicity,
@@ -112,14 +112,11 @@ def finished_dataset(
     if not (out / manifest.NAME).is_file():
         return None
     found = Manifest.load(out)
-    pairs = (
-        ("method", found.method, method),
-        ("kind of labels", found.labels, labels),
-        ("input", found.source, source),
+    check_same_labels(
+        f"the finished dataset in {out}",
+        {"method": found.method, "labels": found.labels, "input": found.source},
+        other="what is asked for now",
+        wanted={"method": method, "labels": labels, "input": source},
+        remedy="choose another folder or remove it",
     )
-    for name, got, wanted in pairs:
-        if got != wanted:
-            raise ValueError(
-                f"{out}: holds a finished dataset of another {name}: {got}, wanted {wanted}; choose another folder or remove it"
-            )
     return found

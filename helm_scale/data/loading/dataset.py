@@ -12,6 +12,7 @@ import numpy as np
 from helm_scale.basis import elements
 from helm_scale.config import DataConfig
 from helm_scale.data.format import cache, codec
+from helm_scale.data.format.compatibility import check_same_labels
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
 from helm_scale.data.loading.epochs import ShuffledEpochs
@@ -50,12 +51,13 @@ class Dataset:
         )
         first = found.manifests[0]
         for other in found.manifests[1:]:
-            for name in ("method", "labels"):
-                if getattr(first, name) != getattr(other, name):
-                    raise ValueError(
-                        f"data.path: {first.folder} and {other.folder} do not mix: {name} {getattr(first, name)} and"
-                        f" {getattr(other, name)}; train on datasets of one kind"
-                    )
+            check_same_labels(
+                f"data.path: {first.folder}",
+                first.label_kind,
+                other=other.folder,
+                wanted=other.label_kind,
+                remedy="train on datasets of one method and one set of labels",
+            )
         return found
 
     def __len__(self) -> int:

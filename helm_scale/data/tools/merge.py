@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from helm_scale.basis import elements
 from helm_scale.data.format import manifest
+from helm_scale.data.format.compatibility import check_same_labels
 from helm_scale.data.format.manifest import Manifest, RejectedMolecule, SampleRecord, ShardRecord
 from helm_scale.data.format.shards import ShardReader, ShardWriter
 
@@ -127,12 +128,13 @@ def _check_alike(parts: Sequence[Manifest]) -> None:
     if not parts:
         raise ValueError("nothing to join; name at least one dataset")
     for part in parts[1:]:
-        for name in ("method", "labels"):
-            if getattr(part, name) != getattr(parts[0], name):
-                raise ValueError(
-                    f"{part.folder}: its {name} is {getattr(part, name)}, that of {parts[0].folder} is {getattr(parts[0], name)};"
-                    " one dataset holds one method and one kind of labels"
-                )
+        check_same_labels(
+            part.folder,
+            part.label_kind,
+            other=parts[0].folder,
+            wanted=parts[0].label_kind,
+            remedy="one dataset holds one method and one set of labels",
+        )
 
 
 def _check_keys(parts: Sequence[Manifest]) -> None:
