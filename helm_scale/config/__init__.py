@@ -50,4 +50,4 @@ __all__ = [
     "parse",
     "read_record",
     "upgrade",
-]  # fmt: skip
+]

@@ -12,26 +12,39 @@ class DataConfig(Strict):
 
     path: str | tuple[str, ...] = Field(
         "data_shards/quickstart",
-        description="folder of shards with a manifest.json, or its URL (file, https, s3, gs, pipe:COMMAND {name}); a list is mixed",
+        description=(
+            "Folder of shards with a manifest.json, or its URL (file, https, s3, gs, or "
+            "pipe:COMMAND {name}). A list of folders is mixed."
+        ),
     )
-    train_split: str = Field("train", description="split to train on")
-    validation_split: str = Field("validation", description="split to validate on")
+    train_split: str = Field("train", description="Split to train on.")
+    validation_split: str = Field("validation", description="Split to validate on.")
     weights: tuple[float, ...] = Field(
-        (), description="share of each dataset of a mixture; none: each sample equally often"
+        (),
+        description=(
+            "Share of each dataset of a mixture, in any unit. None: each sample is seen equally"
+            " often."
+        ),
     )
     shuffle_window: int = Field(
         0,
         ge=0,
-        description="shards that are shuffled together, which a cache must hold; 0: all of them",
+        description=(
+            "Shards that are shuffled together; a cache must hold so many. 0: all of them."
+        ),
     )
     damaged: Literal["stop", "quarantine"] = Field(
-        "stop", description="at a damaged sample: stop, or skip, count and list it"
+        "stop",
+        description="What to do with a damaged sample: stop, or skip it, count it and list it.",
     )
     quarantine_share: float = Field(
-        0.01, ge=0, lt=1, description="largest share of the samples read that may be skipped"
+        0.01,
+        ge=0,
+        lt=1,
+        description="Largest share of the samples read that may be skipped as damaged.",
     )
     cache: str = Field(
         "runs/cache",
-        description="folder that shards from elsewhere are fetched into; ranks of a node share it",
+        description="Folder that remote shards are fetched into. The ranks of a node share it.",
     )
-    cache_gb: float = Field(100.0, gt=0, description="size limit of that folder, 1e9 bytes")
+    cache_gb: float = Field(100.0, gt=0, description="Size limit of the cache, GB (1e9 bytes).")

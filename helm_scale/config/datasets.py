@@ -14,14 +14,19 @@ class InfoConfig(PretrainConfig):
     The second needs a config of helm-scale pretrain and --ranks.
     """
 
-    png: str = Field("", description="draw the histograms into this file")
-    samples: int = Field(64, ge=1, description="molecules read for what the manifest does not say")
+    png: str = Field("", description="File that the histograms are drawn into. Empty: none.")
+    samples: int = Field(
+        64, ge=1, description="Molecules to read for what the manifest does not say."
+    )
     cutoffs: tuple[float, ...] = Field(
         (),
-        description="say what lies beyond these distances, Angstrom: the error of model.pair_cutoff",
+        description=(
+            "Report what lies beyond these distances, Angstrom: the error that "
+            "model.pair_cutoff makes."
+        ),
     )
     ranks: int = Field(
-        0, ge=0, description="plan memory and epochs of training on so many ranks; 0: no plan"
+        0, ge=0, description="Plan memory and epochs of training on so many ranks. 0: no plan."
     )
 
 
@@ -29,79 +34,108 @@ class GenerateConfig(Strict):
     """Label molecules with PySCF and write a dataset."""
 
     xyz: str = Field(
-        "molecules.xyz", description="extended XYZ; charge, multiplicity, key and split from info"
+        "molecules.xyz",
+        description=(
+            "Extended XYZ file; charge, multiplicity, key and split stand in its comment lines."
+        ),
     )
-    out: str = Field("data_shards/new", description="folder of shards and manifest.json")
-    xc: str = Field("pbe", description="exchange-correlation functional, PySCF's name")
+    out: str = Field("data_shards/new", description="New folder of shards with a manifest.json.")
+    xc: str = Field("pbe", description="Exchange-correlation functional, by PySCF's name.")
     basis: Literal["def2-tzvpd", "def2-svp"] = Field(
-        "def2-tzvpd", description="orbital basis; its ECP is always applied"
+        "def2-tzvpd", description="Orbital basis. Its ECP is always applied."
     )
-    grid_level: int = Field(3, ge=0, le=9, description="PySCF grid level")
+    grid_level: int = Field(3, ge=0, le=9, description="PySCF grid level.")
     auxbasis: str | None = Field(
-        None, description="density-fitting basis, e.g. def2-universal-jkfit; none: exact integrals"
+        None,
+        description=(
+            "Density-fitting basis, for example def2-universal-jkfit. None: exact integrals."
+        ),
     )
-    conv_tol: float = Field(1e-10, gt=0, description="SCF threshold, Hartree")
-    max_cycle: int = Field(100, ge=1, description="SCF cycles before a molecule is rejected")
-    baseline: Literal["none", "atoms", "minao"] = Field("none", description="store H0 of this kind")
-    forces: bool = Field(True, description="store forces")
-    overlap: bool = Field(False, description="store the overlap")
-    licence: str = Field("CC0-1.0", description="licence of the dataset, SPDX name")
-    molecules_per_shard: int = Field(64, ge=1, description="molecules per tar file")
-    processes: int = Field(2, ge=1, description="PySCF processes")
+    conv_tol: float = Field(1e-10, gt=0, description="Energy threshold of the SCF, Hartree.")
+    max_cycle: int = Field(100, ge=1, description="SCF cycles after which a molecule is rejected.")
+    baseline: Literal["none", "atoms", "minao"] = Field("none", description="Kind of H0 to store.")
+    forces: bool = Field(True, description="Store forces.")
+    overlap: bool = Field(False, description="Store the overlap.")
+    licence: str = Field("CC0-1.0", description="Licence of the dataset, by SPDX name.")
+    molecules_per_shard: int = Field(64, ge=1, description="Molecules per tar file.")
+    processes: int = Field(2, ge=1, description="PySCF processes.")
 
 
 class ImportConfig(Strict):
     """Turn a public dataset or a folder of npz files into a dataset."""
 
     dataset: Literal["md17", "qh9-stable", "qh9-dynamic", "nabla-dft", "omol-csh-58k", "npz"] = (
-        Field("npz", description="which dataset")
+        Field("npz", description="Dataset to import.")
     )
-    source: str = Field("dataset.db", description="its file, or the folder of npz files")
-    out: str = Field("data_shards/new", description="folder of shards and manifest.json")
+    source: str = Field("dataset.db", description="File of the dataset, or folder of npz files.")
+    out: str = Field("data_shards/new", description="New folder of shards with a manifest.json.")
     split: str = Field(
-        "none", description="published division by name (docs/datasets.md), or none: all is train"
+        "none",
+        description=(
+            "Published division by name (docs/datasets.md), or none: all samples are for training."
+        ),
     )
-    samples: int = Field(0, ge=0, description="import at most so many, the first; 0 means all")
+    samples: int = Field(
+        0, ge=0, description="Import only so many samples, the first ones. 0: all."
+    )
     exclude: tuple[str, ...] = Field(
         (),
-        description="samples to leave out, [a, b], named as messages name them; listed as rejected",
+        description=(
+            "Samples to leave out, [a, b], named as messages name them. They are listed as "
+            "rejected."
+        ),
     )
-    xc: str | None = Field(None, description="functional, PySCF's name; none: the dataset's own")
+    xc: str | None = Field(
+        None,
+        description="Exchange-correlation functional, by PySCF's name. None: the dataset's own.",
+    )
     basis: Literal["def2-tzvpd", "def2-svp"] | None = Field(
-        None, description="orbital basis; none: the dataset's own"
+        None, description="Orbital basis. None: the dataset's own."
     )
-    auxbasis: str | None = Field(None, description="density-fitting basis; none: the dataset's own")
+    auxbasis: str | None = Field(
+        None, description="Density-fitting basis. None: the dataset's own."
+    )
     grid_level: int | None = Field(
-        None, ge=0, le=9, description="PySCF grid level of proofs and H0; none: the dataset's own"
+        None,
+        ge=0,
+        le=9,
+        description="PySCF grid level of proofs and of H0. None: the dataset's own.",
     )
     program: str | None = Field(
-        None, description="program and version that made the labels; none: the dataset's own"
+        None, description="Program and version that made the labels. None: the dataset's own."
     )
     order: Literal["pyscf", "orca", "psi4"] = Field(
-        "pyscf", description="npz: program whose AO order the matrices have"
+        "pyscf",
+        description="Of npz files: program whose order of atomic orbitals the matrices have.",
     )
-    licence: str | None = Field(None, description="SPDX name; none: the dataset's own")
+    licence: str | None = Field(None, description="Licence, by SPDX name. None: the dataset's own.")
     repair: bool = Field(
-        True, description="omol-csh-58k: undo the release's defect of the diffuse shells"
+        True, description="Of omol-csh-58k: undo the release's defect of the diffuse shells."
     )
     baseline: Literal["none", "atoms", "minao"] = Field(
-        "none", description="store H0 of this kind, computed where the source has none"
+        "none", description="Kind of H0 to store; it is computed where the source has none."
     )
-    overlap: bool = Field(False, description="store the overlap, computed in float64")
-    proof_first: int = Field(4, ge=1, description="samples proven before anything is written")
+    overlap: bool = Field(False, description="Store the overlap, computed in float64.")
+    proof_first: int = Field(
+        4, ge=1, description="Samples that are proven before anything is written."
+    )
     proof_share: float = Field(
-        0.01, ge=0, le=1, description="share of all samples proven while they are written"
+        0.01, ge=0, le=1, description="Share of all samples that are proven while they are written."
     )
     proof_atoms: int = Field(
         20,
         ge=0,
-        description="larger molecules go without the proof of consistency, which builds a Fock matrix",
+        description=(
+            "Most atoms of a molecule whose self-consistency is proven, which takes a Fock build."
+        ),
     )
     consistency_limit: float | None = Field(
-        None, gt=0, description="largest mean |F[P(H)] - H|, Hartree; none: the dataset's own"
+        None,
+        gt=0,
+        description="Largest mean |F[P(H)] - H| of a proof, Hartree. None: the dataset's own.",
     )
-    molecules_per_shard: int = Field(64, ge=1, description="molecules per tar file")
-    processes: int = Field(2, ge=1, description="processes")
+    molecules_per_shard: int = Field(64, ge=1, description="Molecules per tar file.")
+    processes: int = Field(2, ge=1, description="Processes that convert samples.")
 
 
 class SplitConfig(Strict):
@@ -109,19 +143,27 @@ class SplitConfig(Strict):
 
     folder: str = Field(
         "data_shards/new",
-        description="dataset; its manifest is written anew, the old one kept beside it",
+        description="Dataset. Its manifest is written anew; the old one is kept beside it.",
     )
     by: Literal["composition", "geometry"] = Field(
         "composition",
-        description="like are samples of one composition, charge and multiplicity, or near-duplicate geometries",
+        description=(
+            "Samples that stay together: those of one composition, charge and multiplicity, or "
+            "near-duplicate geometries."
+        ),
     )
     fractions: tuple[float, float, float] = Field(
-        (0.8, 0.1, 0.1), description="shares of train, validation and test, [a, b, c]"
+        (0.8, 0.1, 0.1), description="Shares of train, validation and test, [a, b, c]."
     )
     tolerance: float = Field(
-        0.05, gt=0, description="near-duplicate: no sorted distance differs by more, Angstrom"
+        0.05,
+        gt=0,
+        description=(
+            "Geometries count as near-duplicates where no sorted distance differs by more, "
+            "Angstrom."
+        ),
     )
-    seed: int = Field(0, ge=0, description="seed of the order in which groups are given to splits")
+    seed: int = Field(0, ge=0, description="Seed of the order in which groups are given to splits.")
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> "SplitConfig":
@@ -135,28 +177,35 @@ class SplitConfig(Strict):
 class LeaksConfig(Strict):
     """Find near-duplicates in different splits of a dataset."""
 
-    folder: str = Field("data_shards/new", description="dataset")
+    folder: str = Field("data_shards/new", description="Folder of shards with a manifest.json.")
     tolerance: float = Field(
-        0.05, gt=0, description="near-duplicate: no sorted distance differs by more, Angstrom"
+        0.05,
+        gt=0,
+        description=(
+            "Geometries count as near-duplicates where no sorted distance differs by more, "
+            "Angstrom."
+        ),
     )
 
 
 class RepackConfig(Strict):
     """Write a dataset anew in shards of another size."""
 
-    folder: str = Field("data_shards/new", description="dataset")
-    out: str = Field("data_shards/repacked", description="new folder of shards and manifest.json")
-    molecules_per_shard: int = Field(64, ge=1, description="molecules per tar file")
+    folder: str = Field("data_shards/new", description="Folder of shards with a manifest.json.")
+    out: str = Field(
+        "data_shards/repacked", description="New folder of shards with a manifest.json."
+    )
+    molecules_per_shard: int = Field(64, ge=1, description="Molecules per tar file.")
 
 
 class VerifyConfig(Strict):
     """Check every byte and every sample of a dataset."""
 
-    folder: str = Field("data_shards/new", description="dataset")
+    folder: str = Field("data_shards/new", description="Folder of shards with a manifest.json.")
 
 
 class ConcatConfig(Strict):
     """Join datasets of one method into a new one."""
 
-    out: str = Field("data_shards/joined", description="new folder of shards and manifest.json")
-    folders: tuple[str, ...] = Field((), description="datasets to join, [a, b]")
+    out: str = Field("data_shards/joined", description="New folder of shards with a manifest.json.")
+    folders: tuple[str, ...] = Field((), description="Datasets to join, [a, b].")

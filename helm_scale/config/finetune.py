@@ -15,79 +15,121 @@ class FinetuneConfig(Strict):
 
     source: str = Field(
         "runs/bundle",
-        description="run or bundle folder; gives the architecture, and the weights unless direct",
+        description=(
+            "Run or bundle folder. Gives the architecture and, except in mode direct, the weights."
+        ),
     )
     data: str = Field(
         "data_shards/quickstart",
-        description="folder of shards, extended XYZ (.xyz, .extxyz) or ASE database (.db) with energies; eV, eV/Angstrom in the last two",
+        description=(
+            "Labelled molecules: folder of shards, extended XYZ (.xyz, .extxyz) or ASE database"
+            " (.db). The last two hold eV and eV/Angstrom."
+        ),
     )
-    train_split: str = Field("train", description="split to train on")
+    train_split: str = Field("train", description="Split to train on.")
     validation_split: str = Field(
-        "validation", description="split that chooses the best step; absent: the last step is taken"
+        "validation",
+        description=(
+            "Split that chooses the best step. Where it is absent, the last step is taken."
+        ),
     )
     test_splits: tuple[str, ...] = Field(
-        ("test",), min_length=1, description="splits to test on, [a, b]"
+        ("test",), min_length=1, description="Splits to test on, [a, b]."
     )
     modes: tuple[Literal["direct", "frozen", "finetuned"], ...] = Field(
-        ("direct", "frozen", "finetuned"), description="which of direct, frozen, finetuned to run"
+        ("direct", "frozen", "finetuned"),
+        description=(
+            "Modes to run: direct (random backbone), frozen (pretrained, only the head learns),"
+            " finetuned (pretrained, all of it learns)."
+        ),
     )
     sizes: tuple[int, ...] = Field(
         (),
-        description="numbers of training molecules, [50, 200]: a learning curve; none: all of them",
+        description=(
+            "Numbers of training molecules for a learning curve, [50, 200]. None: all of them."
+        ),
     )
     seeds: tuple[int, ...] = Field(
         (0,),
         min_length=1,
-        description="each draws a training set, an order and new weights, [0, 1, 2]",
+        description=(
+            "Each seed draws a training set, an order of samples and new weights, [0, 1, 2]."
+        ),
     )
     head: HeadConfig = HeadConfig()
     head_start: Literal["fit", "zero"] = Field(
         "fit",
-        description="linear part of the head before the first step: the best fit to the training molecules, or zero",
+        description=(
+            "Linear part of the head before the first step: the best fit to the training "
+            "molecules, or zero."
+        ),
     )
     steps: int = Field(
         300,
         ge=0,
-        description="optimiser steps per mode; 0: the head as it starts, on the features as they are",
+        description=(
+            "Optimiser steps per mode. 0: the head as it starts, on the features as they are."
+        ),
     )
-    batch_molecules: int = Field(8, ge=1, description="molecules per step")
+    batch_molecules: int = Field(8, ge=1, description="Molecules per optimiser step.")
     learning_rate: float = Field(
-        2e-3, gt=0, description="peak rate of AdamW for the head and a random backbone"
+        2e-3,
+        gt=0,
+        description="Peak learning rate of AdamW for the head and for a random backbone.",
     )
     backbone_learning_rate: float = Field(
-        5e-4, gt=0, description="peak rate of AdamW for the last layer of a pretrained backbone"
+        5e-4,
+        gt=0,
+        description="Peak learning rate of AdamW for the last layer of a pretrained backbone.",
     )
     layer_decay: float = Field(
         0.7,
         gt=0,
         le=1,
-        description="rate of each part of a pretrained backbone over that of the next",
+        description=(
+            "Factor between the rate of each part of a pretrained backbone and that of the part"
+            " above."
+        ),
     )
     freeze_layers: int = Field(
         0,
         ge=0,
-        description="finetuned: parts from below that stay as they are; 1: embeddings, 2: and layer 1, ...",
+        description=(
+            "Mode finetuned: parts from below that stay as they are. 1: embeddings; 2: and "
+            "layer 1; and so on."
+        ),
     )
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
     force_weight: float = Field(
         0.0,
         ge=0,
-        description="weight of the loss of forces beside that of energies, Angstrom; 0: no forces",
+        description=(
+            "Weight of the loss of forces beside that of energies, Angstrom. 0: forces are not "
+            "learned."
+        ),
     )
-    evaluations: int = Field(20, ge=1, description="looks at the validation molecules")
+    evaluations: int = Field(
+        20, ge=1, description="How often the validation molecules are evaluated in a run."
+    )
     patience: int = Field(
         0,
         ge=0,
-        description="looks without improvement that end a run; 0: go on, the best step is kept anyway",
+        description=(
+            "Evaluations without improvement that end a run. 0: go on; the best step is kept "
+            "anyway."
+        ),
     )
     cache: str | None = Field(
         None,
-        description="folder in which features of frozen backbones are kept; none: features in `out`",
+        description=(
+            "Folder in which features of frozen backbones are kept. None: the folder features "
+            "in `out`."
+        ),
     )
     out: str = Field(
-        "runs/finetune", description="folder of tables, pictures, the report and the models"
+        "runs/finetune", description="Folder of tables, pictures, the report and the models."
     )
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
+    threads: int = Field(0, ge=0, description="CPU threads. 0: as torch chooses.")
 
 
 class LowDataConfig(Strict):
@@ -101,6 +143,6 @@ class LowDataConfig(Strict):
 class ExportConfig(Strict):
     """Write or verify a bundle, which torch and safetensors load alone."""
 
-    source: str = Field("runs/pretrain", description="run folder")
-    out: str = Field("runs/bundle", description="bundle folder")
-    verify: bool = Field(False, description="only verify the bundle at `out`")
+    source: str = Field("runs/pretrain", description="Run folder.")
+    out: str = Field("runs/bundle", description="Bundle folder.")
+    verify: bool = Field(False, description="Only verify the bundle at `out`.")

@@ -1,6 +1,7 @@
 """Settings of pretraining: what is optimised, and how it runs.
 
-ExecutionConfig must not change the numbers and may differ at every start."""
+ExecutionConfig must not change the numbers and may differ at every start.
+"""
 
 from typing import Literal
 
@@ -14,59 +15,97 @@ from helm_scale.config.strict import Strict
 class TrainingConfig(Strict):
     """What is optimised, in which order, for how long."""
 
-    steps: int = Field(1000, ge=1, description="optimiser steps")
-    batch_molecules: int = Field(8, ge=1, description="molecules per global step")
+    steps: int = Field(1000, ge=1, description="Number of optimiser steps.")
+    batch_molecules: int = Field(
+        8, ge=1, description="Molecules per optimiser step, over all ranks."
+    )
     micro_batches: int = Field(
         1,
         ge=1,
-        description="parts of a global step, balanced by cost; the number of ranks divides it",
+        description=(
+            "Micro-batches that a step is divided into, of equal cost. The number of ranks must"
+            " divide it."
+        ),
     )
     optimizer: Literal["adamw", "muon"] = Field(
-        "muon", description="adamw, or muon for hidden matrices and adamw for the rest"
+        "muon",
+        description=(
+            "adamw for all weights, or muon for the hidden matrices and adamw for the rest."
+        ),
     )
-    learning_rate: float = Field(5e-3, gt=0, description="peak rate of AdamW")
+    learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of AdamW.")
     muon_learning_rate: float = Field(
-        1e-2, gt=0, description="peak rate of Muon, RMS-matched to AdamW"
+        1e-2, gt=0, description="Peak learning rate of Muon, whose updates have the RMS of AdamW's."
     )
     muon_dtype: Literal["float64", "float32", "bfloat16"] = Field(
         "float32",
-        description="precision of Muon's orthogonalisation; bfloat16, torch's own, is faster where the processor has it",
+        description=(
+            "Precision in which Muon orthogonalises. bfloat16, torch's own choice, is faster "
+            "where the processor has it."
+        ),
     )
     working_precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="weights in forward and backward passes; bfloat16 for fsdp2 and zero, the optimiser's copy stays float32",
+        description=(
+            "Precision of weights in forward and backward passes. bfloat16 needs fsdp2 or zero;"
+            " the optimiser keeps a float32 copy."
+        ),
     )
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
     warmup_steps: int = Field(
-        100, ge=0, description="steps of linear warm-up; cosine decay to zero follows"
+        100,
+        ge=0,
+        description="Steps of linear warm-up; the rate then falls to zero along a cosine.",
     )
-    clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 turns clipping off")
+    clip_norm: float = Field(
+        0.0,
+        ge=0,
+        description="Largest gradient norm; longer gradients are scaled down. 0: no clipping.",
+    )
     ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="decay per step of the average of the weights; 0 turns it off"
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay per step of the moving average of the weights. 0: no average.",
     )
     freeze_prefixes: tuple[str, ...] = Field(
         (),
-        description="parameters that stay as they are, by how their names begin, such as trunk.layers.0",
+        description=(
+            "Parameters whose names begin like this stay as they are, for example [trunk.layers.0]."
+        ),
     )
     reference_molecules: int = Field(
-        1000, ge=1, description="training molecules from which references and scale are fitted"
+        1000,
+        ge=1,
+        description=(
+            "Training molecules from which on-site references and the scale of the labels are "
+            "fitted."
+        ),
     )
-    seed: int = Field(0, ge=0, description="seed of weights and of sample order")
+    seed: int = Field(0, ge=0, description="Seed of the weights and of the order of the samples.")
     loewdin_weight: float = Field(
         0.0,
         ge=0,
-        description="weight of the squared error of S^-1/2 H S^-1/2 beside that of H; 0: off",
+        description="Weight of the squared error of S^-1/2 H S^-1/2 beside that of H. 0: off.",
     )
     orbital_weight: float = Field(
         0.0,
         ge=0,
-        description="weight of the squared first-order error of orbital energies beside that of H; 0: off",
+        description=(
+            "Weight of the squared first-order error of orbital energies beside that of H. 0: off."
+        ),
     )
     orbital_virtuals: int = Field(
-        4, ge=0, description="empty orbitals that count beside the occupied ones"
+        4,
+        ge=0,
+        description="Empty orbitals whose energies count beside those of all occupied ones.",
     )
     loss_threshold: float = Field(
-        1e-3, gt=0, description="both drop overlap eigenvalues below this"
+        1e-3,
+        gt=0,
+        description=(
+            "Overlap eigenvalues below this are dropped where the loss uses S^-1/2 or orbitals."
+        ),
     )
 
 
@@ -75,76 +114,131 @@ class ExecutionConfig(Strict):
 
     engine: Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3"] = Field(
         "single",
-        description="one process, DDP, FSDP2, or DeepSpeed ZeRO: optimiser states cut (1), gradients too (2), weights too (3)",
+        description=(
+            "One process, DDP, FSDP2, or DeepSpeed ZeRO, which shards optimiser states (zero1),"
+            " gradients too (zero2), weights too (zero3)."
+        ),
     )
     replicas: int = Field(
         1,
         ge=1,
-        description="fsdp2: copies of the sharded model (HSDP); divides the number of ranks",
+        description=(
+            "Copies of the sharded model under fsdp2 (HSDP). Must divide the number of ranks."
+        ),
     )
     cpu_offload: bool = Field(
         False,
-        description="fsdp2, zero: keep optimiser states (fsdp2: weights too) in the memory of the CPU",
+        description=(
+            "Keep optimiser states (under fsdp2 weights too) in the memory of the CPU. For "
+            "fsdp2 and zero."
+        ),
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto takes the GPU where there is one"
+        "auto", description="Device to compute on; auto takes the GPU where there is one."
     )
-    threads: int = Field(0, ge=0, description="CPU threads per process; 0 leaves torch's choice")
-    workers: int = Field(0, ge=0, description="data-loading processes per rank")
+    threads: int = Field(0, ge=0, description="CPU threads per process. 0: as torch chooses.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description=(
+            "Processes per rank that read and collate batches ahead. 0: the rank does it itself."
+        ),
+    )
     pair_ranks: int = Field(
-        1, ge=1, description="ranks that share the edges and pairs of the same molecules"
+        1, ge=1, description="Ranks that share the edges and pairs of the same molecules."
     )
     pair_chunk: int = Field(
         512,
         ge=0,
-        description="pairs whose activations are held at once; 0: all, as one ordinary graph",
+        description="Pairs whose activations are held at once. 0: all, as one ordinary graph.",
     )
     recompute: Literal["none", "messages", "full"] = Field(
         "none",
-        description="activations of the trunk computed again in the backward pass: none, those of messages, or all",
+        description=(
+            "Activations of the trunk that the backward pass computes again: none, those of "
+            "messages, or all."
+        ),
     )
     message_chunk: int = Field(
         512,
         ge=1,
-        description="message edges whose activations are held at once where they are recomputed",
+        description="Message edges whose activations are held at once where they are recomputed.",
     )
     compile: bool = Field(
         False,
-        description="let torch compile the layers on edges and pairs; a minute or more before the first step",
+        description=(
+            "Compile the layers on edges and pairs with torch; costs a minute or more before "
+            "the first step."
+        ),
     )
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     background_save: bool = Field(
         True,
-        description="train on while a checkpoint is written; only copying it holds training up",
+        description=(
+            "Go on training while a checkpoint is written; only copying the state then takes time."
+        ),
     )
-    validate_every: int = Field(500, ge=1, description="steps between validations")
+    validate_every: int = Field(500, ge=1, description="Steps between validations.")
     keep_checkpoints: int = Field(
-        2, ge=2, description="checkpoints kept beside the best and the last one known to be finite"
+        2,
+        ge=2,
+        description=(
+            "Newest checkpoints to keep, beside the best one and the last one known to be finite."
+        ),
     )
     start_timeout_seconds: float = Field(
-        1800.0, gt=0, description="time without progress, up to the first step, that ends a rank"
+        1800.0,
+        gt=0,
+        description=(
+            "A rank ends after this long without progress, seconds, until the first step is done."
+        ),
     )
-    timeout_seconds: float = Field(600.0, gt=0, description="the same after the first step")
+    timeout_seconds: float = Field(
+        600.0,
+        gt=0,
+        description=(
+            "A rank ends after this long without progress, seconds, once the first step is done."
+        ),
+    )
     wall_clock_seconds: float = Field(
-        0.0, ge=0, description="save and stop, to be requeued, this long after the start; 0: never"
+        0.0,
+        ge=0,
+        description=(
+            "Save and stop, to be started again, this long after the start, seconds. 0: never."
+        ),
     )
     skipped_steps: int = Field(
         3,
         ge=0,
-        description="steps that may be skipped for a loss or gradient not finite before the run stops",
+        description=(
+            "Steps that may be skipped because loss or gradient is not finite, before the run "
+            "stops."
+        ),
     )
     spike_score: float = Field(
-        8.0, gt=0, description="robust z-score of log(loss) from which a batch is computed twice"
+        8.0,
+        gt=0,
+        description=(
+            "Robust z-score of log(loss) from which a loss counts as a spike and its batch is "
+            "computed twice."
+        ),
     )
     compare_every: int = Field(
-        100, ge=1, description="steps between comparisons of the weights of equal ranks"
+        100,
+        ge=1,
+        description=(
+            "Steps between comparisons of the weights of ranks that must hold the same ones."
+        ),
     )
-    progress: bool = Field(True, description="show a progress bar on rank 0")
+    progress: bool = Field(True, description="Show a progress bar on rank 0.")
     memory_limit_gib: float = Field(
         0.0,
         ge=0,
-        description="memory of a rank, 2^30 bytes, for which pair_chunk, recompute and message_chunk are chosen, the set ones being the"
-        " most that is held; what libraries and fragmentation take is not in it; 0: no limit",
+        description=(
+            "Memory of a rank, GiB, for which pair_chunk, recompute and message_chunk are "
+            "chosen; the values set are then the most that is held. Leave room for libraries "
+            "and fragmentation, which are not counted. 0: no limit."
+        ),
     )
 
 
@@ -152,7 +246,7 @@ class PretrainConfig(Strict):
     """Learn Hamiltonians; the same command resumes."""
 
     out: str = Field(
-        "runs/pretrain", description="folder of checkpoints, metrics and TensorBoard files"
+        "runs/pretrain", description="Folder of checkpoints, metrics and TensorBoard files."
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -160,10 +254,12 @@ class PretrainConfig(Strict):
     execution: ExecutionConfig = ExecutionConfig()
     allow_config_change: bool = Field(
         False,
-        description="resume although training settings or data are not those of the checkpoint",
+        description=(
+            "Resume although training settings or data differ from those of the checkpoint."
+        ),
     )
     dry_run: bool = Field(
-        False, description="print the resolved config, parameters, memory and data, then stop"
+        False, description="Print the resolved config, parameters, memory and data, then stop."
     )
 
     @property
@@ -176,15 +272,17 @@ class PretrainConfig(Strict):
 
     @model_validator(mode="after")
     def _whole_molecules_where_needed(self) -> "PretrainConfig":
-        whole = {
-            name: getattr(self.training, name) > 0 for name in ("loewdin_weight", "orbital_weight")
+        training, pair_ranks = self.training, self.execution.pair_ranks
+        needs_whole = {
+            "training.loewdin_weight": training.loewdin_weight > 0,
+            "training.orbital_weight": training.orbital_weight > 0,
+            "model.flow_steps": self.model.flow_steps > 1,
         }
-        for name in [f"training.{name}" for name, on in whole.items() if on] + [
-            "model.flow_steps"
-        ] * (self.model.flow_steps > 1):
-            if self.execution.pair_ranks > 1:
+        for name, needed in needs_whole.items():
+            if needed and pair_ranks > 1:
                 raise ValueError(
-                    f"{name}: needs whole molecules on every rank, but execution.pair_ranks is {self.execution.pair_ranks}; set it to 1"
+                    f"{name}: needs whole molecules on every rank,"
+                    f" but execution.pair_ranks is {pair_ranks}; set it to 1"
                 )
         return self
 
@@ -194,6 +292,6 @@ class ReplayConfig(Strict):
 
     file: str = Field(
         "runs/pretrain/replay/step-00000001.safetensors",
-        description="what the run wrote beside its warning",
+        description="File that a run wrote beside its warning of a doubtful step.",
     )
-    data: str = Field("", description="folder of the dataset; empty: where the run found it")
+    data: str = Field("", description="Folder of the dataset. Empty: where the run found it.")

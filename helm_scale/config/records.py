@@ -42,8 +42,8 @@ def upgrade(record: Any, where: str) -> dict[str, Any]:
         return {**_with_new_names(record), "format": FORMAT}
     if written != FORMAT:
         raise ValueError(
-            f"{where}: got format {written!r}, wanted at most {FORMAT}: a newer helm_scale wrote it;"
-            " install that version or a later one"
+            f"{where}: got format {written!r}, wanted at most {FORMAT}:"
+            " a newer helm_scale wrote it; install that version or a later one"
         )
     return record
 
