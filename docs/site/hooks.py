@@ -3,8 +3,10 @@
 import re
 
 OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./([^)]+)\)")
+# The tests read a second word on a fence ("bash dry", "python fairchem"); highlighters do not.
+FENCE = re.compile(r"^```(\w+) [\w ]+$", flags=re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Name files of the repository that the site does not hold instead of linking to them."""
-    return OUTSIDE.sub(r"\1 (`\2`)", markdown)
+    return FENCE.sub(r"```\1", OUTSIDE.sub(r"\1 (`\2`)", markdown))
