@@ -1,10 +1,12 @@
-"""How evenly the ranks of a step are loaded: mean over maximum of their costs, against fixed-count batches.
+"""How evenly the ranks of a step are loaded: mean over maximum of their costs, against fixed-count
+batches.
 
-Sizes are drawn like those of OMol: log-normal around 50 atoms between 10 and 150, H to O in organic proportion; costs are
-those that a manifest lists (data_shards/README.md) in def2-TZVPD. Simulated, not run: a step lasts as long as its slowest
-rank, so mean/max is the share of the time in which the ranks work. Beside it stands the limit of any packing of the same
-step: a rank can do no less than its largest molecule. Where that limit is low, ranks share molecules
-(execution.pair_ranks): a bin belongs to all of them.
+Sizes are drawn like those of OMol: log-normal around 50 atoms between 10 and 150, H to O in organic
+proportion; costs are those that a manifest lists (data_shards/README.md) in def2-TZVPD. Simulated,
+not run: a step lasts as long as its slowest rank, so mean/max is the share of the time in which the
+ranks work. Beside it stands the limit of any packing of the same step: a rank can do no less than
+its largest molecule. Where that limit is low, ranks share molecules (execution.pair_ranks): a bin
+belongs to all of them.
 
     python benchmarks/balance.py [--quick] [--molecules 200000] [--steps 50]
 """

@@ -1,8 +1,10 @@
-"""Seconds that training stands still for a checkpoint of the OMol model, written in the background against written at once.
+"""Seconds that training stands still for a checkpoint of the OMol model, written in the background
+against written at once.
 
-The model of configs/omol_csh_58k.yaml with its optimisers, after one step, in one process. Background and at once are
-taken in turn. Standing still is the time in the calls of the training loop; the disk works on after them. Bytes on disk
-are compared with the least that a resume needs: weights and optimiser states once.
+The model of configs/omol_csh_58k.yaml with its optimisers, after one step, in one process.
+Background and at once are taken in turn. Standing still is the time in the calls of the training
+loop; the disk works on after them. Bytes on disk are compared with the least that a resume needs:
+weights and optimiser states once.
 
     python benchmarks/checkpoint.py [--quick]     ends with one JSON object; --quick: a small model
 """

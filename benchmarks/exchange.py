@@ -1,9 +1,12 @@
-"""Does the exact exchange symmetry of like pairs cost accuracy? Against the mean of both directions, same steps, three seeds.
+"""Does the exact exchange symmetry of like pairs cost accuracy? Against the mean of both
+directions, same steps, three seeds.
 
-The pair tower of this package is built from features that are even or odd when the two atoms of a pair change places. The tower
-that it is compared with, below, is built from directed features: maps that respect turns about the edge alone, of the states of
-first and second atom side by side, as in the paper (HELM, arXiv:2510.00224); pairs of one element are evaluated in both directions and the
-mean of the block and the other's transpose is kept. Trunk, on-site head, data and steps are the same (variants.py).
+The pair tower of this package is built from features that are even or odd when the two atoms of a
+pair change places. The tower that it is compared with, below, is built from directed features: maps
+that respect turns about the edge alone, of the states of first and second atom side by side, as in
+the paper (HELM, arXiv:2510.00224); pairs of one element are evaluated in both directions and the
+mean of the block and the other's transpose is kept. Trunk, on-site head, data and steps are the
+same (variants.py).
 
     python benchmarks/exchange.py [--quick] [--sets quickstart water small] [--seeds 0 1 2]
 """

@@ -1,6 +1,8 @@
-"""An epoch of a frozen backbone over 1,000 molecules, on features that are kept on disk and without: seconds and their ratio.
+"""An epoch of a frozen backbone over 1,000 molecules, on features that are kept on disk and
+without: seconds and their ratio.
 
-The head is the perceptron, which learns by steps; both ways take the same steps on the same batches, in turn.
+The head is the perceptron, which learns by steps; both ways take the same steps on the same
+batches, in turn.
 
     python benchmarks/finetune_cache.py [--quick]
 """

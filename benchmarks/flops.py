@@ -1,7 +1,8 @@
-"""Floating-point operations of one training step per directed edge (ordered pair of atoms), without recomputation.
+"""Floating-point operations of one training step per directed edge (ordered pair of atoms), without
+recomputation.
 
-Counted by torch's FlopCounterMode on the plain path. The authors' code spends 902 MFLOP per directed edge at the setting
-of configs/omol_csh_58k.yaml (arXiv:2510.00224).
+Counted by torch's FlopCounterMode on the plain path. The authors' code spends 902 MFLOP per
+directed edge at the setting of configs/omol_csh_58k.yaml (arXiv:2510.00224).
 
     python benchmarks/flops.py [--quick]
 """

@@ -1,7 +1,9 @@
-"""What one pass of a flow costs beside regression: seconds of a prediction on one thread, collation included.
+"""What one pass of a flow costs beside regression: seconds of a prediction on one thread, collation
+included.
 
-Per config three models of the same weights wherever they share them: "plain" without the network of a flow, "regression" with it
-at X_t = 0, t = 0 (model.prior: zero), "flow" from a draw of the prior. Molecules are synthetic organic ones; variants take turns.
+Per config three models of the same weights wherever they share them: "plain" without the network of
+a flow, "regression" with it at X_t = 0, t = 0 (model.prior: zero), "flow" from a draw of the prior.
+Molecules are synthetic organic ones; variants take turns.
 
     python benchmarks/flow_cost.py [--quick]
 """

@@ -1,11 +1,14 @@
-"""Write data_shards/small_molecules/molecules.xyz: small organic molecules of many compositions, moved by heat.
+"""Write data_shards/small_molecules/molecules.xyz: small organic molecules of many compositions,
+moved by heat.
 
-Random molecules of 2 to 5 heavy atoms and at most 10 atoms (C, N, O, F, S, Cl, each bond single, double or triple, sometimes one ring) in
-ordinary valences, no two alike, leaving out what falls apart: bonds between hetero atoms, cumulenes, strained multiple
-bonds. RDKit embeds them; Metropolis moves on the MMFF94 force field at 400 K displace them. Seeded.
+Random molecules of 2 to 5 heavy atoms and at most 10 atoms (C, N, O, F, S, Cl, each bond single,
+double or triple, sometimes one ring) in ordinary valences, no two alike, leaving out what falls
+apart: bonds between hetero atoms, cumulenes, strained multiple bonds. RDKit embeds them; Metropolis
+moves on the MMFF94 force field at 400 K displace them. Seeded.
 
-The splits: train, validation and test share no molecule; conformers holds other geometries of training molecules. The
-file is part of the repository, so that only who wants other molecules needs this script, and RDKit (pip install rdkit).
+The splits: train, validation and test share no molecule; conformers holds other geometries of
+training molecules. The file is part of the repository, so that only who wants other molecules needs
+this script, and RDKit (pip install rdkit).
 
     python benchmarks/low_data_molecules.py [--out FILE] [--quick]
 """

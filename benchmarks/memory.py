@@ -1,8 +1,10 @@
-"""Peak memory of one training step above model and labels, against the number of atoms: plain, and in chunks.
+"""Peak memory of one training step above model and labels, against the number of atoms: plain, and
+in chunks.
 
-Every figure comes from a process of its own, after a warm step on a molecule of 3 atoms. `live` puts large blocks through
-mmap, so that fragmentation of the heap does not count; `resident` is the default allocator. Gradients count, parameters,
-optimiser and labels do not. `planned` is what helm_scale/training/footprint.py says without running the step.
+Every figure comes from a process of its own, after a warm step on a molecule of 3 atoms. `live`
+puts large blocks through mmap, so that fragmentation of the heap does not count; `resident` is the
+default allocator. Gradients count, parameters, optimiser and labels do not. `planned` is what
+helm_scale/training/footprint.py says without running the step.
 
     python benchmarks/memory.py [--quick] [--atoms 20 40 80 150]
 """

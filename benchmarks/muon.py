@@ -1,4 +1,5 @@
-"""One Muon step on stacks of matrices of one shape against torch's own step, which goes matrix by matrix in bfloat16.
+"""One Muon step on stacks of matrices of one shape against torch's own step, which goes matrix by
+matrix in bfloat16.
 
 python benchmarks/muon.py [--quick]     ends with one JSON object: for the models of two configs, milliseconds of torch's
                                         step and how many times as long it takes as ours, in float32 and in bfloat16

@@ -1,7 +1,8 @@
-"""Eight molecules with s, p, d and f shells and an ECP element, learned by heart: labels, coupling, head and optimiser agree.
+"""Eight molecules with s, p, d and f shells and an ECP element, learned by heart: labels, coupling,
+head and optimiser agree.
 
-Molecules come from data_shards/quickstart (PBE/def2-TZVPD); the whole Hamiltonian is learned, without H0, by the same
-command that pretrains.
+Molecules come from data_shards/quickstart (PBE/def2-TZVPD); the whole Hamiltonian is learned,
+without H0, by the same command that pretrains.
 
     python benchmarks/overfit.py [--quick]
 """

@@ -1,9 +1,12 @@
-"""Energies and forces of predicted Hamiltonians: the evaluation against a plain serial script that does the same with PySCF.
+"""Energies and forces of predicted Hamiltonians: the evaluation against a plain serial script that
+does the same with PySCF.
 
-"The same" is the whole protocol per molecule: energy and analytic forces of the true H, of a prediction (the true H with
-white noise of 5e-6 Eh), of one Fock rebuild from it, of minao and of isolated-atom H0. The script calls PySCF's `energy_tot` and
-`nuc_grad_method` density by density, with grid and integrals kept per molecule; the evaluation runs molecules in processes of one
-thread each and makes the forces of all densities of a molecule at once. Both give the same numbers, which is checked.
+"The same" is the whole protocol per molecule: energy and analytic forces of the true H, of a
+prediction (the true H with white noise of 5e-6 Eh), of one Fock rebuild from it, of minao and of
+isolated-atom H0. The script calls PySCF's `energy_tot` and `nuc_grad_method` density by density,
+with grid and integrals kept per molecule; the evaluation runs molecules in processes of one thread
+each and makes the forces of all densities of a molecule at once. Both give the same numbers, which
+is checked.
 
     python benchmarks/protocol.py [--quick] [--processes 2]
 """

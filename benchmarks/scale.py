@@ -1,10 +1,12 @@
-"""A manifest of ten million samples: time and memory to open it, and the time to the first batch, also after a resume.
+"""A manifest of ten million samples: time and memory to open it, and the time to the first batch,
+also after a resume.
 
-The manifest is synthetic: 10,000 shards of 1,000 samples each, as sparse files. Only the samples of the steps that are read
-really exist in them; four bytes of their padding are chosen so that each has the CRC-32 that the manifest lists. Every
-measurement is a process of its own, which opens the dataset, plans the step, reads, checks and collates its 64 molecules;
-the coupling tables, which do not depend on the dataset, are made before. CPU times stand beside wall times: on a machine
-that does other work, too, only they say what is needed.
+The manifest is synthetic: 10,000 shards of 1,000 samples each, as sparse files. Only the samples of
+the steps that are read really exist in them; four bytes of their padding are chosen so that each
+has the CRC-32 that the manifest lists. Every measurement is a process of its own, which opens the
+dataset, plans the step, reads, checks and collates its 64 molecules; the coupling tables, which do
+not depend on the dataset, are made before. CPU times stand beside wall times: on a machine that
+does other work, too, only they say what is needed.
 
     python benchmarks/scale.py [--quick] [--samples 10000000] [--folder runs/scale]
 """

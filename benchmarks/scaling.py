@@ -1,7 +1,9 @@
-"""Error against parameters and against data: trains a ladder of models on a ladder of amounts of data, and draws both curves.
+"""Error against parameters and against data: trains a ladder of models on a ladder of amounts of
+data, and draws both curves.
 
-The ladder is a YAML file (benchmarks/scaling.yaml): a config of launch/pretrain.py, sizes (settings of the model) and
-numbers of training molecules. Amounts are nested: a smaller one is a part of the larger. A rerun goes on where it stopped.
+The ladder is a YAML file (benchmarks/scaling.yaml): a config of launch/pretrain.py, sizes (settings
+of the model) and numbers of training molecules. Amounts are nested: a smaller one is a part of the
+larger. A rerun goes on where it stopped.
 
     python benchmarks/scaling.py [--ladder benchmarks/scaling.yaml] [--out runs/scaling] [--quick]
 """

@@ -1,4 +1,5 @@
-"""Which model settings cost least at an equal error: the same number of steps, three seeds, two sets of molecules (variants.py).
+"""Which model settings cost least at an equal error: the same number of steps, three seeds, two
+sets of molecules (variants.py).
 
 python benchmarks/settings.py [--quick] [--sets quickstart water] [--seeds 0 1 2]
 """

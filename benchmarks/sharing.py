@@ -1,7 +1,8 @@
-"""One molecule over several ranks: equal numbers, even shares, and bytes that do not grow with the pairs.
+"""One molecule over several ranks: equal numbers, even shares, and bytes that do not grow with the
+pairs.
 
-Every number of ranks runs in processes of its own (gloo, one thread each). Gradients are summed over ranks and compared
-with those of one process.
+Every number of ranks runs in processes of its own (gloo, one thread each). Gradients are summed
+over ranks and compared with those of one process.
 
     python benchmarks/sharing.py [--quick] [--atoms 80] [--ranks 1 2 4]
 """

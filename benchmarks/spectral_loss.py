@@ -1,8 +1,10 @@
-"""Does a loss that knows S help? Finetuning on 20 def2-TZVPD molecules, with and without it, from the same weights.
+"""Does a loss that knows S help? Finetuning on 20 def2-TZVPD molecules, with and without it, from
+the same weights.
 
-Molecules come from data_shards/quickstart, S is added. Per seed one model learns H - H0 (minao), then goes on for as many
-steps again in three ways: the plain loss, with the error in the Loewdin basis, with that of orbital energies. Judged by
-H MAE and by the orbital energies that the predicted H really has, on the 20 molecules.
+Molecules come from data_shards/quickstart, S is added. Per seed one model learns H - H0 (minao),
+then goes on for as many steps again in three ways: the plain loss, with the error in the Loewdin
+basis, with that of orbital energies. Judged by H MAE and by the orbital energies that the predicted
+H really has, on the 20 molecules.
 
     python benchmarks/spectral_loss.py [--quick]
 """

@@ -1,4 +1,5 @@
-"""Seconds of one training step, variants in turn, beside the machine's own rate of matrix products in the same run.
+"""Seconds of one training step, variants in turn, beside the machine's own rate of matrix products
+in the same run.
 
 python benchmarks/speed.py [--quick] [--atoms 40] [--threads 2]
 """

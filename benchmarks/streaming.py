@@ -1,8 +1,10 @@
-"""Tar files to collated batches: MB/s and samples/s against plain reading and plain webdataset, and peak memory.
+"""Tar files to collated batches: MB/s and samples/s against plain reading and plain webdataset, and
+peak memory.
 
-Samples hold H in def2-TZVPD of synthetic organic molecules: about 0.1, 4 and 32 MB each, in eight shards; matrix elements
-are random numbers. All ways read the same tar files, in turn, first with the files dropped from the page cache, as a
-dataset larger than memory finds them, then again from the page cache:
+Samples hold H in def2-TZVPD of synthetic organic molecules: about 0.1, 4 and 32 MB each, in eight
+shards; matrix elements are random numbers. All ways read the same tar files, in turn, first with
+the files dropped from the page cache, as a dataset larger than memory finds them, then again from
+the page cache:
 
     plain        Python's tarfile, the bytes of every member
     webdataset   webdataset.WebDataset(...).decode(), every array of every sample; in process, and in two DataLoader processes
@@ -10,10 +12,11 @@ dataset larger than memory finds them, then again from the page cache:
     coupled      the same in two processes, and this process couples the blocks to irreps on a CPU core, which in training is
                  the work of the device that trains
 
-Every measurement is the median of its repeats; MB per CPU second, all processes together, stand beside, for machines that do
-other work, too. Stages, on one core and from the page cache, say where the time of one process goes: its reading alone, with
-the CRC-32, with tar, JSON and npz, with collation, with coupling. Memory: peak of all processes for a dataset and for one four
-times as large.
+Every measurement is the median of its repeats; MB per CPU second, all processes together, stand
+beside, for machines that do other work, too. Stages, on one core and from the page cache, say where
+the time of one process goes: its reading alone, with the CRC-32, with tar, JSON and npz, with
+collation, with coupling. Memory: peak of all processes for a dataset and for one four times as
+large.
 
     python benchmarks/streaming.py [--quick] [--megabytes 3200] [--folder runs/streaming]
 """

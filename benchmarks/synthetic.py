@@ -1,4 +1,5 @@
-"""Molecules and labels whose cost is real and whose values are not: for benchmarks of time and memory."""
+"""Molecules and labels whose cost is real and whose values are not: for benchmarks of time and
+memory."""
 
 import dataclasses
 

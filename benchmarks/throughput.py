@@ -1,7 +1,8 @@
 """Pairs per second and peak memory of one training step against the number of atoms.
 
-Geometries are synthetic (H, C, N, O at about 1.4 Angstrom spacing) and labels are random numbers of true size: only the
-cost is measured. Every size runs in a process of its own, so that its peak memory is its own.
+Geometries are synthetic (H, C, N, O at about 1.4 Angstrom spacing) and labels are random numbers of
+true size: only the cost is measured. Every size runs in a process of its own, so that its peak
+memory is its own.
 
     python benchmarks/throughput.py [--quick] [--channels 128] [--threads 2]
 """

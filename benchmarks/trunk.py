@@ -1,9 +1,10 @@
-"""The node trunk beside fairchem-core's eSCN-MD backbone: seconds of a forward and backward pass, and its peak memory.
+"""The node trunk beside fairchem-core's eSCN-MD backbone: seconds of a forward and backward pass,
+and its peak memory.
 
-Both at lmax = mmax = 6, 128 channels, 3 layers, 12 Angstrom, spectral feed-forward, float32, on one synthetic molecule. Times in turn
-in one process; every peak from a process of its own, above the state after a step on 3 atoms (gradients are held then, too),
-large blocks through mmap.
-Needs an environment with fairchem-core beside this package's dependencies.
+Both at lmax = mmax = 6, 128 channels, 3 layers, 12 Angstrom, spectral feed-forward, float32, on one
+synthetic molecule. Times in turn in one process; every peak from a process of its own, above the
+state after a step on 3 atoms (gradients are held then, too), large blocks through mmap. Needs an
+environment with fairchem-core beside this package's dependencies.
 
     python benchmarks/trunk.py [--quick] [--atoms 40] [--threads 1]
 """

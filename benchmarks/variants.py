@@ -1,8 +1,10 @@
-"""Trains variants of a model on sets of molecules, the same number of steps, seed by seed, and counts what a step of each costs.
+"""Trains variants of a model on sets of molecules, the same number of steps, seed by seed, and
+counts what a step of each costs.
 
-Sets: "quickstart", the committed molecules of 58 elements (def2-TZVPD, H - H0); "water", 500 water conformers (def2-SVP, no H0;
-made by benchmarks/water.py); "small", 600 molecules of 3 to 10 atoms and 200 others to test (def2-SVP, H - H0; made by
-launch/low_data.py --config configs/low_data.yaml). Models are narrow ones with one or two node layers.
+Sets: "quickstart", the committed molecules of 58 elements (def2-TZVPD, H - H0); "water", 500 water
+conformers (def2-SVP, no H0; made by benchmarks/water.py); "small", 600 molecules of 3 to 10 atoms
+and 200 others to test (def2-SVP, H - H0; made by launch/low_data.py --config
+configs/low_data.yaml). Models are narrow ones with one or two node layers.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""500 / 100 / 500 water conformers at PBE/def2-SVP, learned without H0 and with minao H0: test error of the Hamiltonian.
+"""500 / 100 / 500 water conformers at PBE/def2-SVP, learned without H0 and with minao H0: test
+error of the Hamiltonian.
 
-Makes the conformers (benchmarks/water_conformers.py), labels them (launch/shards.py generate), trains configs/water.yaml
-once per baseline and evaluates the test split. Published without H0, on another water set: 9.33e-6 Eh (HELM,
-arXiv:2510.00224).
+Makes the conformers (benchmarks/water_conformers.py), labels them (launch/shards.py generate),
+trains configs/water.yaml once per baseline and evaluates the test split. Published without H0, on
+another water set: 9.33e-6 Eh (HELM, arXiv:2510.00224).
 
     python benchmarks/water.py [--quick] [--baselines none minao]
 """

@@ -1,10 +1,12 @@
 """Write the XYZ of 500 / 100 / 500 water conformers at 500 K, for configs/water_data.yaml.
 
-Sampling: the classical Boltzmann distribution exp(-E/kT) of the PBE/def2-SVP energy in the three normal coordinates (a
-molecule that vibrates and does not rotate; no zero-point motion), by rejection. At the minimum every mode, of angular
-frequency w, gets a mass-weighted amplitude from the harmonic distribution of a higher temperature T', a Gaussian of
-variance kT' / w^2; the conformer is kept with probability exp(-E/kT + E_harmonic/kT'), then turned at random. Harmonic
-sampling alone overpopulates short bonds. Seeded; no two conformers agree in their three distances to 1e-6 Angstrom.
+Sampling: the classical Boltzmann distribution exp(-E/kT) of the PBE/def2-SVP energy in the three
+normal coordinates (a molecule that vibrates and does not rotate; no zero-point motion), by
+rejection. At the minimum every mode, of angular frequency w, gets a mass-weighted amplitude from
+the harmonic distribution of a higher temperature T', a Gaussian of variance kT' / w^2; the
+conformer is kept with probability exp(-E/kT + E_harmonic/kT'), then turned at random. Harmonic
+sampling alone overpopulates short bonds. Seeded; no two conformers agree in their three distances
+to 1e-6 Angstrom.
 
     python benchmarks/water_conformers.py [--out runs/water/conformers.xyz] [--quick]
 """

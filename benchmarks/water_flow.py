@@ -1,9 +1,11 @@
-"""Does flow matching help, and do two stages of pairs? Water conformers at PBE/def2-SVP, H - H0(minao), equal steps.
+"""Does flow matching help, and do two stages of pairs? Water conformers at PBE/def2-SVP, H -
+H0(minao), equal steps.
 
-Per seed five models of configs/water_flow.yaml, all of about 0.7 M parameters: without a flow's network ("plain"), and with
-it, regression (X_t = 0, t = 0) and flow, each with one stage of pairs (two SO(2) layers) and two (one SO(2) layer, wider
-inside, and the product of node states). A flow is judged with one and with three Euler steps. Errors are those of the test
-split by the evaluation protocol; seconds are of one prediction on one thread.
+Per seed five models of configs/water_flow.yaml, all of about 0.7 M parameters: without a flow's
+network ("plain"), and with it, regression (X_t = 0, t = 0) and flow, each with one stage of pairs
+(two SO(2) layers) and two (one SO(2) layer, wider inside, and the product of node states). A flow
+is judged with one and with three Euler steps. Errors are those of the test split by the evaluation
+protocol; seconds are of one prediction on one thread.
 
     python benchmarks/water_flow.py --data runs/water/data [--seeds 0 1 2] [--quick]
 """
