@@ -22,7 +22,8 @@ import torch
 from synthetic import Step, batch_of, model_config
 
 from helm_scale.basis import elements
-from helm_scale.pretraining.memory.footprint import Load, Memory, Rehearsal
+from helm_scale.pretraining.memory.chunks import ChunkSettings
+from helm_scale.pretraining.memory.footprint import BatchSize, StepEstimator
 
 VARIANTS = {"plain": (0, "none", 1), "chunked": (256, "full", 256)}
 LIVE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -49,9 +50,11 @@ def planned_mb(step: Step, variant: str) -> float:
     """What the memory plan says of the same micro-batch."""
     batch = step.batch
     symbols = [elements.symbol(int(z)) for z in batch.atomic_numbers]
-    rehearsal = Rehearsal(step.model.config, {symbol: symbols.count(symbol) for symbol in symbols})
-    load = Load(len(symbols), batch.edge_index.shape[1], batch.pair_index.shape[1])
-    return rehearsal.activations(load, Memory(*VARIANTS[variant]), first=True) / 2**20
+    estimator = StepEstimator(
+        step.model.config, {symbol: symbols.count(symbol) for symbol in symbols}
+    )
+    size = BatchSize(len(symbols), batch.edge_index.shape[1], batch.pair_index.shape[1])
+    return estimator.activation_bytes(size, ChunkSettings(*VARIANTS[variant]), first=True) / 2**20
 
 
 def measure(variant: str, atoms: int, quick: bool) -> dict[str, float]:

@@ -111,8 +111,12 @@ def shards_info(config: InfoConfig) -> str:
         config.model,
         config.cutoffs,
     )
-    plan = [preflight.outlook(config, dataset, config.ranks, found)] if config.ranks else []
-    return "\n".join([*parts, found.text(), *plan])
+    parts.append(found.text())
+    if config.ranks:
+        parts.append(
+            preflight.resource_report(config, dataset, world_size=config.ranks, statistics=found)
+        )
+    return "\n".join(parts)
 
 
 def shards_split(config: SplitConfig) -> str:

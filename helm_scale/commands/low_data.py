@@ -2,7 +2,7 @@
 
 from helm_scale.commands.datasets import shards_generate
 from helm_scale.commands.finetune import finetune
-from helm_scale.commands.pretraining import pretrain
+from helm_scale.commands.pretrain import pretrain
 from helm_scale.config import LowDataConfig
 
 

@@ -1,5 +1,4 @@
-"""The training loop: step, judge, tell, validate, save; stop together; and pick up where the last
-checkpoint left off.
+"""The training loop: step, check, report, validate, save; stop together and resume.
 
 Every call that involves other ranks (step, evaluate, save, vote) is made by all ranks at the same
 step. Step n is the n-th optimiser step, from 1; its samples are step n-1 of the sampler.
@@ -20,9 +19,9 @@ from helm_scale.parallel import collectives
 from helm_scale.parallel.engine import BatchMemoryError, Engine, StepResult
 from helm_scale.parallel.watchdog import Watchdog
 from helm_scale.pretraining import checkpoint, guard
-from helm_scale.pretraining.memory import plan
+from helm_scale.pretraining.memory.chunks import configured, next_to_try
 from helm_scale.pretraining.monitor import Monitor, SilentMonitor, in_microhartree, peak_memory_mb
-from helm_scale.pretraining.replay import Evidence
+from helm_scale.pretraining.replay import FailureDump
 from helm_scale.pretraining.saver import Saver
 from helm_scale.types import BlockBatch
 
@@ -30,17 +29,18 @@ _log = logging.getLogger(__name__)
 REQUEUE = "REQUEUE"  # file in the run folder: stopped on request, to be started again
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
     """What a training run consists of.
 
     Attributes:
-        config: settings; config.out is the folder. engine: holds the model. watchdog: tells who is to
-            blame.
+        config: settings; config.out is the folder.
+        engine: holds the model. watchdog: tells which rank is to blame.
         sampler: order of the samples. keys: names of all samples of the dataset, by index.
-        batches: (first, last) -> micro-batches of this rank for the sampler's steps first to last-1.
-        validation: makes this rank's validation batches. record: what model.json says beside the
-            weights.
+        batches: (first, last) -> micro-batches of this rank for the sampler's steps first to
+            last - 1.
+        validation: makes this rank's validation batches.
+        record: what model.json says beside the weights.
         resume_from: checkpoint to go on from, the same on every rank, or None.
     """
 
@@ -54,181 +54,233 @@ class Job:
     record: Mapping[str, Any]
     resume_from: Path | None
 
+    def keys_of(self, step: int) -> list[str]:
+        """Names of the samples of a step."""
+        return [str(self.keys[index]) for index in self.sampler.samples_of(step - 1)]
+
 
 @dataclass(frozen=True)
-class Ending:
-    """How a run ended: one line for the user, and whether it is to be started again."""
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        text: one line for the user. requeue: whether the run is to be started again.
+    """
 
     text: str
     requeue: bool = False
 
 
-def train(job: Job) -> Ending:
+def train(run: TrainingRun) -> RunOutcome:
     """Train to the last step, from a checkpoint if there is one.
 
     Raises:
         FloatingPointError: more steps than execution.skipped_steps had a loss or gradient not
             finite, a rank's hardware cannot be trusted, or equal ranks have different weights.
-            OSError: the last checkpoint could not be written.
+        OSError: the last checkpoint could not be written.
         MemoryError: a micro-batch does not fit; names it, its size, the chunks and what to try.
     """
-    config = job.config
-    average = (
-        WeightAverage(job.engine, config.training.ema_decay) if config.training.ema_decay else None
-    )
-    done = _resume(job, average)
-    if done >= config.training.steps:
-        text = f"{config.out}: finished already ({done} of {config.training.steps} steps); raise training.steps, with --allow_config_change,"
-        return Ending(f"{text} or name another --out")
+    config, steps, decay = run.config, run.config.training.steps, run.config.training.ema_decay
+    average = WeightAverage(run.engine, decay) if decay else None
+    done = _resume(run, average)
+    if done >= steps:
+        return RunOutcome(
+            f"{config.out}: finished already ({done} of {steps} steps);"
+            " raise training.steps, with --allow_config_change, or name another --out"
+        )
     with (
-        _open_monitor(job, done) as monitor,
+        _open_monitor(run, done) as monitor,
         guard.StopRequest(config.execution.wall_clock_seconds).listening() as stop,
     ):
-        return _Run(job, average, monitor, stop).steps(done)
+        return _Trainer(run, average, monitor, stop).steps(done)
 
 
-class _Run:
+@dataclass(frozen=True)
+class _Votes:
+    """What all ranks say after a step; the same on every rank.
+
+    Attributes:
+        stopping: rank -> code of its request to stop. written: all have written the checkpoint
+            under way. seconds: of every rank for reading and computing.
+    """
+
+    stopping: dict[int, int]
+    written: bool
+    seconds: list[float]
+
+    def pace(self) -> dict[str, Any]:
+        """Seconds before each rank waits for the others, and the slowest rank."""
+        return {
+            "seconds_by_rank": [round(value, 4) for value in self.seconds],
+            "slowest_rank": self.seconds.index(max(self.seconds)),
+        }
+
+
+class _Trainer:
     """The state of a run between its steps."""
 
     def __init__(
         self,
-        job: Job,
+        run: TrainingRun,
         average: WeightAverage | None,
         monitor: SilentMonitor,
         stop: guard.StopRequest,
     ) -> None:
-        self._job, self._average, self._monitor, self._stop = job, average, monitor, stop
-        self._saver = Saver(job.config, job.engine, average, job.record)
-        self._spikes = guard.SpikeMonitor(job.config.execution.spike_score)
-        self._evidence = Evidence(
-            Path(job.config.out), job.engine, job.record, job.config.data.path
-        )
+        self._run, self._average, self._monitor, self._stop = run, average, monitor, stop
+        self._saver = Saver(run.config, run.engine, average, run.record)
+        self._spikes = guard.SpikeMonitor(run.config.execution.spike_score)
+        self._dump = FailureDump(Path(run.config.out), run.engine, run.record, run.config.data.path)
         self._skipped = 0
 
-    def steps(self, done: int) -> Ending:
+    def steps(self, done: int) -> RunOutcome:
         """Take the steps after `done`."""
-        job, steps, first_loss, started = (
-            self._job,
-            self._job.config.training.steps,
-            0.0,
-            time.perf_counter(),
-        )
-        job.watchdog.beat(done + 1, "reading")
-        for step, micro_batches in enumerate(job.batches(done, steps), start=done + 1):
+        run, last = self._run, self._run.config.training.steps
+        first_loss, started = 0.0, time.perf_counter()
+        run.watchdog.beat(done + 1, "reading")
+        for step, micro_batches in enumerate(run.batches(done, last), start=done + 1):
             reading = time.perf_counter() - started
-            line, loss = self._step(step, micro_batches, started, reading)
-            first_loss = loss if step == done + 1 else first_loss
+            result, line = self._step(step, micro_batches, started)
+            first_loss = result.loss if step == done + 1 else first_loss
             validation = self._validate(step)
-            votes = collectives.gather_numbers(
-                [float(self._stop.code), float(self._saver.written), line.pop("own")]
-            )
-            stopping = {rank: int(vote[0]) for rank, vote in enumerate(votes) if vote[0]}
-            self._monitor.write(line | validation | _pace([vote[2] for vote in votes]))
-            if self._saver.written and all(vote[1] for vote in votes):
+            votes = self._vote(reading + result.seconds)
+            self._monitor.write(line | validation | votes.pace())
+            if votes.written:
                 self._saver.seal()
-            if stopping or step == steps or step % job.config.execution.checkpoint_every == 0:
+            if votes.stopping or self._save_is_due(step):
                 self._save(step, validation.get("validation_loss"))
-            if stopping and step < steps:
-                return self._requeue(step, stopping)
+            if votes.stopping and step < last:
+                return self._requeue(step, votes.stopping)
             started = time.perf_counter()
-            job.watchdog.shorten()
-            job.watchdog.beat(step + 1, "reading")
+            run.watchdog.shorten()
+            run.watchdog.beat(step + 1, "reading")
         self._finish()
-        return Ending(
-            f"{job.config.out}: finished, {steps} steps; loss {first_loss:.2e} at step {done + 1}, {loss:.2e} at step {steps}"
+        return RunOutcome(
+            f"{run.config.out}: finished, {last} steps; loss {first_loss:.2e} at step {done + 1},"
+            f" {result.loss:.2e} at step {last}"
         )
 
     def _step(
-        self, step: int, micro_batches: list[BlockBatch], started: float, reading: float
-    ) -> tuple[dict[str, Any], float]:
-        """One step and what the guards say of it; its line and loss."""
-        job, keys = self._job, _keys(self._job, step)
-        rate = learning_rate_factor(
-            step - 1, job.config.training.steps, job.config.training.warmup_steps
-        )
-        job.watchdog.beat(step, "computing", [key for batch in micro_batches for key in batch.keys])
+        self, step: int, micro_batches: list[BlockBatch], started: float
+    ) -> tuple[StepResult, dict[str, Any]]:
+        """Take one step and check it; its result, and its line of metrics."""
+        run, training = self._run, self._run.config.training
+        rate = learning_rate_factor(step - 1, training.steps, training.warmup_steps)
+        run.watchdog.beat(step, "computing", [key for batch in micro_batches for key in batch.keys])
         try:
-            result = job.engine.step(
-                micro_batches, rate, self._spikes.is_spike, self._evidence.collect
+            result = run.engine.step(
+                micro_batches, rate, self._spikes.is_spike, self._dump.capture_weights
             )
         except BatchMemoryError as error:
-            raise MemoryError(_too_large(job, step, error)) from error
+            raise MemoryError(_out_of_memory(run, step, error)) from error
         if result.first_loss is not None or not result.stepped:
-            self._judge(step, result, keys)
+            self._judge(step, result)
         if result.stepped:
             self._spikes.add(result.loss)
             if self._average:
                 self._average.update()
-        if (
-            step % job.config.execution.compare_every == 0
-            or step % job.config.execution.checkpoint_every == 0
-        ):
-            self._compare(step)
-        line = _line(job, step, result, rate, time.perf_counter() - started)
-        return line | {"keys": keys, "own": reading + result.seconds} | (
-            {} if result.stepped else {"skipped": True}
-        ), result.loss
+        self._compare_replicas(step)
+        return result, self._line(step, result, rate, time.perf_counter() - started)
 
-    def _judge(self, step: int, result: StepResult, keys: list[str]) -> None:
-        """Keep the evidence of a doubtful step; stop where hardware is to blame or too many steps
-        were skipped."""
-        samples = result.suspects or tuple(keys)
-        indices = self._job.sampler.samples_of(step - 1)
-        replay = self._evidence.keep(step, result, dict(zip(keys, indices, strict=True)), samples)
+    def _line(self, step: int, result: StepResult, rate: float, seconds: float) -> dict[str, Any]:
+        """What metrics.jsonl says of a step."""
+        run = self._run
+        return {
+            "step": step,
+            "epoch": run.sampler.epoch_of(step - 1),
+            "loss": result.loss,
+            **in_microhartree(result.metrics),
+            "grad_norm": result.grad_norm,
+            "learning_rate": run.config.training.learning_rate * rate,
+            "molecules_per_second": result.molecules / seconds,
+            "pairs_per_second": result.pairs / seconds,
+            "peak_memory_mb": peak_memory_mb(),
+            "keys": run.keys_of(step),
+            **({} if result.stepped else {"skipped": True}),
+        }
+
+    def _judge(self, step: int, result: StepResult) -> None:
+        """Dump a doubtful step; stop where hardware is to blame or too many steps were skipped."""
+        keys, indices = self._run.keys_of(step), self._run.sampler.samples_of(step - 1)
+        suspects = ", ".join(result.suspects or keys)
+        replay = self._dump.write(
+            step, result, dict(zip(keys, indices, strict=True)), result.suspects or keys
+        )
         where = f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}"
         if result.unsteady:
             ranks = ", ".join(map(str, result.unsteady))
             raise FloatingPointError(
-                f"{where}, but {result.first_loss} before, from the same weights and samples: rank {ranks} computes wrongly."
-                f" Take its node out; rerunning resumes from the last checkpoint. {replay}"
+                f"{where}, but {result.first_loss} before, from the same weights and samples:"
+                f" rank {ranks} computes wrongly. Take its node out; rerunning resumes from the"
+                f" last checkpoint. {replay}"
             )
-        if result.stepped:
-            _log.warning(
-                "%s: a spike, and the same when computed again, so it is in the data: %s. %s",
-                where,
-                ", ".join(samples),
-                replay,
+        if not result.stepped:
+            self._skip(
+                f"{where}: not finite, so no rank took the step. Samples: {suspects}. {replay}"
             )
             return
+        _log.warning(
+            "%s: a spike, and the same when computed again, so it is in the data: %s. %s",
+            where, suspects, replay,
+        )  # fmt: skip
+
+    def _skip(self, text: str) -> None:
+        """Count a step that no rank took; stop once too many were skipped."""
         self._skipped += 1
-        text = f"{where}: not finite, so no rank took the step. Samples: {', '.join(samples)}. {replay}"
-        if self._skipped > self._job.config.execution.skipped_steps:
+        allowed = self._run.config.execution.skipped_steps
+        if self._skipped > allowed:
             self._finish()
             raise FloatingPointError(
-                f"{text}. execution.skipped_steps = {self._job.config.execution.skipped_steps} are used up:"
-                " look at their labels, or lower training.learning_rate; rerunning resumes from the last checkpoint"
+                f"{text}. execution.skipped_steps = {allowed} are used up: look at their labels,"
+                " or lower training.learning_rate; rerunning resumes from the last checkpoint"
             )
-        _log.error(
-            "%s. Skipped %d of %d", text, self._skipped, self._job.config.execution.skipped_steps
-        )
+        _log.error("%s. Skipped %d of %d", text, self._skipped, allowed)
 
-    def _compare(self, step: int) -> None:
+    def _compare_replicas(self, step: int) -> None:
         """Stop if ranks that must hold equal weights do not, before such weights are saved."""
-        odd = self._job.engine.divergent_ranks()
-        if odd:
+        execution = self._run.config.execution
+        if step % execution.compare_every and step % execution.checkpoint_every:
+            return
+        ranks = self._run.engine.divergent_ranks()
+        if ranks:
             raise FloatingPointError(
-                f"step {step}: the weights of rank {', '.join(map(str, odd))} are not those of its replicas: a bit has flipped in its"
-                " memory. Take its node out; rerunning resumes from the last checkpoint"
+                f"step {step}: the weights of rank {', '.join(map(str, ranks))} are not those of"
+                " its replicas: a bit has flipped in its memory. Take its node out; rerunning"
+                " resumes from the last checkpoint"
             )
 
     def _validate(self, step: int) -> dict[str, float]:
         """Validation metrics, where they are due."""
-        if (
-            step != self._job.config.training.steps
-            and step % self._job.config.execution.validate_every
-        ):
+        run = self._run
+        if step != run.config.training.steps and step % run.config.execution.validate_every:
             return {}
 
         def batches() -> Iterator[BlockBatch]:
-            for batch in self._job.validation():
-                self._job.watchdog.beat(step, "validating", batch.keys)
+            for batch in run.validation():
+                run.watchdog.beat(step, "validating", batch.keys)
                 yield batch
 
         with self._average.applied() if self._average else nullcontext():
-            return in_microhartree(self._job.engine.evaluate(batches()), prefix="validation_")
+            return in_microhartree(run.engine.evaluate(batches()), prefix="validation_")
+
+    def _vote(self, seconds: float) -> _Votes:
+        """Tell all ranks whether this one is to stop and has written, and hear the others.
+
+        In one collective: a rank that stopped alone would leave the others waiting.
+        """
+        said = [float(self._stop.code), float(self._saver.written), seconds]
+        votes = collectives.gather_numbers(said)
+        return _Votes(
+            stopping={rank: int(vote[0]) for rank, vote in enumerate(votes) if vote[0]},
+            written=all(vote[1] for vote in votes),
+            seconds=[vote[2] for vote in votes],
+        )
+
+    def _save_is_due(self, step: int) -> bool:
+        config = self._run.config
+        return step == config.training.steps or step % config.execution.checkpoint_every == 0
 
     def _save(self, step: int, validation_loss: float | None) -> None:
-        self._job.watchdog.beat(step, "saving")
+        self._run.watchdog.beat(step, "saving")
         self._monitor.flush()
         self._saver.start(step, validation_loss)
 
@@ -238,77 +290,45 @@ class _Run:
         if self._saver.failure:
             raise OSError(self._saver.failure)
 
-    def _requeue(self, step: int, stopping: dict[int, int]) -> Ending:
+    def _requeue(self, step: int, stopping: dict[int, int]) -> RunOutcome:
         """All ranks have saved this step and leave."""
         self._finish()
-        run, why = (
-            Path(self._job.config.out),
-            ", ".join(f"{guard.reason(code)} on rank {rank}" for rank, code in stopping.items()),
-        )
-        if self._job.engine.rank == 0:
-            (run / REQUEUE).write_text(f"step {step}: {why}\n")
-        text = f"{run}: stopped at step {step} of {self._job.config.training.steps} ({why}); the same line resumes"
-        return Ending(text, requeue=True)
+        folder, steps = Path(self._run.config.out), self._run.config.training.steps
+        why = ", ".join(f"{guard.reason(code)} on rank {rank}" for rank, code in stopping.items())
+        if self._run.engine.rank == 0:
+            (folder / REQUEUE).write_text(f"step {step}: {why}\n")
+        text = f"{folder}: stopped at step {step} of {steps} ({why}); the same line resumes"
+        return RunOutcome(text, requeue=True)
 
 
-def _resume(job: Job, average: WeightAverage | None) -> int:
+def _resume(run: TrainingRun, average: WeightAverage | None) -> int:
     """Load the checkpoint, if any; returns the steps it has behind it."""
-    if job.resume_from is None:
+    if run.resume_from is None:
         return 0
-    job.engine.load(job.resume_from, average.shards if average else {})
-    _log.info("%s: resumed from %s", job.config.out, job.resume_from.name)
-    return checkpoint.step_of(job.resume_from)
+    run.engine.load(run.resume_from, average.shards if average else {})
+    _log.info("%s: resumed from %s", run.config.out, run.resume_from.name)
+    return checkpoint.step_of(run.resume_from)
 
 
-def _open_monitor(job: Job, done: int) -> SilentMonitor:
+def _open_monitor(run: TrainingRun, done: int) -> SilentMonitor:
     """Rank 0's monitor, with config.yaml beside it; a silent one elsewhere."""
-    config, run = job.config, Path(job.config.out)
-    if job.engine.rank:
+    config, folder = run.config, Path(run.config.out)
+    if run.engine.rank:
         return SilentMonitor()
-    run.mkdir(parents=True, exist_ok=True)
-    (run / REQUEUE).unlink(missing_ok=True)
-    (run / "config.yaml").write_text(dump(config))
-    return Monitor(run, done, config.training.steps, config.execution.progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REQUEUE).unlink(missing_ok=True)
+    (folder / "config.yaml").write_text(dump(config))
+    return Monitor(folder, done, config.training.steps, config.execution.progress)
 
 
-def _keys(job: Job, step: int) -> list[str]:
-    return [str(job.keys[index]) for index in job.sampler.samples_of(step - 1)]
-
-
-def _too_large(job: Job, step: int, error: BatchMemoryError) -> str:
+def _out_of_memory(run: TrainingRun, step: int, error: BatchMemoryError) -> str:
     """What did not fit, and what to try."""
-    execution, batch, keys = (
-        job.config.execution,
-        error.batch,
-        ", ".join(f"'{key}'" for key in error.batch.keys),
-    )
+    execution, batch = run.config.execution, error.batch
+    keys = ", ".join(f"'{key}'" for key in batch.keys)
     return (
-        f"step {step}: rank {job.engine.rank} has no memory left at {keys}: {len(batch.atomic_numbers)} atoms,"
-        f" {batch.edge_index.shape[1]} message edges, {batch.pair_index.shape[1]} pairs, with pair_chunk {execution.pair_chunk},"
-        f" recompute {execution.recompute}, message_chunk {execution.message_chunk}. Try {plan.next_to_try(execution)},"
-        f" or have it chosen by --execution.memory_limit_gib; rerunning resumes from the last checkpoint ({error})"
+        f"step {step}: rank {run.engine.rank} has no memory left at {keys}:"
+        f" {len(batch.atomic_numbers)} atoms, {batch.edge_index.shape[1]} message edges,"
+        f" {batch.pair_index.shape[1]} pairs, with {configured(execution).text()}."
+        f" Try {next_to_try(execution)}, or have it chosen by --execution.memory_limit_gib;"
+        f" rerunning resumes from the last checkpoint ({error})"
     )
-
-
-def _pace(seconds: list[float]) -> dict[str, Any]:
-    """Seconds of every rank for reading and computing, before it waits for the others, and the
-    slowest rank."""
-    return {
-        "seconds_by_rank": [round(value, 4) for value in seconds],
-        "slowest_rank": seconds.index(max(seconds)),
-    }
-
-
-def _line(job: Job, step: int, result: StepResult, rate: float, seconds: float) -> dict[str, Any]:
-    """One step's record."""
-    return {
-        "step": step,
-        "epoch": job.sampler.epoch_of(step - 1),
-        "loss": result.loss,
-        **in_microhartree(result.metrics),
-        "grad_norm": result.grad_norm,
-        "learning_rate": job.config.training.learning_rate * rate,
-        "molecules_per_second": result.molecules / seconds,
-        "pairs_per_second": result.pairs / seconds,
-        "peak_memory_mb": peak_memory_mb(),
-    }

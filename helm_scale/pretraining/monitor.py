@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from helm_scale.files import write_atomically
@@ -49,6 +48,8 @@ class Monitor(SilentMonitor):
     """
 
     def __init__(self, run: Path, done: int, steps: int, progress: bool) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # seconds, which rank 0 alone pays
+
         path = run / "metrics.jsonl"
         _truncate(path, done)
         self._file = path.open("a")

@@ -1,5 +1,4 @@
-"""What is known before the first step: do config, data and run folder fit, and what will it
-take."""
+"""Check before the first step that config, data and run folder fit; say what the run will take."""
 
 import logging
 from dataclasses import asdict
@@ -14,39 +13,33 @@ from helm_scale.data.loading.sampler import Sampler, check_world_size
 from helm_scale.data.tools.statistics import DatasetStatistics, gather_statistics, spread_over_costs
 from helm_scale.parallel import startup
 from helm_scale.pretraining import checkpoint
-from helm_scale.pretraining.memory.footprint import Load
-from helm_scale.pretraining.memory.plan import Planner
+from helm_scale.pretraining.memory.footprint import BatchSize
+from helm_scale.pretraining.memory.plan import MemoryPlanner
 
 _log = logging.getLogger(__name__)
-MOLECULES_READ = 64  # molecules read for what the manifest does not say
+MOLECULES_READ = 64  # for what the manifest does not say: edges, pairs and sizes of blocks
 
 
-def check(config: PretrainConfig) -> tuple[Dataset, Sampler]:
-    """Check that config, data, launch and run folder fit each other, before any process group
-    starts.
+def check(config: PretrainConfig, dataset: Dataset) -> None:
+    """Refuse a run whose config, data, launch and folder do not fit each other.
 
-    Returns:
-        the dataset, and the order in which it is seen.
     Raises:
         ValueError: names what does not fit, both values and the remedy.
     """
-    startup.check_launch(config.execution)
+    execution = config.execution
+    startup.check_launch(execution)
     if config.training.working_precision == "bfloat16":
-        startup.require(
-            config.execution, "low_precision", "training.working_precision: got bfloat16"
-        )
-    dataset, settings = Dataset.open(config.data), config.training
+        startup.require(execution, "low_precision", "training.working_precision: got bfloat16")
     check_data(config, dataset)
     dataset.split(config.data.validation_split)
-    check_world_size(
-        settings.micro_batches, startup.launched_world_size() // config.execution.pair_ranks
+    data_ranks = startup.launched_world_size() // execution.pair_ranks
+    check_world_size(config.training.micro_batches, data_ranks)
+    checkpoint.check_record(
+        Path(config.out), model_record(config, dataset), config.allow_config_change
     )
-    sampler = dataset.sampler(settings.batch_molecules, settings.micro_batches, settings.seed)
-    checkpoint.check_record(Path(config.out), record(config, dataset), config.allow_config_change)
-    return dataset, sampler
 
 
-def record(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
+def model_record(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
     """What model.json holds: the model, the method of its labels, and how it was trained."""
     return {
         "format": FORMAT,
@@ -65,14 +58,16 @@ def check_data(config: PretrainConfig, dataset: Dataset) -> None:
     """Raise ValueError unless the dataset holds what the model is to learn; names both sides."""
     if "hamiltonian" not in dataset.labels:
         raise ValueError(
-            f"{dataset.folder}: has the labels {', '.join(dataset.labels) or 'none'}, wanted hamiltonian; pretraining needs it"
+            f"{dataset.folder}: has the labels {', '.join(dataset.labels) or 'none'},"
+            " wanted hamiltonian; pretraining needs it"
         )
     model, method = config.model, dataset.method
     for name in (*model.conditions, *config.loss_matrices):
         if name not in dataset.labels:
             remedy = "--overlap true" if name == "overlap" else "--baseline minao"
             raise ValueError(
-                f"{dataset.folder}: has no {name}, which the settings of model or loss ask for; generate data with {remedy}"
+                f"{dataset.folder}: has no {name}, which the settings of model or loss ask for;"
+                f" generate data with {remedy}"
             )
     if model.basis != method.basis:
         raise ValueError(
@@ -81,91 +76,112 @@ def check_data(config: PretrainConfig, dataset: Dataset) -> None:
         )
     if model.baseline not in ("none", method.baseline):
         raise ValueError(
-            f"model.baseline: got '{model.baseline}', but {dataset.folder} holds the H0 '{method.baseline}';"
-            f" generate data with --baseline {model.baseline}, or set model.baseline to {method.baseline}"
+            f"model.baseline: got '{model.baseline}', but {dataset.folder} holds the H0"
+            f" '{method.baseline}'; generate data with --baseline {model.baseline},"
+            f" or set model.baseline to {method.baseline}"
         )
 
 
-def within_memory(config: PretrainConfig, dataset: Dataset, sampler: Sampler) -> PretrainConfig:
-    """The config with the chunks that fit execution.memory_limit_gib; as it is where there is no
-    limit.
+def fit_memory_limit(config: PretrainConfig, dataset: Dataset, sampler: Sampler) -> PretrainConfig:
+    """Choose the chunks that fit execution.memory_limit_gib; without a limit the config stays.
 
     Raises:
         ValueError: a molecule of the training split cannot fit; names it.
     """
-    if not config.execution.memory_limit_gib:
+    execution = config.execution
+    if not execution.memory_limit_gib:
         return config
-    found = Planner(config, dataset, sampler, startup.launched_world_size()).choose()
-    _log.info("memory of a rank:\n%s", found.text(config.execution.memory_limit_gib))
-    return config.model_copy(
-        update={"execution": config.execution.model_copy(update=found.memory._asdict())}
-    )
+    world_size = startup.launched_world_size()
+    plan = MemoryPlanner(config, dataset, sampler=sampler, world_size=world_size).choose()
+    _log.info("memory of a rank:\n%s", plan.text(execution.memory_limit_gib))
+    chosen = execution.model_copy(update=plan.chunks._asdict())
+    return config.model_copy(update={"execution": chosen})
 
 
-def describe(config: PretrainConfig, dataset: Dataset, sampler: Sampler, world_size: int) -> str:
+def dry_run_report(
+    config: PretrainConfig, dataset: Dataset, *, sampler: Sampler, world_size: int
+) -> str:
     """Resolved config, data, what block sparsity saves, and the memory of every rank, as text.
 
     Raises:
         ValueError: a molecule of the training split cannot fit execution.memory_limit_gib; names
             it.
     """
-    train, validation = (
-        dataset.split(config.data.train_split),
-        dataset.split(config.data.validation_split),
-    )
+    data, steps = config.data, config.training.steps
+    train, validation = dataset.split(data.train_split), dataset.split(data.validation_split)
     steps_per_epoch = len(train) / config.training.batch_molecules
-    found = gather_statistics(
-        dataset, spread_over_costs(dataset, train, MOLECULES_READ), config.model
-    )
+    sample = spread_over_costs(dataset, train, MOLECULES_READ)
+    statistics = gather_statistics(dataset, sample, config.model)
+    local = dataset.local == list(dataset.manifests)
     verified = (
-        "every shard and sample verified"
-        if dataset.local == list(dataset.manifests)
-        else "remote shards are verified on arrival"
+        "every shard and sample verified" if local else "remote shards are verified on arrival"
     )
     return "\n".join(
         [
             dump(config),
-            f"data: {dataset.folder}, {verified}; {len(train)} molecules in '{config.data.train_split}',"
-            f" {len(validation)} in '{config.data.validation_split}'",
-            f"steps: {config.training.steps:,}; {steps_per_epoch:.1f} per epoch; {config.training.steps / steps_per_epoch:.1f} epochs",
-            found.text(),
-            *_plan_lines(config, dataset, sampler, world_size, found),
+            f"data: {dataset.folder}, {verified}; {len(train)} molecules in '{data.train_split}',"
+            f" {len(validation)} in '{data.validation_split}'",
+            f"steps: {steps:,}; {steps_per_epoch:.1f} per epoch;"
+            f" {steps / steps_per_epoch:.1f} epochs",
+            statistics.text(),
+            _resources(
+                config, dataset, sampler=sampler, world_size=world_size, statistics=statistics
+            ),
         ]
     )
 
 
-def outlook(config: PretrainConfig, dataset: Dataset, ranks: int, found: DatasetStatistics) -> str:
+def resource_report(
+    config: PretrainConfig, dataset: Dataset, *, world_size: int, statistics: DatasetStatistics
+) -> str:
     """What training on so many ranks takes: memory of each, and an epoch.
 
     Args:
-        found: statistics of the dataset, for edges and pairs within the cutoffs.
+        statistics: of the dataset, for edges and pairs within the cutoffs.
     Raises:
         ValueError: config and data do not fit each other, or a molecule cannot fit
             execution.memory_limit_gib.
     """
+    training = config.training
     check_data(config, dataset)
-    check_world_size(config.training.micro_batches, ranks // config.execution.pair_ranks)
-    sampler = dataset.sampler(
-        config.training.batch_molecules, config.training.micro_batches, config.training.seed
+    check_world_size(training.micro_batches, world_size // config.execution.pair_ranks)
+    sampler = dataset.sampler(training.batch_molecules, training.micro_batches, training.seed)
+    return _resources(
+        config, dataset, sampler=sampler, world_size=world_size, statistics=statistics
     )
-    return "\n".join(_plan_lines(config, dataset, sampler, ranks, found))
 
 
-def _plan_lines(
-    config: PretrainConfig, dataset: Dataset, sampler: Sampler, ranks: int, found: DatasetStatistics
-) -> list[str]:
+def _resources(
+    config: PretrainConfig,
+    dataset: Dataset,
+    *,
+    sampler: Sampler,
+    world_size: int,
+    statistics: DatasetStatistics,
+) -> str:
     """Parameters, memory per rank and an epoch."""
-    train = dataset.split(config.data.train_split)
-    planner = Planner(config, dataset, sampler, ranks)
-    chosen = planner.choose()
-    atoms = np.asarray(dataset.atoms)[train].astype(np.int64)
-    pairs = int((atoms * (atoms - 1) // 2).sum())
-    share = pairs / max(found.atom_pairs, 1)
-    load = Load(int(atoms.sum()), round(found.edges * share), round(found.pairs * share))
-    return [
-        f"parameters: {sum(parameter.numel() for parameter in planner.rehearsal.model.parameters()):,}",
-        f"memory of a rank, engine {config.execution.engine} on {ranks} ranks:",
-        chosen.text(config.execution.memory_limit_gib),
-        f"edges and pairs within the cutoffs: from {found.molecules} molecules",
-        planner.epoch(load, chosen.memory.recompute),
-    ]
+    planner = MemoryPlanner(config, dataset, sampler=sampler, world_size=world_size)
+    plan = planner.choose()
+    epoch = _epoch_size(dataset.atoms[dataset.split(config.data.train_split)], statistics)
+    parameters = sum(parameter.numel() for parameter in planner.estimator.model.parameters())
+    return "\n".join(
+        [
+            f"parameters: {parameters:,}",
+            f"memory of a rank, engine {config.execution.engine} on {world_size} ranks:",
+            plan.text(config.execution.memory_limit_gib),
+            f"edges and pairs within the cutoffs: from {statistics.molecules} molecules",
+            planner.epoch(epoch, plan.chunks.recompute),
+        ]
+    )
+
+
+def _epoch_size(atoms: np.ndarray, statistics: DatasetStatistics) -> BatchSize:
+    """Atoms, edges and pairs of all samples.
+
+    Edges and pairs within the cutoffs were counted on some molecules; they are scaled by all pairs
+    of atoms, near and far, which atom numbers alone give.
+    """
+    atoms = np.asarray(atoms).astype(np.int64)
+    scale = int((atoms * (atoms - 1) // 2).sum()) / max(statistics.atom_pairs, 1)
+    edges, pairs = round(statistics.edges * scale), round(statistics.pairs * scale)
+    return BatchSize(int(atoms.sum()), edges, pairs)

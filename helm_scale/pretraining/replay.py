@@ -20,7 +20,7 @@ from helm_scale.types import GraphBatch
 _log = logging.getLogger(__name__)
 
 
-class Evidence:
+class FailureDump:
     """Collects weights when a batch is doubted and writes them with what came of it.
 
     Args:
@@ -33,11 +33,11 @@ class Evidence:
         self._run, self._engine, self._record, self._data = run, engine, record, data
         self._weights: dict[str, Tensor] | None = None
 
-    def collect(self) -> None:
+    def capture_weights(self) -> None:
         """Copy the weights; called by all ranks before the doubted step."""
         self._weights = self._engine.full_state()
 
-    def keep(
+    def write(
         self, step: int, result: StepResult, samples: Mapping[str, int], suspects: Sequence[str]
     ) -> str:
         """Write the file (rank 0) and forget the weights; returns how to replay it, one clause."""

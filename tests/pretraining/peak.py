@@ -17,7 +17,8 @@ from helm_scale.config import ModelConfig
 from helm_scale.data.graphs.collate import collate
 from helm_scale.losses.hamiltonian import HamiltonianObjective
 from helm_scale.model.helm import Helm
-from helm_scale.pretraining.memory.footprint import Memory, Rehearsal
+from helm_scale.pretraining.memory.chunks import ChunkSettings
+from helm_scale.pretraining.memory.footprint import StepEstimator
 from helm_scale.types import Molecule
 from tests.pretraining.launching import molecule
 
@@ -43,7 +44,7 @@ def ball(atoms: int) -> Molecule:
 def main() -> None:
     """Step by step, after a warm one of every kind."""
     model_config, cases = ModelConfig(**json.loads(sys.argv[1])), json.loads(sys.argv[2])
-    model, rehearsal, found = Helm(model_config), Rehearsal(model_config, {"H": 1}), []
+    model, estimator, found = Helm(model_config), StepEstimator(model_config, {"H": 1}), []
     objective = HamiltonianObjective(
         model_config.basis, model_config.parity, model.reference_onsite
     )
@@ -56,7 +57,7 @@ def main() -> None:
             Path("/proc/self/clear_refs").write_text("5")
             objective(model, batch).total.backward()
             measured = resident("VmHWM") - before
-        found.append((rehearsal.of_batch(batch, Memory(*memory)), measured))
+        found.append((estimator.activation_bytes_of(batch, ChunkSettings(*memory)), measured))
     sys.stdout.write(json.dumps(found) + "\n")
 
 

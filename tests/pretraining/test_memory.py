@@ -18,33 +18,40 @@ from helm_scale.config import ModelConfig, PretrainConfig
 from helm_scale.data.format.shards import ShardWriter
 from helm_scale.data.loading.dataset import Dataset
 from helm_scale.pretraining.memory import plan
-from helm_scale.pretraining.memory.footprint import Ledger, Load, Memory, Rehearsal, label_bytes
-from helm_scale.pretraining.memory.plan import Planner, candidates, held, next_to_try
+from helm_scale.pretraining.memory.chunks import ChunkSettings, candidates, next_to_try
+from helm_scale.pretraining.memory.footprint import (
+    AllocationTracker,
+    BatchSize,
+    StepEstimator,
+    label_bytes,
+)
+from helm_scale.pretraining.memory.plan import MemoryPlanner
+from helm_scale.pretraining.memory.states import state_bytes
 from tests import tolerances
 from tests.pretraining import launching
 
 SMALL = {"basis": "def2-svp", "parity": "full", "lmax": 4, "mmax": 4, "channels": 32, "hidden_channels": 32, "edge_channels": 32,
          "num_layers": 1, "pair_layers": 1, "radial_functions": 8, "trunk_cutoff": 12.0}  # fmt: skip
 MIXED = {"H": 5, "C": 4}
-MEMORIES = [
-    Memory(0, "none", 1),
-    Memory(32, "none", 32),
-    Memory(64, "messages", 64),
-    Memory(32, "full", 32),
+CHUNKS = [
+    ChunkSettings(0, "none", 1),
+    ChunkSettings(32, "none", 32),
+    ChunkSettings(64, "messages", 64),
+    ChunkSettings(32, "full", 32),
 ]
 
 
 @pytest.fixture(scope="module")
-def rehearsal() -> Rehearsal:
-    return Rehearsal(ModelConfig(**SMALL), MIXED)
+def estimator() -> StepEstimator:
+    return StepEstimator(ModelConfig(**SMALL), MIXED)
 
 
 @pytest.fixture
-def shared(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All planners share one rehearsal, which remembers what it has rehearsed, and look at two
+def shared(estimator: StepEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All planners share one estimator, which remembers what it has rehearsed, and look at two
     steps."""
-    monkeypatch.setattr(plan, "Rehearsal", lambda *arguments: rehearsal)
-    monkeypatch.setattr(plan, "STEPS", 2)
+    monkeypatch.setattr(plan, "StepEstimator", lambda *arguments, low: estimator)
+    monkeypatch.setattr(plan, "PLANNED_STEPS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +81,12 @@ def settings(data: Path, **changes: Any) -> PretrainConfig:
     )
 
 
-def planner(data: Path, **changes: Any) -> Planner:
+def planner(data: Path, **changes: Any) -> MemoryPlanner:
     chosen = settings(data, **changes)
     dataset = Dataset.open(chosen.data)
-    return Planner(chosen, dataset, dataset.sampler(2, chosen.training.micro_batches, 0), 1)
+    return MemoryPlanner(
+        chosen, dataset, sampler=dataset.sampler(2, chosen.training.micro_batches, 0), world_size=1
+    )
 
 
 def gib(count: float) -> float:
@@ -98,22 +107,22 @@ def in_process(script: str, arguments: Sequence[str]) -> tuple[int, str, str]:
 
 def test_the_ledger_counts_what_is_alive() -> None:
     before = torch.zeros(1000, device="meta")
-    with Ledger([before]) as ledger:
+    with AllocationTracker([before]) as tracker:
         first = before + 1
         view = first.view(10, 100)
-        assert ledger.alive == 4000
+        assert tracker.current == 4000
         second = view.double()
         del first
-        assert ledger.alive == 12000
+        assert tracker.current == 12000
         del view
-        assert (ledger.alive, ledger.peak) == (8000, 12000)
+        assert (tracker.current, tracker.peak) == (8000, 12000)
         second.mul_(2)
-    assert ledger.peak == 12000
+    assert tracker.peak == 12000
 
 
 @pytest.mark.slow
 def test_the_plan_is_what_a_step_takes() -> None:
-    cases = [(atoms, list(memory)) for memory in MEMORIES for atoms in (16, 32)]
+    cases = [(atoms, list(memory)) for memory in CHUNKS for atoms in (16, 32)]
     code, out, err = in_process("peak.py", [json.dumps(SMALL), json.dumps(cases)])
     assert code == 0, err
     found = json.loads(out.splitlines()[-1])
@@ -123,17 +132,17 @@ def test_the_plan_is_what_a_step_takes() -> None:
     assert plain > fused > recomputed > full
 
 
-@pytest.mark.parametrize("memory", MEMORIES[1:], ids=str)
-def test_many_chunks_are_planned_from_few(rehearsal: Rehearsal, memory: Memory) -> None:
-    load = Load(24, 276, 276)
-    whole = rehearsal.of_batch(rehearsal.batch(load), memory)
-    assert rehearsal.activations(load, memory, first=True) == pytest.approx(whole, rel=0.01)
+@pytest.mark.parametrize("memory", CHUNKS[1:], ids=str)
+def test_many_chunks_are_planned_from_few(estimator: StepEstimator, memory: ChunkSettings) -> None:
+    size = BatchSize(24, 276, 276)
+    whole = estimator.activation_bytes_of(estimator.batch(size), memory)
+    assert estimator.activation_bytes(size, memory, first=True) == pytest.approx(whole, rel=0.01)
 
 
 def test_the_representative_micro_batch_has_the_size_and_labels_of_a_true_one(
-    data: Path, rehearsal: Rehearsal
+    data: Path, estimator: StepEstimator
 ) -> None:
-    batch = rehearsal.batch(Load(9, 20, 36))
+    batch = estimator.batch(BatchSize(9, 20, 36))
     assert [s.count for s in batch.atom_segments] == [5, 4]
     assert sum(s.count for s in batch.pair_segments) == 36 and batch.edge_index.shape == (
         2,
@@ -149,29 +158,29 @@ def test_the_representative_micro_batch_has_the_size_and_labels_of_a_true_one(
 
 def test_a_limit_takes_the_first_chunks_that_fit(data: Path, shared: None) -> None:
     free = planner(data, execution__pair_chunk=256, execution__message_chunk=256).choose()
-    assert free.memory == Memory(256, "none", 256)
-    totals = [free.total]
+    assert free.chunks == ChunkSettings(256, "none", 256)
+    totals = [free.peak]
     for share in (1.0, 0.9, 0.4):
-        limit = gib(share * free.total)
+        limit = gib(share * free.peak)
         found = planner(
             data,
             execution__pair_chunk=256,
             execution__message_chunk=256,
             execution__memory_limit_gib=limit,
         ).choose()
-        assert found.total <= limit * 2**30
-        totals.append(found.total)
+        assert found.peak <= limit * 2**30
+        totals.append(found.peak)
         if share == 1.0:
-            assert found.memory == free.memory
+            assert found.chunks == free.chunks
         if share == 0.9:
-            assert found.memory.recompute == "none" and found.memory.pair_chunk < 256
-    assert found.memory.recompute != "none" and totals == sorted(totals, reverse=True)
+            assert found.chunks.recompute == "none" and found.chunks.pair_chunk < 256
+    assert found.chunks.recompute != "none" and totals == sorted(totals, reverse=True)
 
 
 def test_training_takes_the_chunks_that_were_chosen(
     data: Path, shared: None, tmp_path: Path
 ) -> None:
-    limit = gib(0.4 * planner(data).choose().total)
+    limit = gib(0.4 * planner(data).choose().peak)
     commands.pretrain(
         settings(data, out=tmp_path, training__steps=1, execution__memory_limit_gib=limit)
     )
@@ -187,7 +196,7 @@ def test_a_molecule_that_cannot_fit_is_refused_by_key_before_training(
         data, execution__recompute="full", execution__pair_chunk=32, execution__message_chunk=32
     )
     sizes = [
-        gib(alone._need(alone._load(np.array([atoms])), Memory(32, "full", 32)).total)
+        gib(alone.plan(alone.bound(np.array([atoms])), ChunkSettings(32, "full", 32)).peak)
         for atoms in (3, 18, 24)
     ]
     limits = [
@@ -213,7 +222,7 @@ def test_a_micro_batch_of_molecules_that_fit_alone_asks_for_more_bins(
     data: Path, shared: None
 ) -> None:
     alone = planner(data, training__micro_batches=1)
-    need = alone._need(alone._load(np.array([24])), Memory(32, "full", 32)).total
+    need = alone.plan(alone.bound(np.array([24])), ChunkSettings(32, "full", 32)).peak
     with pytest.raises(
         ValueError,
         match=r"training.micro_batches: a micro-batch of \d+ atoms wants .* raise training.micro_batches \(1\)",
@@ -221,17 +230,17 @@ def test_a_micro_batch_of_molecules_that_fit_alone_asks_for_more_bins(
         planner(data, training__micro_batches=1, execution__memory_limit_gib=gib(need + 1)).choose()
 
 
-def test_engines_cut_what_they_say(rehearsal: Rehearsal) -> None:
+def test_engines_cut_what_they_say(estimator: StepEstimator) -> None:
     def of(ranks: int, **changes: Any) -> tuple[dict[str, int], int]:
         execution = config.ExecutionConfig(**{"engine": "fsdp2", **changes})
-        return held(
-            rehearsal,
+        return state_bytes(
+            estimator.model,
             PretrainConfig(execution=execution, training=config.TrainingConfig(ema_decay=0.9)),
             ranks,
         )
 
-    whole = sum(4 * parameter.numel() for parameter in rehearsal.model.parameters())
-    hidden = sum(4 * parameter.numel() for parameter in rehearsal.model.hidden_matrices())
+    whole = sum(4 * parameter.numel() for parameter in estimator.model.parameters())
+    hidden = sum(4 * parameter.numel() for parameter in estimator.model.hidden_matrices())
     single, sharded = of(1, engine="single")[0], of(8)[0]
     assert single == of(8, engine="ddp")[0]
     assert single == {
@@ -329,10 +338,10 @@ def test_dry_run_and_info_print_the_plan_of_every_rank(data: Path, shared: None)
         commands.shards_info(config.load(config.InfoConfig, [*folder, *ranks, "--ranks", "3"]))
 
 
-def test_operations_are_those_of_a_true_step(rehearsal: Rehearsal) -> None:
+def test_operations_are_those_of_a_true_step(estimator: StepEstimator) -> None:
     once, twice = (
-        rehearsal.operations(Load(10, 40, 45), "none"),
-        rehearsal.operations(Load(20, 80, 90), "none"),
+        estimator.flops(BatchSize(10, 40, 45), "none"),
+        estimator.flops(BatchSize(20, 80, 90), "none"),
     )
     assert twice / once == pytest.approx(2, rel=0.02)
-    assert 1.0 < rehearsal.operations(Load(10, 40, 45), "messages") / once < 1.34
+    assert 1.0 < estimator.flops(BatchSize(10, 40, 45), "messages") / once < 1.34

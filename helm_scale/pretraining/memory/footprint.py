@@ -1,7 +1,6 @@
-"""What a training step needs, found by rehearsing it: the step's own code on tensors that have
-shapes but no memory.
+"""Estimate what a training step needs by running the step itself on tensors without data.
 
-torch's meta device runs no arithmetic and holds no data. A ledger sees every tensor that the step
+torch's meta device runs no arithmetic and holds no data. A tracker sees every tensor that the step
 makes there, and when it goes; the largest sum of their bytes is the peak. So the figure is no fit
 to a machine, and it follows the code when that changes. What a kernel allocates for itself inside
 one operation, and what an allocator loses to fragmentation, it does not see.
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,13 +26,14 @@ from helm_scale.losses.hamiltonian import HamiltonianObjective
 from helm_scale.model.helm import Helm
 from helm_scale.optim import optimizers
 from helm_scale.parallel import flat_shards
+from helm_scale.pretraining.memory.chunks import ChunkSettings
 from helm_scale.types import GraphBatch, Segment
 
-REHEARSED = 3  # chunks; from the third on nothing changes but what grows with the edges
-COMMON = 2  # elements of the rehearsed molecules: the most common ones of the data
+ESTIMATED_CHUNKS = 3  # from the third on nothing changes but what grows with the edges
+COMMON_ELEMENTS = 2  # of the data: those that the estimated molecules consist of
 
 
-class Load(NamedTuple):
+class BatchSize(NamedTuple):
     """Size of a micro-batch: atoms, message edges, pairs."""
 
     atoms: int
@@ -41,16 +41,8 @@ class Load(NamedTuple):
     pairs: int
 
 
-class Memory(NamedTuple):
-    """What is held for the backward pass; see ExecutionConfig."""
-
-    pair_chunk: int
-    recompute: str
-    message_chunk: int
-
-
-class Ledger(TorchDispatchMode):
-    """Bytes of the meta tensors that are alive, and their peak.
+class AllocationTracker(TorchDispatchMode):
+    """Counts the bytes of meta tensors that are alive, and their peak.
 
     Args:
         known: tensors that are there before and are not counted.
@@ -58,7 +50,7 @@ class Ledger(TorchDispatchMode):
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()
-        self.alive, self.peak = 0, 0
+        self.current, self.peak = 0, 0
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
 
     def __torch_dispatch__(
@@ -68,26 +60,27 @@ class Ledger(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run an operation and enter what it returns."""
-        made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
+        """Run an operation and count what it returns."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.device.type == "meta":
-                self._enter(leaf.untyped_storage())
-        self.peak = max(self.peak, self.alive)
-        return made
+                self._count(leaf.untyped_storage())
+        self.peak = max(self.peak, self.current)
+        return result
 
-    def _enter(self, storage: torch.UntypedStorage) -> None:
+    def _count(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata not in self._sizes:
+            # views share one storage: it counts once, and goes with the last of them
             self._sizes[storage._cdata] = storage.nbytes()
-            self.alive += storage.nbytes()
-            weakref.finalize(storage, self._leave, storage._cdata)
+            self.current += storage.nbytes()
+            weakref.finalize(storage, self._forget, storage._cdata)
 
-    def _leave(self, name: int) -> None:
-        self.alive -= self._sizes.pop(name)
+    def _forget(self, name: int) -> None:
+        self.current -= self._sizes.pop(name)
 
 
-class Rehearsal:
-    """A model on the meta device, and the steps that it would take.
+class StepEstimator:
+    """A model on the meta device, and the training steps that it would take.
 
     Args:
         composition: element symbol -> number of atoms, of the data; decides how large blocks are.
@@ -98,52 +91,59 @@ class Rehearsal:
         self, config: ModelConfig, composition: Mapping[str, int], low: bool = False
     ) -> None:
         self._config, self._composition = config, _shares(composition)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # the weights that training draws stay as they are
             self.model = Helm(config).to("meta")
         for parameter in self.model.parameters() if low else ():
             parameter.data = parameter.data.to(torch.bfloat16)
         self._objective = HamiltonianObjective(
             config.basis, config.parity, self.model.reference_onsite
         )
-        self._peak = lru_cache(maxsize=None)(self._rehearse)
+        self._peak = lru_cache(maxsize=None)(self._peak_of_size)  # a search asks again and again
 
-    def batch(self, load: Load) -> GraphBatch:
+    def batch(self, size: BatchSize) -> GraphBatch:
         """A micro-batch of that size, on the meta device, with labels."""
-        return representative(load, self._composition, self._config)
+        return representative(size, self._composition, self._config)
 
-    def activations(self, load: Load, memory: Memory, first: bool) -> int:
+    def activation_bytes(self, size: BatchSize, chunks: ChunkSettings, first: bool) -> int:
         """Peak bytes of forward and backward pass, beside parameters and labels.
 
         Args:
             first: whether it is the first micro-batch of a step, whose gradients are not there
                 before; they then count.
         """
-        pairs = min(load.pairs, REHEARSED * memory.pair_chunk) if memory.pair_chunk else load.pairs
-        few = REHEARSED * memory.message_chunk
-        if memory.recompute == "none" or load.edges <= few:
-            return self._peak(Load(load.atoms, load.edges, pairs), memory, first)
+        pairs = size.pairs
+        if chunks.pair_chunk:
+            pairs = min(pairs, ESTIMATED_CHUNKS * chunks.pair_chunk)
+        few = ESTIMATED_CHUNKS * chunks.message_chunk
+        if chunks.recompute == "none" or size.edges <= few:
+            return self._peak(BatchSize(size.atoms, size.edges, pairs), chunks, first)
+        # Of many chunks, only what is kept per edge grows, and evenly: a line through two points.
         peak, more = (
-            self._peak(Load(load.atoms, edges, pairs), memory, first)
-            for edges in (few, few + memory.message_chunk)
+            self._peak(BatchSize(size.atoms, edges, pairs), chunks, first)
+            for edges in (few, few + chunks.message_chunk)
         )
-        return peak + (more - peak) * (load.edges - few) // memory.message_chunk
+        return peak + (more - peak) * (size.edges - few) // chunks.message_chunk
 
-    def of_batch(self, batch: GraphBatch, memory: Memory, first: bool = True) -> int:
-        """`activations` of a batch of any device, at its full size."""
-        return self._peak_of(batch.to("meta"), memory, first)
+    def activation_bytes_of(
+        self, batch: GraphBatch, chunks: ChunkSettings, first: bool = True
+    ) -> int:
+        """`activation_bytes` of a batch of any device, at its full size."""
+        return self._peak_of(batch.to("meta"), chunks, first)
 
-    def operations(self, load: Load, recompute: str) -> int:
-        """Floating-point operations of the matrix products of a step, as torch's FlopCounterMode
-        counts them."""
-        self.model.set_memory(0, recompute, max(load.edges, 1))
+    def flops(self, size: BatchSize, recompute: str) -> int:
+        """Count the floating-point operations of the matrix products of a step (torch's
+        FlopCounterMode)."""
+        self.model.set_memory(0, recompute, max(size.edges, 1))
         with FlopCounterMode(display=False) as counter:
-            self._step(self.batch(load))
+            self._step(self.batch(size))
         self.model.zero_grad()
         return counter.get_total_flops()
 
-    def optimizer_step(self, training: TrainingConfig) -> int:
-        """Peak bytes of Muon's step beside weights, gradients and momenta; AdamW's needs none worth
-        counting."""
+    def optimizer_step_bytes(self, training: TrainingConfig) -> int:
+        """Peak bytes of Muon's step beside weights, gradients and momenta.
+
+        AdamW's needs none worth counting.
+        """
         if training.optimizer == "adamw":
             return 0
         hidden = [
@@ -152,43 +152,28 @@ class Rehearsal:
         for shard in hidden:
             shard.local.grad = torch.zeros_like(shard.local)
         muon = optimizers.StackedMuon(hidden, getattr(torch, training.muon_dtype), lr=1.0)
-        muon.step()
-        with Ledger() as ledger:
+        muon.step()  # makes the momenta, which are counted among the states
+        with AllocationTracker() as tracker:
             muon.step()
-        return ledger.peak
+        return tracker.peak
 
-    def _rehearse(self, load: Load, memory: Memory, first: bool) -> int:
-        return self._peak_of(self.batch(load), memory, first)
+    def _peak_of_size(self, size: BatchSize, chunks: ChunkSettings, first: bool) -> int:
+        return self._peak_of(self.batch(size), chunks, first)
 
-    def _peak_of(self, batch: GraphBatch, memory: Memory, first: bool) -> int:
-        self.model.set_memory(*memory)
+    def _peak_of(self, batch: GraphBatch, chunks: ChunkSettings, first: bool) -> int:
+        self.model.set_memory(*chunks)
         for parameter in self.model.parameters():
             parameter.grad = None if first else torch.zeros_like(parameter)
-        there = [p.grad for p in self.model.parameters() if p.grad is not None]
+        weights = [*self.model.state_dict(keep_vars=True).values(), *self.model.buffers()]
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         labels = [value for value in vars(batch).values() if isinstance(value, Tensor)]
-        with Ledger(
-            [
-                *self.model.state_dict(keep_vars=True).values(),
-                *self.model.buffers(),
-                *there,
-                *labels,
-            ]
-        ) as ledger:
+        with AllocationTracker([*weights, *gradients, *labels]) as tracker:
             self._step(batch)
         self.model.zero_grad()
-        return ledger.peak
+        return tracker.peak
 
     def _step(self, batch: GraphBatch) -> None:
         self._objective(self.model, batch).total.backward()
-
-
-def parameter_bytes(modules: Iterable[nn.Module], itemsize: int = 0) -> int:
-    """Bytes of the parameters of modules; itemsize: bytes of one number, 0: as they are."""
-    return sum(
-        p.numel() * (itemsize or p.element_size())
-        for module in modules
-        for p in module.parameters()
-    )
 
 
 def label_bytes(batch: GraphBatch) -> int:
@@ -200,23 +185,15 @@ def label_bytes(batch: GraphBatch) -> int:
     )
 
 
-def representative(load: Load, shares: Mapping[int, float], config: ModelConfig) -> GraphBatch:
-    """One molecule on the meta device, with so many atoms, edges and pairs; elements by their
-    shares, pairs by chance.
+def representative(size: BatchSize, shares: Mapping[int, float], config: ModelConfig) -> GraphBatch:
+    """Make a molecule on the meta device with so many atoms, edges and pairs.
+
+    Elements occur by their shares, and element pairs as often as by chance.
 
     Args:
         shares: atomic number -> share of the atoms.
     """
-    weights = [
-        (a, b, shares[a] * shares[b] * (1 if a == b else 2))
-        for a in shares
-        for b in shares
-        if a <= b
-    ]
-    atoms = _runs([(z, 0) for z in shares], _apportioned(load.atoms, list(shares.values())))
-    pairs = _runs(
-        [pair[:2] for pair in weights], _apportioned(load.pairs, [pair[2] for pair in weights])
-    )
+    atoms, pairs = _atom_segments(size.atoms, shares), _pair_segments(size.pairs, shares)
     onsite = sum(
         s.count * layout.onsite_layout(config.basis, s.first, config.parity).size for s in atoms
     )
@@ -224,29 +201,50 @@ def representative(load: Load, shares: Mapping[int, float], config: ModelConfig)
         s.count * layout.offsite_layout(config.basis, s.first, s.second).size for s in pairs
     )
 
-    def numbers(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+    def integers(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.int64, device="meta")
+
+    working = getattr(torch, config.dtype)
+
+    def floats(*shape: int, dtype: torch.dtype = working) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    dtype = getattr(torch, config.dtype)
-    read: dict[str, Any] = {
-        f"{part}_{name}": numbers(size, dtype=dtype)
-        for name in config.conditions
-        for part, size in (("onsite", onsite), ("offsite", offsite))
-    }
+    conditions: dict[str, Any] = {}
+    for name in config.conditions:
+        conditions |= {f"onsite_{name}": floats(onsite), f"offsite_{name}": floats(offsite)}
     return GraphBatch(
         keys=("representative",),
-        atomic_numbers=numbers(load.atoms), positions=numbers(load.atoms, 3, dtype=torch.float64), molecule=numbers(load.atoms),
-        charge=numbers(1), spin_multiplicity=numbers(1),
-        edge_index=numbers(2, load.edges), pair_index=numbers(2, load.pairs), pair_segments=pairs,
-        atom_order=numbers(load.atoms), atom_segments=atoms,
-        onsite_target=numbers(onsite, dtype=torch.float64), offsite_target=numbers(offsite, dtype=dtype),
-        matrix_elements=numbers(1), **read,
-    )  # fmt: skip
+        atomic_numbers=integers(size.atoms),
+        positions=floats(size.atoms, 3, dtype=torch.float64),
+        molecule=integers(size.atoms),
+        charge=integers(1),
+        spin_multiplicity=integers(1),
+        edge_index=integers(2, size.edges),
+        pair_index=integers(2, size.pairs),
+        pair_segments=pairs,
+        atom_order=integers(size.atoms),
+        atom_segments=atoms,
+        onsite_target=floats(onsite, dtype=torch.float64),
+        offsite_target=floats(offsite),
+        matrix_elements=integers(1),
+        **conditions,
+    )
+
+
+def _atom_segments(atoms: int, shares: Mapping[int, float]) -> tuple[Segment, ...]:
+    return _segments([(z, 0) for z in shares], _apportioned(atoms, list(shares.values())))
+
+
+def _pair_segments(pairs: int, shares: Mapping[int, float]) -> tuple[Segment, ...]:
+    kinds = [(a, b) for a in shares for b in shares if a <= b]
+    # a pair of unlike elements comes about in two ways
+    weights = [shares[a] * shares[b] * (1 if a == b else 2) for a, b in kinds]
+    return _segments(kinds, _apportioned(pairs, weights))
 
 
 def _shares(composition: Mapping[str, int]) -> dict[int, float]:
     """Shares of the most common elements, by ascending atomic number."""
-    common = sorted(composition, key=lambda symbol: -composition[symbol])[:COMMON]
+    common = sorted(composition, key=lambda symbol: -composition[symbol])[:COMMON_ELEMENTS]
     total = sum(composition[symbol] for symbol in common)
     return {
         number: composition[elements.symbol(number)] / total
@@ -260,7 +258,8 @@ def _apportioned(total: int, weights: Sequence[float]) -> list[int]:
     return np.diff(bounds).tolist()
 
 
-def _runs(kinds: Sequence[tuple[int, int]], counts: Sequence[int]) -> tuple[Segment, ...]:
+def _segments(kinds: Sequence[tuple[int, int]], counts: Sequence[int]) -> tuple[Segment, ...]:
+    """Consecutive segments of so many atoms or pairs each, those without any left out."""
     starts = np.cumsum([0, *counts])
     return tuple(
         Segment(*kind, int(a), int(b))

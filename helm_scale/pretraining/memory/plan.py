@@ -1,53 +1,53 @@
-"""Bytes that a rank needs, line by line, and the chunks that fit a limit.
+"""Plan the memory of a rank, line by line, and choose the chunks that fit a limit.
 
-Weights, gradients, optimiser and average follow from the parameters and from how an engine cuts
-them; activations and labels of the largest micro-batch from a rehearsal (footprint.py). A limit is
-met at the least cost in time: as configured if that fits, else smaller chunks, else more
-recomputation.
+Weights, gradients, optimiser and average follow from the parameters and from how an engine shards
+them (states.py); activations and labels of the largest micro-batch from an estimate of the step
+(footprint.py). A limit is met at the least cost in time: as configured if that fits, else smaller
+chunks, else more recomputation.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, pi
-from typing import NoReturn, cast, get_args
+from typing import NoReturn
 
 import numpy as np
 
-from helm_scale.config import ExecutionConfig, PretrainConfig
+from helm_scale.config import PretrainConfig
 from helm_scale.data.loading.dataset import Dataset
 from helm_scale.data.loading.sampler import Sampler
 from helm_scale.parallel import strategies
-from helm_scale.parallel.strategies.spec import Shardable
-from helm_scale.pretraining.memory.footprint import (
-    Load,
-    Memory,
-    Rehearsal,
-    label_bytes,
-    parameter_bytes,
+from helm_scale.pretraining.memory.chunks import (
+    ChunkSettings,
+    candidates,
+    configured,
+    levels_from,
 )
+from helm_scale.pretraining.memory.footprint import BatchSize, StepEstimator, label_bytes
+from helm_scale.pretraining.memory.states import ranks_per_replica, state_bytes
 
-DENSITY = 0.12  # atoms per cubic Angstrom, as in polyethylene: bounds how many lie within a cutoff
-SMALLEST = 32  # pairs or edges of a chunk; smaller ones save little beside weights and node states
-STEPS = 100  # whose micro-batches are looked at
-NAMED = 5  # molecules that a message names
+# Atoms per cubic Angstrom: polyethylene, dense among organics. Manifests hold no distances, so this
+# bounds how many neighbours an atom has within a cutoff.
+ATOM_DENSITY = 0.12
+PLANNED_STEPS = 100  # first steps whose micro-batches are looked at
+NAMED_MOLECULES = 5  # molecules that a message names at most
 GIB = 2**30
-LEVELS: tuple[str, ...] = get_args(ExecutionConfig.model_fields["recompute"].annotation)
 
 
-@dataclass(frozen=True)
-class RankPlan:
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
     """What one rank needs.
 
     Attributes:
-        memory: chunks and recomputation. load: largest micro-batch. states: bytes held all the
-            time, by name.
-        labels, activations: bytes while a micro-batch runs. optimizer_step: bytes while the
-            optimiser steps.
+        chunks: chunks and recomputation. batch: size of the largest micro-batch.
+        states: bytes held all the time, by name.
+        labels, activations: bytes while a micro-batch runs.
+        optimizer_step: bytes while the optimiser steps.
         host: bytes in the memory of the CPU where states are offloaded.
     """
 
-    memory: Memory
-    load: Load
+    chunks: ChunkSettings
+    batch: BatchSize
     states: Mapping[str, int]
     labels: int
     activations: int
@@ -55,266 +55,185 @@ class RankPlan:
     host: int
 
     @property
-    def total(self) -> int:
+    def peak(self) -> int:
         """Peak bytes on the device."""
         return sum(self.states.values()) + max(self.labels + self.activations, self.optimizer_step)
 
     def text(self, limit_gib: float) -> str:
-        """One line per kind, and what was chosen."""
+        """One line per kind of memory, and the chunks."""
+        batch = self.batch
+        passes = f"activations ({batch.edges:,} message edges, {batch.pairs:,} pairs at most)"
         rows = {
             **self.states,
-            f"labels of the largest micro-batch ({self.load.atoms:,} atoms)": self.labels,
-            f"activations ({self.load.edges:,} message edges, {self.load.pairs:,} pairs at most)": self.activations,
+            f"labels of the largest micro-batch ({batch.atoms:,} atoms)": self.labels,
+            passes: self.activations,
             "optimiser's step, after the activations are gone": self.optimizer_step,
-            "peak": self.total,
+            "peak": self.peak,
         }
         if self.host:
             rows["offloaded to the memory of the CPU"] = self.host
-        limit = (
-            f"for execution.memory_limit_gib = {limit_gib:g}"
-            if limit_gib
-            else "as configured, without a limit"
-        )
-        chosen = ", ".join(f"{name} {value}" for name, value in self.memory._asdict().items())
-        return "\n".join(
-            [
-                *(f"  {in_gib(count):>10} GiB  {name}" for name, count in rows.items()),
-                f"chunks {limit}: {chosen}",
-            ]
-        )
+        limited = f"for execution.memory_limit_gib = {limit_gib:g}"
+        limit = limited if limit_gib else "as configured, without a limit"
+        lines = [f"  {in_gib(count):>10} GiB  {name}" for name, count in rows.items()]
+        return "\n".join([*lines, f"chunks {limit}: {self.chunks.text()}"])
 
 
-class Planner:
-    """Plans the ranks of one training run.
+class MemoryPlanner:
+    """Plans the memory of the ranks of one training run.
 
     Args:
         dataset, sampler: what is trained on, in which order. world_size: number of ranks.
     """
 
     def __init__(
-        self, config: PretrainConfig, dataset: Dataset, sampler: Sampler, world_size: int
+        self, config: PretrainConfig, dataset: Dataset, *, sampler: Sampler, world_size: int
     ) -> None:
-        self._config, self._dataset, self._sampler, self._world_size = (
-            config,
-            dataset,
-            sampler,
-            world_size,
-        )
-        self.rehearsal = Rehearsal(
-            config.model, dataset.elements, config.training.working_precision == "bfloat16"
-        )
-        self._states, self._host = held(self.rehearsal, config, world_size)
-        self._optimizer_step = ceil(
-            self.rehearsal.optimizer_step(config.training) / _shards(config.execution, world_size)
-        )
+        self._config, self._dataset = config, dataset
+        self._sampler, self._world_size = sampler, world_size
+        low = config.training.working_precision == "bfloat16"
+        self.estimator = StepEstimator(config.model, dataset.elements, low=low)
+        self._states = state_bytes(self.estimator.model, config, world_size)
+        whole_step = self.estimator.optimizer_step_bytes(config.training)
+        self._optimizer_step = ceil(whole_step / ranks_per_replica(config.execution, world_size))
 
-    def choose(self) -> RankPlan:
+    def choose(self) -> MemoryPlan:
         """The plan as configured or, under a limit, the first one that fits.
 
         Raises:
             ValueError: a molecule does not fit even with the smallest chunks (names it), or a
                 micro-batch of several.
         """
-        execution, load = self._config.execution, self._largest()
+        execution, batch = self._config.execution, self._largest_batch()
         limit = execution.memory_limit_gib * GIB
         if not limit:
-            return self._need(
-                load, Memory(execution.pair_chunk, execution.recompute, execution.message_chunk)
-            )
-        for level in _levels(execution):
+            return self.plan(batch, configured(execution))
+        for level in levels_from(execution.recompute):
             *larger, smallest = candidates(execution, level)
-            last = self._need(load, smallest)
-            if last.total <= limit:
-                return next(
-                    (
-                        plan
-                        for plan in (self._need(load, memory) for memory in larger)
-                        if plan.total <= limit
-                    ),
-                    last,
-                )
+            last = self.plan(batch, smallest)
+            if last.peak > limit:
+                continue  # larger chunks of this level need more still
+            plans = (self.plan(batch, chunks) for chunks in larger)
+            return next((plan for plan in plans if plan.peak <= limit), last)
         self._refuse(limit, last)
 
-    def epoch(self, load: Load, recompute: str) -> str:
-        """Steps, samples, edges, pairs and operations of an epoch; `load` is its sum over all
-        samples."""
-        samples, settings = (
-            len(self._dataset.split(self._config.data.train_split)),
-            self._config.training,
-        )
-        operations = self.rehearsal.operations(load, recompute)
-        shares = self._world_size
-        return "\n".join(
-            f"{name}: {ceil(samples / settings.batch_molecules):,} steps, {samples / parts:,.0f} samples, {load.edges / parts:,.0f} message"
-            f" edges, {load.pairs / parts:,.0f} pairs, {operations / parts:.3g} floating-point operations of matrix products"
-            for name, parts in (("an epoch", 1), (f"of which each of {shares} ranks", shares))
-        )
-
-    def _need(self, load: Load, memory: Memory) -> RankPlan:
-        """The plan of a rank for a micro-batch, of which ranks that share molecules take equal
-        parts."""
-        parts = self._config.execution.pair_ranks
-        own = Load(load.atoms, -(-load.edges // parts), -(-load.pairs // parts))
-        engine = strategies.spec_of(self._config.execution.engine)
-        alone = not engine.distributed and self._sampler.micro_batches == 1
-        activations = self.rehearsal.activations(own, memory, first=alone)
-        if alone:  # gradients come with the activations
-            activations = max(activations - self._states["gradients"], 0)
-        labels = label_bytes(self.rehearsal.batch(load))
-        return RankPlan(
-            memory, own, self._states, labels, activations, self._optimizer_step, self._host
+    def plan(self, batch: BatchSize, chunks: ChunkSettings) -> MemoryPlan:
+        """The plan of a rank for a micro-batch; ranks that share molecules take equal parts."""
+        pair_ranks, execution = self._config.execution.pair_ranks, self._config.execution
+        own = BatchSize(batch.atoms, -(-batch.edges // pair_ranks), -(-batch.pairs // pair_ranks))
+        # Without others to sum with and with one micro-batch, gradients appear with the backward
+        # pass: the peak of activations has them already, though they are listed among the states.
+        alone = not strategies.spec_of(execution.engine).distributed
+        fresh = alone and self._sampler.micro_batches == 1
+        activations = self.estimator.activation_bytes(own, chunks, first=fresh)
+        if fresh:
+            activations = max(activations - self._states.device["gradients"], 0)
+        return MemoryPlan(
+            chunks=chunks,
+            batch=own,
+            states=self._states.device,
+            labels=label_bytes(self.estimator.batch(batch)),
+            activations=activations,
+            optimizer_step=self._optimizer_step,
+            host=self._states.host,
         )
 
-    def _largest(self) -> Load:
-        """Most atoms, edges and pairs of any micro-batch of the first steps, and of any
-        molecule."""
-        sizes = self._dataset.atoms
-        bins = [
-            members for step in range(STEPS) for members in self._sampler.micro_batches_of(step)
-        ]
-        largest = int(sizes[self._dataset.split(self._config.data.train_split)].max())
-        loads = [self._load(np.array([largest])), *(self._load(sizes[members]) for members in bins)]
-        return Load(*map(max, zip(*loads, strict=True)))
+    def epoch(self, batch: BatchSize, recompute: str) -> str:
+        """Steps, samples, edges, pairs and operations of an epoch, of all ranks and of each.
 
-    def _load(self, atoms: np.ndarray) -> Load:
+        Args:
+            batch: sum over all samples.
+        """
+        samples = len(self._dataset.split(self._config.data.train_split))
+        steps = ceil(samples / self._config.training.batch_molecules)
+        operations = self.estimator.flops(batch, recompute)
+
+        def line(name: str, share: int) -> str:
+            return (
+                f"{name}: {steps:,} steps, {samples / share:,.0f} samples,"
+                f" {batch.edges / share:,.0f} message edges, {batch.pairs / share:,.0f} pairs,"
+                f" {operations / share:.3g} floating-point operations of matrix products"
+            )
+
+        each = f"of which each of {self._world_size} ranks"
+        return "\n".join([line("an epoch", 1), line(each, self._world_size)])
+
+    def bound(self, atoms: np.ndarray) -> BatchSize:
         """Bound on the size of a micro-batch of molecules of so many atoms."""
         model = self._config.model
         edges, pairs = (
-            int(most_pairs(atoms, cutoff).sum())
+            int(max_pairs(atoms, cutoff).sum())
             for cutoff in (model.trunk_cutoff, model.pair_cutoff)
         )
-        return Load(int(atoms.sum()), edges, pairs)
+        return BatchSize(int(atoms.sum()), edges, pairs)
 
-    def _refuse(self, limit: float, found: RankPlan) -> NoReturn:
-        """Say what does not fit `found.memory`, the last choice."""
-        samples = self._dataset.split(self._config.data.train_split)
-        sizes = self._dataset.atoms[samples]
-        known = np.unique(sizes)
+    def _largest_batch(self) -> BatchSize:
+        """Most atoms, edges and pairs of the first steps' micro-batches and of any molecule."""
+        sizes = self._dataset.atoms
+        largest = int(sizes[self._dataset.split(self._config.data.train_split)].max())
+        batches = [
+            sizes[samples]
+            for step in range(PLANNED_STEPS)
+            for samples in self._sampler.micro_batches_of(step)
+        ]
+        bounds = [self.bound(atoms) for atoms in [np.array([largest]), *batches]]
+        return BatchSize(*map(max, zip(*bounds, strict=True)))
 
-        def fits(size: int) -> bool:
-            return self._need(self._load(np.array([size])), found.memory).total <= limit
+    def _refuse(self, limit: float, last: MemoryPlan) -> NoReturn:
+        """Say what does not fit; `last` has the smallest chunks."""
+        atoms = self._dataset.atoms[self._dataset.split(self._config.data.train_split)]
+        smallest = self._first_too_large(np.unique(atoms), limit, last.chunks)
+        budget = f"limit {in_gib(limit)} GiB (execution.memory_limit_gib)"
+        if smallest is None:
+            raise ValueError(
+                f"training.micro_batches: a micro-batch of {last.batch.atoms} atoms wants"
+                f" {in_gib(last.peak)} GiB even with {last.chunks.text()}, {budget};"
+                " each molecule alone fits: raise training.micro_batches"
+                f" ({self._sampler.micro_batches}), execution.pair_ranks or the limit"
+            )
+        raise ValueError(
+            f"{self._dataset.folder}: {int((atoms >= smallest).sum())} molecules of {smallest} atoms"
+            f" or more do not fit even with {last.chunks.text()}:"
+            f" {self._largest_molecules(smallest, last.chunks)}; {budget}. Raise the limit or"
+            " execution.pair_ranks, take an engine that shards weights, or leave these molecules"
+            " out of the dataset (helm-scale shards import --exclude)"
+        )
 
-        low, high = 0, len(known)  # sizes before `low` fit, from `high` on they do not
+    def _first_too_large(
+        self, sizes: np.ndarray, limit: float, chunks: ChunkSettings
+    ) -> int | None:
+        """The smallest number of atoms (of `sizes`, ascending) that does not fit; None if all fit.
+
+        By bisection, as every estimate runs the step once.
+        """
+        low, high = 0, len(sizes)  # sizes before `low` fit, from `high` on they do not
         while low < high:
             middle = (low + high) // 2
-            low, high = (middle + 1, high) if fits(int(known[middle])) else (low, middle)
-        tail = f"limit {in_gib(limit)} GiB (execution.memory_limit_gib)"
-        if low == len(known):
-            raise ValueError(
-                f"training.micro_batches: a micro-batch of {found.load.atoms} atoms wants {in_gib(found.total)} GiB even with"
-                f" {_named(found.memory)}, {tail}; each molecule alone fits: raise training.micro_batches ({self._sampler.micro_batches}),"
-                " execution.pair_ranks or the limit"
+            fits = self.plan(self.bound(sizes[[middle]]), chunks).peak <= limit
+            low, high = (middle + 1, high) if fits else (low, middle)
+        return int(sizes[low]) if low < len(sizes) else None
+
+    def _largest_molecules(self, smallest: int, chunks: ChunkSettings) -> str:
+        """The largest training molecules of at least so many atoms, by key, with what they want."""
+        samples = self._dataset.split(self._config.data.train_split)
+        samples = samples[self._dataset.atoms[samples] >= smallest]
+        samples = samples[np.argsort(-self._dataset.atoms[samples], kind="stable")]
+        names = []
+        for index in samples[:NAMED_MOLECULES]:
+            alone = self.plan(self.bound(self._dataset.atoms[[index]]), chunks)
+            names.append(
+                f"'{self._dataset.key[index]}' ({alone.batch.atoms} atoms,"
+                f" {alone.batch.pairs} pairs) wants {in_gib(alone.peak)} GiB"
             )
-        wrong = samples[sizes >= known[low]]
-        wrong = wrong[np.argsort(-self._dataset.atoms[wrong], kind="stable")]
-        alone = [
-            self._need(self._load(self._dataset.atoms[[index]]), found.memory)
-            for index in wrong[:NAMED]
-        ]
-        named = "; ".join(
-            f"'{self._dataset.key[index]}' ({one.load.atoms} atoms, {one.load.pairs} pairs) wants {in_gib(one.total)} GiB"
-            for index, one in zip(wrong[:NAMED], alone, strict=True)
-        )
-        raise ValueError(
-            f"{self._dataset.folder}: {len(wrong)} molecules of {known[low]} atoms or more do not fit even with {_named(found.memory)}:"
-            f" {named}{'; ...' if len(wrong) > NAMED else ''}; {tail}. Raise the limit or execution.pair_ranks, take an engine that shards"
-            " weights, or leave these molecules out of the dataset (helm-scale shards import --exclude)"
-        )
+        return "; ".join(names + ["..."] * (len(samples) > NAMED_MOLECULES))
 
 
-def candidates(execution: ExecutionConfig, level: str) -> list[Memory]:
-    """Chunks of one level of recomputation, from the configured ones down to SMALLEST by halves."""
-    pairs, edges = execution.pair_chunk, execution.message_chunk
-    found = [Memory(pairs, level, edges)]
-    pairs = pairs or 2048
-    while max(pairs, edges if level != "none" else 0) > SMALLEST:
-        pairs, edges = (max(size // 2, min(size, SMALLEST)) for size in (pairs, edges))
-        found.append(Memory(pairs, level, edges))
-    return found
-
-
-def next_to_try(execution: ExecutionConfig) -> str:
-    """The setting that saves most beside what is set, as flags."""
-    later = [level for level in _levels(execution) if level != execution.recompute]
-    smaller = candidates(execution, execution.recompute)[1:]
-    if not execution.pair_chunk:
-        return "--execution.pair_chunk 512"
-    if execution.recompute == "none" and later:
-        return f"--execution.recompute {later[0]}"
-    if smaller:
-        return f"--execution.pair_chunk {smaller[0].pair_chunk} --execution.message_chunk {smaller[0].message_chunk}"
-    return (
-        f"--execution.recompute {later[0]}"
-        if later
-        else f"--execution.pair_ranks {2 * execution.pair_ranks}, or more training.micro_batches"
-    )
-
-
-def held(
-    rehearsal: Rehearsal, config: PretrainConfig, world_size: int
-) -> tuple[dict[str, int], int]:
-    """Bytes that a rank holds all the time, by name, and bytes offloaded to the CPU.
-
-    What an engine cuts, keeps twice, gathers or offloads is said by its EngineSpec. Buckets of
-    DeepSpeed and buffers of NCCL are not counted.
-    """
-    execution, model, training = config.execution, rehearsal.model, config.training
-    itemsize = 8 if config.model.dtype == "float64" else 4
-    whole, working = parameter_bytes([model], itemsize), parameter_bytes([model])
-    hidden = (
-        sum(p.numel() * itemsize for p in model.hidden_matrices())
-        if training.optimizer == "muon"
-        else 0
-    )
-    moments, average = 2 * whole - hidden, whole if training.ema_decay else 0
-    units = [parameter_bytes([unit]) for unit in cast(Shardable, model).sharding_units()]
-    engine, cut = strategies.spec_of(execution.engine), _shards(execution, world_size)
-    running = working if engine.float32_copy else whole
-    states = {
-        "weights": _part(running, cut) if engine.shards_weights else running,
-        "gradients": _part(running, cut) if engine.shards_gradients else running,
-        "gathered units": engine.gathered_units * max(units),
-        "float32 copy": 2 * _part(whole, cut) if engine.float32_copy else 0,  # and its gradient
-        "optimiser": _part(moments, cut),
-        "average of the weights": _part(average, cut),
-    }
-    host = {}
-    if execution.cpu_offload:
-        host = {name: states.pop(name) for name in engine.offloads}
-        host["average of the weights"] = states.pop("average of the weights")
-    # Gradients are always listed.
-    states |= {"gradients": 0} if "gradients" in host else {}
-    listed = {name: count for name, count in states.items() if count or name == "gradients"}
-    return listed, sum(host.values())
-
-
-def most_pairs(atoms: np.ndarray, cutoff: float) -> np.ndarray:
+def max_pairs(atoms: np.ndarray, cutoff: float) -> np.ndarray:
     """Bound on the pairs within a cutoff (Angstrom) in molecules of so many atoms: [n] int64."""
-    within = DENSITY * 4 / 3 * pi * cutoff**3
+    neighbours = ATOM_DENSITY * 4 / 3 * pi * cutoff**3
     atoms = np.asarray(atoms, dtype=np.int64)
-    return np.ceil(atoms * np.minimum(atoms - 1, within) / 2).astype(np.int64)
+    return np.ceil(atoms * np.minimum(atoms - 1, neighbours) / 2).astype(np.int64)
 
 
 def in_gib(count: float) -> str:
     """Bytes in GiB, for people."""
     return f"{count / GIB:,.3f}"
-
-
-def _levels(execution: ExecutionConfig) -> Iterator[str]:
-    """Levels of recomputation from the configured one on."""
-    first = LEVELS.index(execution.recompute)
-    yield from LEVELS[first:]
-
-
-def _shards(execution: ExecutionConfig, world_size: int) -> int:
-    """Ranks that hold the optimiser's states once among them."""
-    sharded = strategies.spec_of(execution.engine).shards_optimizer
-    return world_size // execution.replicas if sharded else 1
-
-
-def _part(count: int, cut: int) -> int:
-    return -(-count // cut)
-
-
-def _named(memory: Memory) -> str:
-    return ", ".join(f"{name} {value}" for name, value in memory._asdict().items())
