@@ -26,7 +26,8 @@ from helm_scale.data.loading.epochs import ShuffledEpochs
 from helm_scale.data.loading.sampler import Sampler
 
 LINE = (
-    "{ranks:4d} ranks, {molecules_per_rank:2d} molecules each, {pair_ranks} share: packed {packed:.3f} (worst {packed_worst_step:.3f},"
+    "{ranks:4d} ranks, {molecules_per_rank:2d} molecules each, {pair_ranks} share: packed "
+    "{packed:.3f} (worst {packed_worst_step:.3f},"
     " limit {limit:.3f}), naive {naive:.3f}; {milliseconds_per_step:.1f} ms to plan a step"
 )
 KINDS = ((4, 1), (4, 2), (8, 1), (16, 1))  # molecules per rank, ranks that share a molecule
@@ -67,10 +68,16 @@ def balance(
         naive.append(fixed.mean() / fixed.max())
         limit.append(min(1.0, loads.mean() / costs[sampler.samples_of(step)].max()))
     return {
-        "ranks": ranks, "molecules_per_rank": per_rank, "pair_ranks": sharing, "packed": float(np.mean(packed)),
-        "packed_worst_step": float(np.min(packed)), "limit": float(np.mean(limit)), "naive": float(np.mean(naive)),
-        "naive_worst_step": float(np.min(naive)), "milliseconds_per_step": 1e3 * seconds / steps,
-    }  # fmt: skip
+        "ranks": ranks,
+        "molecules_per_rank": per_rank,
+        "pair_ranks": sharing,
+        "packed": float(np.mean(packed)),
+        "packed_worst_step": float(np.min(packed)),
+        "limit": float(np.mean(limit)),
+        "naive": float(np.mean(naive)),
+        "naive_worst_step": float(np.min(naive)),
+        "milliseconds_per_step": 1e3 * seconds / steps,
+    }
 
 
 def main() -> None:

@@ -138,14 +138,28 @@ def main() -> None:
     row = {
         name: statistics.median(still for still, _ in times[1:]) for name, times in seconds.items()
     }
-    print(json.dumps({
-        "benchmark": "checkpoint", "hardware": "2 CPU cores", "torch": torch.__version__, "python": platform.python_version(),
-        "command": "python benchmarks/checkpoint.py" + " --quick" * quick, "rounds": rounds,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "background_seconds": row["background"], "at_once_seconds": row["at_once"], "ratio": row["at_once"] / row["background"],
-        "background_committed_seconds": statistics.median(total for _, total in seconds["background"][1:]),
-        "bytes_on_disk": written, "least_bytes": least, "bytes_ratio": written / least,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "benchmark": "checkpoint",
+                "hardware": "2 CPU cores",
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "command": "python benchmarks/checkpoint.py" + " --quick" * quick,
+                "rounds": rounds,
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "background_seconds": row["background"],
+                "at_once_seconds": row["at_once"],
+                "ratio": row["at_once"] / row["background"],
+                "background_committed_seconds": statistics.median(
+                    total for _, total in seconds["background"][1:]
+                ),
+                "bytes_on_disk": written,
+                "least_bytes": least,
+                "bytes_ratio": written / least,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -93,12 +93,22 @@ def main() -> None:
     }
     epoch_seconds(runs["kept"], config.model_copy(update={"steps": 1}))
     seconds = {name: epoch_seconds(run, config) for name, run in runs.items()}
-    print(json.dumps({
-        "benchmark": "finetune_cache", "molecules": count, "batch_molecules": BATCH, "channels": channels, "lmax": lmax,
-        "torch": torch.__version__, "hardware": f"{platform.machine()}, one CPU thread", "making_seconds": round(making, 3),
-        **{f"{name}_epoch_seconds": round(value, 4) for name, value in seconds.items()},
-        "ratio": round(seconds["kept"] / seconds["computed"], 5),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "benchmark": "finetune_cache",
+                "molecules": count,
+                "batch_molecules": BATCH,
+                "channels": channels,
+                "lmax": lmax,
+                "torch": torch.__version__,
+                "hardware": f"{platform.machine()}, one CPU thread",
+                "making_seconds": round(making, 3),
+                **{f"{name}_epoch_seconds": round(value, 4) for name, value in seconds.items()},
+                "ratio": round(seconds["kept"] / seconds["computed"], 5),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ def main() -> None:
     rows = {name: measure(name, 8 if arguments.quick else 40, arguments.quick) for name in CONFIGS}
     for name, row in rows.items():
         print(
-            f"{name:10s} {row['mflop_per_directed_edge']:8.1f} MFLOP per directed edge, {row['of_published']:.3f} of the published 902"
+            f"{name:10s} {row['mflop_per_directed_edge']:8.1f} MFLOP per directed edge, "
+            f"{row['of_published']:.3f} of the published 902"
         )
     print(json.dumps({"benchmark": "flops", "quick": arguments.quick, "rows": rows}))
 

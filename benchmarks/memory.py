@@ -105,12 +105,19 @@ def main() -> None:
             live, resident = (
                 in_process(variant, atoms, arguments.quick, env) for env in (LIVE, {})
             )
-            rows.append({
-                "atoms": atoms, "variant": variant, "live_mb": live["peak_mb"], "resident_mb": resident["peak_mb"],
-                "planned_mb": live["planned_mb"], "seconds": resident["seconds"],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "atoms": atoms,
+                    "variant": variant,
+                    "live_mb": live["peak_mb"],
+                    "resident_mb": resident["peak_mb"],
+                    "planned_mb": live["planned_mb"],
+                    "seconds": resident["seconds"],
+                }
+            )
             print(
-                "{atoms:4d} atoms {variant:8s} live {live_mb:8.0f} MB (planned {planned_mb:8.0f}), resident {resident_mb:8.0f} MB,"
+                "{atoms:4d} atoms {variant:8s} live {live_mb:8.0f} MB (planned {planned_mb:8.0f}), "
+                "resident {resident_mb:8.0f} MB,"
                 " {seconds:7.2f} s".format(**rows[-1])
             )
     print(json.dumps({"benchmark": "memory", "config": "configs/omol_csh_58k.yaml", "rows": rows}))

@@ -132,14 +132,22 @@ def main() -> None:
     found, script = timed(plain, jobs, 1)
     own, evaluated = timed(evaluation, jobs, arguments.processes)
     result = {
-        "benchmark": "protocol", "molecules": len(jobs), "densities_per_molecule": 5, "processes": arguments.processes,
-        "script": script, "evaluation": evaluated,
-        "molecules_per_second_ratio": script["seconds_per_molecule"] / evaluated["seconds_per_molecule"],
+        "benchmark": "protocol",
+        "molecules": len(jobs),
+        "densities_per_molecule": 5,
+        "processes": arguments.processes,
+        "script": script,
+        "evaluation": evaluated,
+        "molecules_per_second_ratio": script["seconds_per_molecule"]
+        / evaluated["seconds_per_molecule"],
         "cpu_ratio": script["cpu_seconds_per_molecule"] / evaluated["cpu_seconds_per_molecule"],
         "largest_relative_difference": max(abs(own[key] / found[key] - 1) for key in found),
-        "command": f"python benchmarks/protocol.py{' --quick' * arguments.quick} --processes {arguments.processes}",
-        "hardware": f"{os.cpu_count()} CPU cores", "pyscf": pyscf.__version__, "python": platform.python_version(),
-    }  # fmt: skip
+        "command": f"python benchmarks/protocol.py{' --quick' * arguments.quick} --processes "
+        f"{arguments.processes}",
+        "hardware": f"{os.cpu_count()} CPU cores",
+        "pyscf": pyscf.__version__,
+        "python": platform.python_version(),
+    }
     print(json.dumps(result))
 
 

@@ -134,9 +134,14 @@ def measure(folder: Path, window: int, step: int) -> dict[str, float]:
     assert batch.num_molecules == BATCH
     done, done_cpu = time.perf_counter(), time.process_time()
     return {
-        "window": window, "step": step, "open_s": opened - start, "open_cpu_s": opened_cpu - cpu, "first_batch_s": done - opened,
-        "first_batch_cpu_s": done_cpu - opened_cpu, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }  # fmt: skip
+        "window": window,
+        "step": step,
+        "open_s": opened - start,
+        "open_cpu_s": opened_cpu - cpu,
+        "first_batch_s": done - opened,
+        "first_batch_cpu_s": done_cpu - opened_cpu,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
 def main() -> None:

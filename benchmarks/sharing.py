@@ -117,9 +117,8 @@ def main() -> None:
     rows = [measure(atoms, arguments.quick, ranks) for ranks in arguments.ranks]
     for row in rows:
         print(
-            "{ranks} ranks: loss {loss:.9e}, |gradient| {gradient_norm:.9e}, pairs {shares}, {bytes_sent} B sent".format(
-                **row
-            )
+            "{ranks} ranks: loss {loss:.9e}, |gradient| {gradient_norm:.9e}, pairs {shares}, "
+            "{bytes_sent} B sent".format(**row)
         )
     print(json.dumps({"benchmark": "sharing", "atoms": atoms, "rows": rows}))
 

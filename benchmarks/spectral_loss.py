@@ -30,16 +30,41 @@ from helm_scale.model.helm import Helm
 from helm_scale.types import Molecule
 
 KEYS = (
-    "H2O", "CH4", "NH3", "C2H2", "CH3OH", "CH3Cl", "CO2", "HCN", "N2O", "H2O2", "SO2", "PH3", "SiH4", "HOCl", "LiF", "OH-", "NH4+",
-    "GeH4", "HI", "AgH",
-)  # fmt: skip
+    "H2O",
+    "CH4",
+    "NH3",
+    "C2H2",
+    "CH3OH",
+    "CH3Cl",
+    "CO2",
+    "HCN",
+    "N2O",
+    "H2O2",
+    "SO2",
+    "PH3",
+    "SiH4",
+    "HOCl",
+    "LiF",
+    "OH-",
+    "NH4+",
+    "GeH4",
+    "HI",
+    "AgH",
+)
 VARIANTS: dict[str, list[str]] = {
-    "plain": [], "loewdin": ["--training.loewdin_weight", "1e-3"], "orbitals": ["--training.orbital_weight", "0.3"],
-}  # fmt: skip
+    "plain": [],
+    "loewdin": ["--training.loewdin_weight", "1e-3"],
+    "orbitals": ["--training.orbital_weight", "0.3"],
+}
 MODEL = {
-    "baseline": "minao", "channels": 16, "hidden_channels": 16, "edge_channels": 32, "num_layers": 2, "radial_functions": 32,
+    "baseline": "minao",
+    "channels": 16,
+    "hidden_channels": 16,
+    "edge_channels": 32,
+    "num_layers": 2,
+    "radial_functions": 32,
     "pair_cutoff": 12.0,
-}  # fmt: skip
+}
 THRESHOLD = 1e-3  # eigenvalues of S below it are dropped, for the label and the prediction alike
 
 
@@ -97,11 +122,20 @@ def judge(model: Helm, molecules: list[Molecule]) -> dict[str, float]:
 def train(run: Path, data: Path, seed: int, steps: int, extra: list[str]) -> Helm:
     """Train, or go on with a run, to so many steps."""
     settings = {
-        "out": run, "data.path": data, "data.validation_split": "train", "training.seed": seed, "training.steps": steps,
-        "training.batch_molecules": 10, "training.warmup_steps": 20, "execution.threads": 1, "execution.progress": False,
-        "execution.checkpoint_every": 10**6, "execution.validate_every": 10**6, "allow_config_change": True,
+        "out": run,
+        "data.path": data,
+        "data.validation_split": "train",
+        "training.seed": seed,
+        "training.steps": steps,
+        "training.batch_molecules": 10,
+        "training.warmup_steps": 20,
+        "execution.threads": 1,
+        "execution.progress": False,
+        "execution.checkpoint_every": 10**6,
+        "execution.validate_every": 10**6,
+        "allow_config_change": True,
         **{f"model.{name}": value for name, value in MODEL.items()},
-    }  # fmt: skip
+    }
     commands.pretrain(
         load(
             PretrainConfig,

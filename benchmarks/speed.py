@@ -71,7 +71,8 @@ def main() -> None:
     }
     for name, row in rows.items():
         print(
-            f"{name:38s} {row['seconds']:8.3f} s, {100 * row['share_of_matrix_product_rate']:5.1f} % of the rate of a matrix product"
+            f"{name:38s} {row['seconds']:8.3f} s, {100 * row['share_of_matrix_product_rate']:5.1f} "
+            f"% of the rate of a matrix product"
         )
     print(
         json.dumps(

@@ -231,8 +231,10 @@ def peak_megabytes(folder: Path) -> float:
     """Peak resident memory of a process that streams a dataset with two workers, theirs included
     (shared pages count twice)."""
     code = (
-        "import resource, sys; from benchmarks.streaming import *; dataset = Manifest.load(sys.argv[1]); stream(dataset, 1, 2);"
-        "own, theirs = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN));"
+        "import resource, sys; from benchmarks.streaming import *; dataset = "
+        "Manifest.load(sys.argv[1]); stream(dataset, 1, 2);"
+        "own, theirs = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, "
+        "resource.RUSAGE_CHILDREN));"
         "print((own + 2 * theirs) / 1024)"
     )
     environment = {

@@ -83,9 +83,8 @@ def main() -> None:
         ).stdout
         rows.append(json.loads(output.splitlines()[-1]))
         print(
-            "{atoms:4d} atoms {pairs:6d} pairs {step_seconds:8.3f} s {pairs_per_second:8.1f} pairs/s {peak_above_model_mb:8.0f} MB".format(
-                **rows[-1]
-            )
+            "{atoms:4d} atoms {pairs:6d} pairs {step_seconds:8.3f} s {pairs_per_second:8.1f} "
+            "pairs/s {peak_above_model_mb:8.0f} MB".format(**rows[-1])
         )
     print(
         json.dumps(

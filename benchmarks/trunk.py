@@ -67,11 +67,23 @@ def their_pass(quick: bool) -> tuple[int, Callable[[int], Callable[[], object]]]
     config = model_config("omol_csh_58k", quick)
     torch.manual_seed(0)
     backbone = eSCNMDBackbone(
-        max_num_elements=100, sphere_channels=config.channels, lmax=config.lmax, mmax=config.mmax, num_layers=config.num_layers,
-        hidden_channels=config.hidden_channels, edge_channels=config.edge_channels, num_distance_basis=config.radial_functions,
-        cutoff=config.trunk_cutoff, ff_type="spectral", norm_type="rms_norm_sh", act_type="gate", otf_graph=False,
-        direct_forces=False, regress_forces=False, use_dataset_embedding=False,
-    )  # fmt: skip
+        max_num_elements=100,
+        sphere_channels=config.channels,
+        lmax=config.lmax,
+        mmax=config.mmax,
+        num_layers=config.num_layers,
+        hidden_channels=config.hidden_channels,
+        edge_channels=config.edge_channels,
+        num_distance_basis=config.radial_functions,
+        cutoff=config.trunk_cutoff,
+        ff_type="spectral",
+        norm_type="rms_norm_sh",
+        act_type="gate",
+        otf_graph=False,
+        direct_forces=False,
+        regress_forces=False,
+        use_dataset_embedding=False,
+    )
 
     def prepare(atoms: int) -> Callable[[], object]:
         one = molecule(atoms)
@@ -82,10 +94,19 @@ def their_pass(quick: bool) -> tuple[int, Callable[[int], Callable[[], object]]]
         edges = near.nonzero().T.contiguous()
         zero, count = torch.zeros(atoms, dtype=torch.long), edges.shape[1]
         data = AtomicData(
-            pos=positions, atomic_numbers=torch.as_tensor(one.atomic_numbers).long(), cell=torch.eye(3)[None] * 100,
-            pbc=torch.zeros(1, 3, dtype=torch.bool), natoms=torch.tensor([atoms]), edge_index=edges, cell_offsets=torch.zeros(count, 3),
-            nedges=torch.tensor([count]), charge=torch.tensor([0]), spin=torch.tensor([1]), fixed=zero, tags=zero,
-        )  # fmt: skip
+            pos=positions,
+            atomic_numbers=torch.as_tensor(one.atomic_numbers).long(),
+            cell=torch.eye(3)[None] * 100,
+            pbc=torch.zeros(1, 3, dtype=torch.bool),
+            natoms=torch.tensor([atoms]),
+            edge_index=edges,
+            cell_offsets=torch.zeros(count, 3),
+            nedges=torch.tensor([count]),
+            charge=torch.tensor([0]),
+            spin=torch.tensor([1]),
+            fixed=zero,
+            tags=zero,
+        )
         batch = atomicdata_list_to_batch([data])
 
         def run() -> None:
@@ -160,9 +181,10 @@ def main() -> None:
             command, check=True, capture_output=True, text=True, env={**os.environ, **LIVE}
         ).stdout
         rows[name] = {
-            "million_parameters": sizes[name] / 1e6, "seconds": statistics.median(times[name][1:]),
+            "million_parameters": sizes[name] / 1e6,
+            "seconds": statistics.median(times[name][1:]),
             "peak_mb": float(output.splitlines()[-1]),
-        }  # fmt: skip
+        }
         print(
             "{:36s} {million_parameters:6.1f} M parameters {seconds:8.3f} s {peak_mb:8.0f} MB".format(
                 name, **rows[name]

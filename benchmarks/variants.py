@@ -110,9 +110,8 @@ def compare(
             )
     for row in rows:
         print(
-            "{set:10s} {variant:48s} {mean_h_mae_ueh:9.1f} uEh, operations {operations_of_first:.2f}".format(
-                **row
-            )
+            "{set:10s} {variant:48s} {mean_h_mae_ueh:9.1f} uEh, operations "
+            "{operations_of_first:.2f}".format(**row)
         )
     steps = {task: 4 if arguments.quick else TASKS[task].steps for task in arguments.sets}
     print(json.dumps({"benchmark": name, "steps": steps, "seeds": arguments.seeds, "rows": rows}))

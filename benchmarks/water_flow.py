@@ -125,10 +125,15 @@ def run_model(
         "parameters": sum(p.numel() for p in found.parameters()),
     }
     return [
-        {**about, "training_seconds": round(training, 1), "euler_steps": steps, "seconds_per_prediction": seconds(found, data, steps),
-         **judge(run, data, steps, 2 if quick else 20)}
+        {
+            **about,
+            "training_seconds": round(training, 1),
+            "euler_steps": steps,
+            "seconds_per_prediction": seconds(found, data, steps),
+            **judge(run, data, steps, 2 if quick else 20),
+        }
         for steps in ((1, 3) if name == "flow" else (1,))
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:
