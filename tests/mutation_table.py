@@ -1,0 +1,315 @@
+"""The faults of mutations.py: (file, tests that should notice, {name: (old, new, other tests)}).
+
+Old texts are short, so that few changes of the code touch them; where one does, --check says so.
+Tests are named below tests/ and run in the order given, the cheapest first.
+"""
+
+NAIVE = "model/test_naive_reference.py"
+GOLDEN = "golden/test_golden.py::test_twelve_steps_give_the_golden_numbers"
+HELM, FLOW, ENERGY = (f"{GOLDEN}[{name}-float64]" for name in ("helm", "flow", "energy"))
+TWO_RANKS = "parallel/test_two_ranks.py"
+SPIKES = "faults/test_guards.py::test_a_spike_stands_out_of_the_spread_and_noise_does_not"
+
+TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
+    ("units.py", "test_units.py", {
+        "bohr-of-another-century": ("0.52917721092", "0.52918"),
+        "electron-volt-rounded": ("27.211386245988", "27.2"),
+    }),
+    ("irreps/coupling.py", "irreps/test_coupling.py", {
+        "coupling-without-root-2L+1": ("(2 * degree + 1) ** 0.5 *", "1.0 *"),
+        "coupling-lacks-the-highest-degree": ("l1 + l2 + 1", "l1 + l2"),
+    }),
+    ("irreps/so2.py", "irreps/test_so2.py", {
+        "q-rows-of-odd-features-keep-sign": (
+            "_negative(_row(degree, m, True))", "_row(degree, m, True)",
+        ),
+        "v-of-odd-l+m-keeps-sign": ("(plus, -1.0)", "(plus, 1.0)"),
+        "orders-end-before-mmax": ("range(mmax + 1)", "range(mmax)"),
+    }),
+    ("irreps/wigner.py", "irreps/test_wigner.py", {
+        "half-turn-signs-of-positive-m": ("-1.0 if m < 0", "-1.0 if m > 0"),
+        "frame-turns-the-other-way": ("-x / norm", "x / norm"),
+        "south-pole-is-singular": ("unit[:, 2] < 0", "unit[:, 2] < -2"),
+        "half-turn-forgets-y": ("-unit[:, 1], unit[:, 1])", "unit[:, 1], unit[:, 1])"),
+    }),
+    ("basis/layout.py", "basis/test_packing.py basis/test_equivariance.py", {
+        "offsite-blocks-count-once": (
+            "coupled_degrees(l1, l2), 2**0.5", "coupled_degrees(l1, l2), 1.0",
+        ),
+        "onsite-shells-lack-the-highest-degree": ("range(0, 2 * l1 + 1, 2)", "range(0, 2 * l1, 2)"),
+        "semilocal-keeps-odd-parity": ("(l1 + l2 + L) % 2 == 0", "(l1 + l2 + L) % 2 == 1"),
+        "transposed-rows-sign-of-L-alone": ("(-1.0) ** (l1 + l2 + L)", "(-1.0) ** L"),
+    }),
+    ("basis/packing.py", "basis/test_packing.py", {
+        "onsite-blocks-are-not-symmetrised": (
+            "values = (values + values.mT) / 2", "values = values",
+        ),
+        "absolute-sum-counts-one-triangle": ("* (1 if group.weight == 1.0 else 2)", "* 1"),
+    }),
+    ("basis/assembly.py", "basis/test_assembly.py", {
+        "blocks-are-not-transposed": ("[blocks, blocks.mT]", "[blocks, blocks]"),
+    }),
+    ("basis/conventions.py", "basis/test_conventions.py", {
+        "pyscf-p-the-other-way-round": ("[1, 2, 0]", "[2, 0, 1]"),
+        "orca-flips-other-orders": ("abs(m) in (3, 4)", "abs(m) in (2, 3)"),
+        "from-canonical-with-the-forward-index": (
+            "inverse[:, None], inverse", "index[:, None], index",
+        ),
+    }),
+    ("basis/elements.py", "basis/test_tables.py", {
+        "ecp-starts-one-element-late": ("FIRST_ECP_ELEMENT = 37", "FIRST_ECP_ELEMENT = 38"),
+    }),
+    ("model/trunk.py", NAIVE, {
+        "edge-degree-constant-50": ("DEGREE_SCALE = 5.0", "DEGREE_SCALE = 50.0"),
+        "odd-messages-reach-both-atoms-alike": ("even - odd)", "even + odd)"),
+        "charge-embedding-off-by-one": (
+            "charge + self.max_charge)", "charge + self.max_charge - 1)",
+        ),
+        "difference-of-the-ends-reversed": ("first - second)", "second - first)"),
+    }),
+    ("model/edgewise.py", NAIVE, {
+        "all-gates-share-one-index": ("torch.tensor(kinds[1:]) - 1", "0 * torch.tensor(kinds[1:])"),
+        "gelu-in-the-edgewise-operator": ("functional.silu", "functional.gelu"),
+    }),
+    ("model/equivariant.py", NAIVE, {
+        "gelu-in-the-feed-forward": ("functional.silu", "functional.gelu"),
+        "norm-keeps-the-mean": ("scalar - scalar.mean(dim=-1, keepdim=True)", "scalar"),
+        "norm-weighs-rows-alike": (
+            "degrees * rows_of_degree[degree_of_row]",
+            "len(degree_of_row) + 0 * rows_of_degree[degree_of_row]",
+        ),
+    }),
+    ("model/radial.py", NAIVE, {
+        "gaussians-ten-times-too-wide": ("(2 * self.spacing)", "(20 * self.spacing)"),
+        "gaussians-end-before-the-cutoff": ("cutoff / (count - 1)", "cutoff / count"),
+        "envelope-with-a-wrong-coefficient": ("21 * x * x", "20 * x * x"),
+        "element-embeddings-are-subtracted": (
+            "self.sum(first_number) + self.sum", "self.sum(first_number) - self.sum",
+        ),
+    }),
+    ("model/pair_tower.py", NAIVE, {
+        "pair-feed-forward-times-0": ("+ self.update(self", "+ 0 * self.update(self"),
+        "pair-layers-all-read-the-last-states": ("min(number, len(read) - 1)", "-1"),
+    }),
+    ("model/heads/hamiltonian.py", NAIVE, {
+        "odd-scalars-have-no-sigmoid": ("torch.sigmoid(factor)", "factor"),
+        "odd-channels-of-a-row-are-symmetric": ("odd - mirrored_odd", "odd + mirrored_odd"),
+    }),
+    ("model/two_stage.py", NAIVE, {
+        "product-of-an-atom-with-itself": ("both.roll(pair_index.shape[1])", "both"),
+    }),
+    ("model/energy.py", f"{NAIVE} {ENERGY}", {
+        "invariants-are-sums-over-orders": ("x.square().mean(dim=2)", "x.square().sum(dim=2)"),
+        "forces-are-the-gradient": ("energy, -gradient", "energy, gradient", ENERGY),
+    }),
+    ("model/helm.py", NAIVE, {
+        "reference-lacks-its-last-component": (
+            "count = len(kind.rows[0])", "count = len(kind.rows[0]) - 1",
+        ),
+    }),
+    ("model/chunks.py", "model/test_chunks.py", {
+        "gradients-of-the-last-chunk-alone": (
+            "torch._foreach_add_(gradients, found)", "gradients = list(found)",
+        ),
+        "gradients-without-the-slope": ("mul_(slopes[0]", "mul_((0 * slopes[0] + 1)"),
+    }),
+    ("model/flow.py", "model/test_flow.py", {
+        "euler-step-is-not-over-the-time-left": ("(1 - point.time.max())", "1.0"),
+        "path-runs-backwards": ("(1 - t) * begin + t * end", "t * begin + (1 - t) * end"),
+        "prior-too-narrow": ("WIDTH = 2**0.5", "WIDTH = 1.0"),
+        "every-step-draws-the-same": ("{purpose}/{batch.noise_seed}/{key}", "{purpose}/{key}"),
+        "all-molecules-draw-the-same": (
+            "{purpose}/{batch.noise_seed}/{key}", "{purpose}/{batch.noise_seed}",
+        ),
+    }),
+    ("model/conditioning.py", FLOW, {
+        "conditions-enter-with-unit-length": ("torch.log1p(length) / length", "1 / length"),
+        "time-runs-twice-as-fast": ("torch.pi * time_B", "2 * torch.pi * time_B"),
+    }),
+    ("losses/hamiltonian.py", f"losses/test_losses.py model/test_chunks.py {HELM}", {
+        "half-the-mean-square": ("torch.sqrt(mean) + mean", "torch.sqrt(mean) + mean / 2"),
+        "onsite-count-of-every-pair-rank": (
+            "kind.shape[0] ** 2", "kind.shape[0] ** 2 * batch.pair_world_size",
+        ),
+        "onsite-error-of-every-pair-rank": (
+            "_absolute(error.detach(), near) / batch.pair_world_size",
+            "_absolute(error.detach(), near)",
+        ),
+        "onsite-loss-of-every-pair-rank": (
+            "error.square().sum() / batch.pair_world_size", "error.square().sum()",
+        ),
+        "offsite-labels-are-added": (
+            "packed - batch.offsite_target", "packed + batch.offsite_target",
+        ),
+    }),
+    ("losses/references.py", "losses/test_losses.py", {
+        "scale-forgets-how-many-atoms": ("(atoms * table.square()).sum()", "table.square().sum()"),
+    }),
+    ("losses/spectral.py", "losses/test_spectral.py", {
+        "loewdin-slope-without-2": ("2 * self.loewdin *", "self.loewdin *"),
+        "first-empty-orbital-is-left-out": (
+            "occupied + self.virtuals", "occupied + self.virtuals - 1",
+        ),
+    }),
+    ("optim/optimizers.py", "optim/test_optim.py", {
+        "vectors-decay": ('"weight_decay": 0.0', '"weight_decay": config.weight_decay'),
+        "warm-up-starts-at-zero": ("(step + 1) / warmup_steps", "step / warmup_steps"),
+        "cosine-to-the-wrong-end": ("0.5 * (1 + cos", "0.5 * (1 - cos"),
+        "cosine-one-step-short": (
+            "cos(pi * (step - warmup_steps)", "cos(pi * (step + 1 - warmup_steps)",
+        ),
+        "average-decay-reversed": ("self._weights, 1 - self._decay", "self._weights, self._decay"),
+        "muon-decay-grows": (
+            '1 - group["lr"] * group["weight_decay"]', '1 + group["lr"] * group["weight_decay"]',
+        ),
+        "muon-scaled-by-the-short-side": ("sqrt(max(shape))", "sqrt(min(shape))"),
+        "muon-momentum-reversed": (
+            'gradients, 1 - group["momentum"]', 'gradients, group["momentum"]',
+        ),
+        "newton-schulz-coefficient": ("2.0315", "2.1", f"optim/test_optim.py {HELM}"),
+    }),
+    ("parallel/engine.py", "parallel/test_engine.py", {
+        "gradients-are-not-clipped": ("0 < self._clip_norm < grad_norm", "grad_norm < 0"),
+        "clipped-by-the-wrong-quotient": ("self._clip_norm / grad_norm if", "1 / grad_norm if"),
+        "schedule-is-not-applied": ("peak * factor", "peak"),
+        "gradient-without-the-slope-of-the-loss": ("slope * clipped)", "clipped)"),
+        "norm-without-the-slope-of-the-loss": ("abs(slope) * float", "float"),
+        "a-step-on-nan": ("on_any_rank(not (finite and", "on_any_rank(not (True or"),
+        "micro-batches-travel-too-early": (
+            "number == len(micro_batches)", "number == 1",
+        ),
+    }),
+    ("parallel/step_sums.py", f"parallel/test_engine.py {TWO_RANKS}", {
+        "shared-molecules-count-for-every-rank": (
+            "batch.num_molecules / ranks", "batch.num_molecules",
+        ),
+        "finite-micro-batches-are-suspects": (
+            "not bool(torch.isfinite(total))", "bool(torch.isfinite(total))",
+        ),
+    }),
+    ("parallel/processes.py", TWO_RANKS, {
+        "data-rank-is-the-pair-rank": (
+            "self.rank // self.pair_world_size", "self.rank % self.pair_world_size",
+        ),
+    }),
+    ("parallel/pair_parallel.py", TWO_RANKS, {
+        "gradients-of-pair-ranks-are-not-summed": (
+            "dist.all_reduce(total, group=ctx.group)", "dist.barrier(group=ctx.group)",
+        ),
+    }),
+    ("parallel/flat_shards.py", TWO_RANKS, {
+        "norm-of-one-rank-s-part": (
+            "dist.all_reduce(squares, group=group)", "dist.barrier(group=group)",
+        ),
+        "shards-all-start-at-zero": ("start=min(start, tensor.numel())", "start=0"),
+    }),
+    ("parallel/strategies/ddp.py", TWO_RANKS, {
+        "ddp-averages-gradients": ("done.value()[0])", "done.value()[0] / dist.get_world_size())"),
+    }),
+    ("parallel/strategies/fsdp2.py", TWO_RANKS, {
+        "fsdp2-averages-gradients": (
+            "set_gradient_divide_factor(1.0)", "set_gradient_divide_factor(2.0)",
+        ),
+    }),
+    ("parallel/strategies/deepspeed.py", "parallel/test_flow_parity.py", {
+        "zero-averages-gradients": (
+            "gradient.mul_(self._processes.world_size)", "gradient.mul_(1)",
+        ),
+    }),
+    ("parallel/divergence.py", TWO_RANKS, {
+        "exchanged-words-go-unnoticed": (
+            "(2 * torch.arange(len(words), device=words.device) + 1)", "1",
+        ),
+        "ties-trust-the-first": ("tied or value", "value"),
+    }),
+    ("parallel/snapshot.py", TWO_RANKS, {
+        "replicas-lose-their-last-element": (
+            "(shard.replica + i) // shard.replicas", "(shard.replica + i) // shard.replicas - i",
+        ),
+    }),
+    ("parallel/sharded_matrices.py", TWO_RANKS, {
+        "matrices-come-back-in-owners-order": (
+            "[by_matrix[i] for i in range(len(by_matrix))]", "list(by_matrix.values())",
+        ),
+    }),
+    ("pretraining/checkpoint.py", "pretraining/test_checkpoint.py", {
+        "checksums-are-not-compared": ("sha256(folder / name) != wanted", "not wanted"),
+        "the-oldest-are-kept": ("whole[:-keep]", "whole[keep:]"),
+        "best-is-the-worst": ("best = min(judged", "best = max(judged"),
+    }),
+    ("pretraining/guard.py", SPIKES, {
+        "losses-far-below-are-spikes": (
+            "(math.log(loss) - middle)", "abs(math.log(loss) - middle)",
+        ),
+        "spread-without-its-floor": ("max(spread, _NOISE)", "(spread + 1e-30)"),
+        "spread-is-not-that-of-a-normal": ("1.4826 *", "0.4826 *"),
+    }),
+    ("pretraining/memory/plan.py", "pretraining/test_memory.py", {
+        "a-tenth-of-the-atoms-within-a-cutoff": ("DENSITY = 0.12", "DENSITY = 0.012"),
+    }),
+    ("data/format/shards.py", "pretraining/test_memory.py data/test_shards.py", {
+        "a-typical-block-of-16-elements": ("1600  #", "16  #"),
+    }),
+    ("evaluation/orbitals.py", "evaluation/test_orbitals.py", {
+        "density-counts-one-spin": ("return 2 * filled @ filled.T", "return filled @ filled.T"),
+        "homo-is-the-lumo": (
+            "self.energies[self.occupied - 1]", "self.energies[self.occupied]",
+            "evaluation/test_stretch.py",
+        ),
+        "ecp-cores-are-ignored": ("molecule.charge - cores", "molecule.charge"),
+        "a-cation-gains-electrons": ("- molecule.charge", "+ molecule.charge"),
+        "projector-multiplies-by-the-root": ("/ np.sqrt(values[kept])", "* np.sqrt(values[kept])"),
+        "ghosts-lie-inside": ("weights < 0.5", "weights > 0.5"),
+        "orbital-gradient-without-2": ("return 2 * float(np.linalg", "return float(np.linalg"),
+        "energy-weighted-density-of-one-spin": (
+            "2 * (filled * self", "(filled * self",
+            "evaluation/test_protocol.py evaluation/test_report.py",
+        ),
+        "threshold-near-the-noise": (
+            "THRESHOLD_PER_ERROR = 15.0", "THRESHOLD_PER_ERROR = 1.5",
+            "evaluation/test_orbitals.py evaluation/test_protocol.py",
+        ),
+    }),
+    ("evaluation/errors.py", "evaluation/test_errors.py", {
+        "pairs-of-one-triangle": ("(ordered | ordered.T) & ~onsite", "ordered & ~onsite"),
+    }),
+    ("evaluation/geometry.py", "evaluation/test_protocol.py", {
+        "near-pairs-are-cut-off": ("distances(molecule) < cutoff", "distances(molecule) > cutoff"),
+    }),
+    ("evaluation/protocol.py", "evaluation/test_protocol.py", {
+        "judged-with-H0-added-twice": ("job.residual + below", "job.residual + 2 * below"),
+    }),
+    ("evaluation/prediction.py", "evaluation/test_guess.py evaluation/test_prediction.py", {
+        "predicted-with-H0-added-twice": (
+            "residual + EnergyFunctional(", "residual + 2 * EnergyFunctional(",
+        ),
+        "one-orbital-too-many-is-filled": (
+            "< found.occupied", "<= found.occupied", "evaluation/test_prediction.py",
+        ),
+    }),
+    ("evaluation/predictors.py", "evaluation/test_predictors.py", {
+        "foreign-files-are-reordered-backwards": (
+            "conventions.to_canonical(", "conventions.from_canonical(",
+        ),
+    }),
+    ("evaluation/report.py", "evaluation/test_report.py", {
+        "forces-in-milli-hartree": ("F / meV/A\", HARTREE_IN_MEV", "F / meV/A\", 1000.0"),
+        "median-is-the-mean": ("np.median(each)", "each.mean()"),
+    }),
+    ("evaluation/stretch.py", "evaluation/test_stretch.py", {
+        "a-bond-grows-by-the-factor": ("(factor - 1) * vector", "factor * vector"),
+        "the-first-atom-s-side-moves": ("part == part[bond[1]]", "part == part[bond[0]]"),
+    }),
+    ("evaluation/embedding.py", "evaluation/test_embedding.py", {
+        "variance-of-one-axis": (
+            "np.square(singular[:2]) / total", "singular[:2] / singular.sum()",
+        ),
+    }),
+    ("dft/energies.py", "dft/test_energies.py dft/test_forces.py", {
+        "dipole-in-atomic-units": ('unit="Debye"', 'unit="AU"'),
+        "forces-are-the-gradient-of-the-energy": (
+            "-gradients(", "gradients(",
+            "dft/test_forces.py::test_forces_of_a_converged_density_are_the_slope_of_the_energy",
+        ),
+    }),
+]  # fmt: skip
