@@ -29,7 +29,7 @@ from helm_scale.model.heads.hamiltonian import BlockHead
 from helm_scale.model.radial import GaussianBasis, RadialMLP, envelope
 from helm_scale.types import GraphBatch, PairChunk, Segment
 
-SYMMETRIC = helm.PairHalf
+SYMMETRIC = helm.PairBranch
 WIDER = {
     "quickstart": 24,
     "water": 64,
@@ -180,7 +180,7 @@ class DirectedTower(nn.Module):
 
 
 class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
-    """Takes the place of PairHalf: one direction of unlike pairs, the mean of both of like ones."""
+    """Takes the place of PairBranch: one direction of unlike pairs, the mean of both of like ones."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -189,12 +189,13 @@ class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
             config.lmax, config.channels, layout.head_multiplicities(config.basis, onsite=False)
         )
 
-    def _blocks(
+    def _irreps(
         self,
         states_YNKC: Tensor,
-        scale: Tensor,
-        batch: GraphBatch,
         chunk: PairChunk,
+        *,
+        batch: GraphBatch,
+        scale: Tensor,
         point: FlowPoint | None,
     ) -> Tensor:
         index = batch.pair_index[:, chunk.start : chunk.stop]
@@ -228,7 +229,7 @@ def model(task: str, variant: str) -> dict[str, Any]:
 
 def take(variant: str) -> None:
     """Have models built with the pairs of a variant."""
-    helm.PairHalf = DirectedPairs if variant.startswith("mean") else SYMMETRIC  # type: ignore[misc]
+    helm.PairBranch = DirectedPairs if variant.startswith("mean") else SYMMETRIC  # type: ignore[misc]
 
 
 def main() -> None:

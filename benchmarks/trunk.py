@@ -44,14 +44,7 @@ def our_pass(
 
         def run() -> None:
             trunk.zero_grad()
-            out = trunk(
-                b.positions,
-                b.atomic_numbers,
-                b.edge_index,
-                b.molecule,
-                b.charge,
-                b.spin_multiplicity,
-            )
+            out = trunk(b.geometry)
             out.square().sum().backward()
 
         return run

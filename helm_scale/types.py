@@ -6,7 +6,7 @@ Axes: N atoms of all molecules of a batch, B molecules, E message edges, P unord
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import UnionType
-from typing import Any, Protocol, Self, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -121,6 +121,23 @@ class PairChunk:
     flat: slice
 
 
+class Geometry(NamedTuple):
+    """What a network sees of molecules, as plain tensors: a pytree, which torch.export takes.
+
+    Attributes:
+        positions: [N, 3] float64, Angstrom. atomic_numbers: [N].
+        edge_index: [2, E] the two atoms of every edge, each edge once, in either order.
+        molecule: [N] index of each atom's molecule. charge, spin_multiplicity: [B] integers.
+    """
+
+    positions: Tensor
+    atomic_numbers: Tensor
+    edge_index: Tensor
+    molecule: Tensor
+    charge: Tensor
+    spin_multiplicity: Tensor
+
+
 class Labels(Protocol):
     """Matrices of molecules as blocks (data/graphs/targets.py)."""
 
@@ -209,6 +226,18 @@ class GraphBatch(MolecularGraph):
     onsite_baseline_hamiltonian: Tensor | None = None
     offsite_baseline_hamiltonian: Tensor | None = None
 
+    @property
+    def geometry(self) -> Geometry:
+        """What a network sees of the molecules."""
+        return Geometry(
+            positions=self.positions,
+            atomic_numbers=self.atomic_numbers,
+            edge_index=self.edge_index,
+            molecule=self.molecule,
+            charge=self.charge,
+            spin_multiplicity=self.spin_multiplicity,
+        )
+
     def pair_chunks(
         self, length: int, size_of: Callable[[Segment], int], *, rank: int = 0, world_size: int = 1
     ) -> list[PairChunk]:
@@ -244,6 +273,32 @@ class GraphBatch(MolecularGraph):
 
 
 Batch = BlockBatch | GraphBatch
+
+
+class Prediction(NamedTuple):
+    """What a model predicts: packed irreps of H - H0 - reference, Hartree.
+
+    They are laid out as GraphBatch.onsite_target and offsite_target.
+    """
+
+    onsite: Tensor
+    offsite: Tensor
+
+
+class PairSums(NamedTuple):
+    """A prediction whose pairs a loss has summed up, chunk by chunk.
+
+    Attributes:
+        onsite: packed irreps, as in Prediction. offsite: [S] what the loss gave, summed over pairs.
+    """
+
+    onsite: Tensor
+    offsite: Tensor
+
+
+# From a chunk of pairs and its predicted irreps, flat, to the sums [S] of a loss; only the first
+# of them brings a gradient.
+PairLoss = Callable[[PairChunk, Tensor], Tensor]
 
 
 def couple_labels(batch: Batch, device: torch.device | str) -> GraphBatch:

@@ -70,7 +70,7 @@ def write(model: Helm, method: Method, folder: Path, provenance: dict[str, Any])
     (fresh / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     save_weights(model.state_dict(), fresh / "model.safetensors", {"format": "pt"})
     torch.export.save(
-        exported(States(model.trunk), golden.inputs(golden.joined(model.config))),
+        exported(States(model.trunk), golden.joined(model.config).geometry),
         fresh / "model.pt2",
     )
     shutil.copyfile(loader.__file__, fresh / LOADER)
@@ -96,7 +96,10 @@ def verify(folder: Path) -> Verification:
     check_sums(folder)
     features = load_weights(folder / "golden.safetensors")
     model_error = golden.deviation(trunk(folder), features, str(folder / "model.safetensors"))
-    program_error = golden.deviation(loader.load(folder), features, str(folder / "model.pt2"))
+    program = loader.load(folder)
+    program_error = golden.deviation(
+        lambda geometry: program(*geometry), features, str(folder / "model.pt2")
+    )
     return Verification(
         len(FILES), sum(name.endswith(".features") for name in features), program_error, model_error
     )

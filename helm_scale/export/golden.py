@@ -4,36 +4,21 @@ They span what may break: a molecule without symmetry, a charge, a heavy element
 atom without edges.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from helm_scale.basis.elements import supported
 from helm_scale.config import ModelConfig
 from helm_scale.data.graphs.collate import collate
-from helm_scale.types import GraphBatch, Molecule
+from helm_scale.model.trunk import Trunk
+from helm_scale.types import Geometry, GraphBatch, Molecule
 
-INPUTS = (
-    "positions",
-    "atomic_numbers",
-    "edge_index",
-    "batch",
-    "charge",
-    "spin",
-)  # as the loader names them
+# The fields of Geometry, as the loader names them.
+INPUTS = ("positions", "atomic_numbers", "edge_index", "batch", "charge", "spin")
 TOLERANCE = 1e-5  # relative to the largest feature: float32 sums in another order
-
-
-def inputs(batch: GraphBatch) -> tuple[Tensor, ...]:
-    """Arguments of the trunk, in the order of INPUTS."""
-    return (
-        batch.positions,
-        batch.atomic_numbers,
-        batch.edge_index,
-        batch.molecule,
-        batch.charge,
-        batch.spin_multiplicity,
-    )
 
 
 def molecules(config: ModelConfig) -> list[Molecule]:
@@ -65,20 +50,22 @@ def joined(config: ModelConfig) -> GraphBatch:
     return collate(molecules(config), config.backbone())
 
 
-def compute(trunk: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
+def compute(trunk: Trunk, config: ModelConfig) -> dict[str, Tensor]:
     """Inputs and features of the golden molecules as '<molecule>.<name>'."""
     found: dict[str, Tensor] = {}
     for molecule in molecules(config):
-        arguments = inputs(collate([molecule], config.backbone()))
+        geometry = collate([molecule], config.backbone()).geometry
         with torch.no_grad():
-            found[f"{molecule.key}.features"] = trunk(*arguments)
+            found[f"{molecule.key}.features"] = trunk(geometry)
         found |= {
-            f"{molecule.key}.{name}": value for name, value in zip(INPUTS, arguments, strict=True)
+            f"{molecule.key}.{name}": value for name, value in zip(INPUTS, geometry, strict=True)
         }
     return found
 
 
-def deviation(trunk: nn.Module, golden: dict[str, Tensor], where: str) -> float:
+def deviation(
+    features: Callable[[Geometry], Tensor], golden: dict[str, Tensor], where: str
+) -> float:
     """Recompute the golden features and return the largest deviation, relative to the largest
     feature of the molecule.
 
@@ -90,7 +77,7 @@ def deviation(trunk: nn.Module, golden: dict[str, Tensor], where: str) -> float:
     for key in sorted({name.partition(".")[0] for name in golden}):
         wanted = golden[f"{key}.features"]
         with torch.no_grad():
-            got = trunk(*(golden[f"{key}.{name}"] for name in INPUTS))
+            got = features(Geometry(*(golden[f"{key}.{name}"] for name in INPUTS)))
         error = float((got - wanted).abs().max() / wanted.abs().max())
         if not error <= TOLERANCE:
             raise ValueError(

@@ -19,7 +19,7 @@ from helm_scale.export import loader
 from helm_scale.extras import needs
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.trunk import Trunk
-from helm_scale.types import GraphBatch
+from helm_scale.types import Geometry, GraphBatch
 from helm_scale.units import HARTREE_IN_EV
 
 with needs("metatomic"):
@@ -149,7 +149,7 @@ class _LastLayer(nn.Module):
         self.trunk = trunk
 
     def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return (self.trunk(*arguments),)
+        return (self.trunk(Geometry(*arguments)),)
 
 
 class _Interface(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helm_scale.model.trunk import Trunk
+from helm_scale.types import Geometry
 
 
 class States(nn.Module):
@@ -27,21 +28,22 @@ class States(nn.Module):
         charge: Tensor,
         spin: Tensor,
     ) -> tuple[Tensor, ...]:
-        """[N, K, C] for every layer; arguments as Trunk.states."""
-        return tuple(self.trunk.states(positions, atomic_numbers, edge_index, batch, charge, spin))
+        """[N, K, C] for every layer; arguments as in Geometry."""
+        geometry = Geometry(positions, atomic_numbers, edge_index, batch, charge, spin)
+        return tuple(self.trunk.states(geometry))
 
 
-def exported(states: States, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+def exported(states: States, example: Geometry) -> torch.export.ExportedProgram:
     """The program for any number of atoms, edges (none too) and molecules; positions keep their
     gradient.
 
     Args:
-        example: arguments to trace with.
+        example: molecules to trace with.
     """
     states(*example)  # makes the cached tables real tensors before they are traced
     atoms, edges, molecules = ({axis: torch.export.Dim.DYNAMIC} for axis in (0, 1, 0))
     program = torch.export.export(
-        states, example, dynamic_shapes=(atoms, atoms, edges, atoms, molecules, molecules)
+        states, tuple(example), dynamic_shapes=(atoms, atoms, edges, atoms, molecules, molecules)
     )
     program.example_inputs = None
     return program

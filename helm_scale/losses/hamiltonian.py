@@ -4,7 +4,7 @@ A loss L(S, N) depends on the global sum S and count N alone. Its gradient is th
 a scalar that is known once S is summed over ranks and micro-batches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from helm_scale.basis import layout, packing
 from helm_scale.losses.spectral import Slopes, SpectralTerms
-from helm_scale.types import GraphBatch, PairChunk
+from helm_scale.types import GraphBatch, PairChunk, PairSums, Segment
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,8 @@ class LossSums:
 
 def root_plus_mean(total: Tensor, count: Tensor) -> Tensor:
     """sqrt(S/N) + S/N of a sum of squares S over N terms; an exact fit has gradient zero."""
-    mean = (total / count).clamp(
-        min=1e-30
-    )  # the root has no gradient at 0, which few labels can reach exactly
+    # The root has no gradient at 0, which a model can reach where labels are few.
+    mean = (total / count).clamp(min=1e-30)
     return torch.sqrt(mean) + mean
 
 
@@ -64,47 +63,58 @@ class HamiltonianObjective:
         """Run the model on a batch with targets."""
         assert batch.onsite_target is not None and batch.matrix_elements is not None
         terms = self.spectral.slopes(model, batch, self.reference) if self.spectral else None
-        prediction = model(batch, partial(self._offsite, batch, terms))
-        error = prediction.onsite - (batch.onsite_target - self.reference(batch)).to(
-            prediction.onsite.dtype
-        )
-        far_total, far_absolute, far_linear = prediction.offsite.unbind()
-        near = [
-            (s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments
-        ]
+        # Called and not by its method `pair_loss`: engines act on calls of the module alone.
+        predicted: PairSums = model(batch, partial(self._of_pairs, batch, terms))
+        squares, absolute, linear = predicted.offsite.unbind()
+        label = (batch.onsite_target - self.reference(batch)).to(predicted.onsite.dtype)
+        error = predicted.onsite - label
+        # Ranks that share pairs hold all on-site blocks each: every one counts its fraction.
+        total = error.square().sum() / batch.pair_world_size + squares
         count = batch.matrix_elements.sum().double() / batch.pair_world_size
-        near_count = (
-            count.new_tensor(float(sum(s.count * kind.shape[0] ** 2 for s, kind in near)))
-            / batch.pair_world_size
-        )
-        near_absolute = _absolute(error.detach(), near) / batch.pair_world_size
-        metrics = {
-            "h_mae": (near_absolute + far_absolute.detach(), count),
-            "h_mae_onsite": (near_absolute, near_count),
-            "h_mae_offsite": (far_absolute.detach(), count - near_count),
-        }
-        total = error.square().sum() / batch.pair_world_size + far_total
+        metrics = self._metrics(batch, error.detach(), absolute.detach(), count)
         if terms is not None:
-            linear = (terms.onsite * prediction.onsite.double()).sum()
-            total = total + linear - linear.detach() - far_linear.detach() + terms.value
+            slope = (terms.onsite * predicted.onsite.double()).sum()
+            # Slope times prediction brings the gradient; its own value is taken off again.
+            total = total + slope - slope.detach() - linear.detach() + terms.value
             metrics |= terms.metrics
         return LossSums(total, count, metrics)
 
-    def _offsite(
+    def _metrics(
+        self, batch: GraphBatch, error: Tensor, offsite_absolute: Tensor, count: Tensor
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Sums of absolute errors of matrix elements, and how many there are.
+
+        Args:
+            error: of the on-site irreps, flat. offsite_absolute: sum over the pairs.
+        """
+        blocks = [
+            (s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments
+        ]
+        elements = float(sum(s.count * block.shape[0] ** 2 for s, block in blocks))
+        onsite_count = count.new_tensor(elements) / batch.pair_world_size
+        onsite_absolute = _absolute(error, blocks) / batch.pair_world_size
+        return {
+            "h_mae": (onsite_absolute + offsite_absolute, count),
+            "h_mae_onsite": (onsite_absolute, onsite_count),
+            "h_mae_offsite": (offsite_absolute, count - onsite_count),
+        }
+
+    def _of_pairs(
         self, batch: GraphBatch, terms: Slopes | None, chunk: PairChunk, packed: Tensor
     ) -> Tensor:
-        """Sum of squares (plus slope times prediction) and of absolute errors of a chunk's matrix
-        elements, and the slope's part: [3]."""
+        """Sums over a chunk's matrix elements: [3].
+
+        Squared errors plus slope times prediction, absolute errors, slope times prediction. Only
+        the first brings a gradient.
+        """
         assert batch.offsite_target is not None
         error = packed - batch.offsite_target[chunk.flat].to(packed.dtype)
-        kinds = [(s, layout.offsite_layout(self.basis, s.first, s.second)) for s in chunk.segments]
-        total, absolute = error.square().sum().double(), _absolute(error.detach(), kinds)
-        linear = (
-            torch.zeros_like(total)
-            if terms is None
-            else (terms.offsite[chunk.flat] * packed.double()).sum()
-        )
-        return torch.stack([total + linear, absolute, linear.detach()])
+        blocks = [(s, layout.offsite_layout(self.basis, s.first, s.second)) for s in chunk.segments]
+        squares, absolute = error.square().sum().double(), _absolute(error.detach(), blocks)
+        linear = torch.zeros_like(squares)
+        if terms is not None:
+            linear = (terms.offsite[chunk.flat] * packed.double()).sum()
+        return torch.stack([squares + linear, absolute, linear.detach()])
 
     @staticmethod
     def loss(total: Tensor, count: Tensor) -> Tensor:
@@ -112,11 +122,11 @@ class HamiltonianObjective:
         return root_plus_mean(total, count)
 
 
-def _absolute(flat: Tensor, kinds: list) -> Tensor:  # type: ignore[type-arg]
-    """Sum of |error| over matrix elements of consecutive segments of packed irreps, float64."""
-    parts = flat.split([s.count * kind.size for s, kind in kinds])
+def _absolute(flat: Tensor, blocks: Sequence[tuple[Segment, layout.BlockLayout]]) -> Tensor:
+    """Sum of |error| over the matrix elements of packed irreps, run after run, float64."""
+    runs = flat.split([segment.count * block.size for segment, block in blocks])
     sums = [
-        packing.absolute_sum(part.unflatten(0, (-1, kind.size)), kind).double()
-        for part, (_, kind) in zip(parts, kinds, strict=True)
+        packing.absolute_sum(run.unflatten(0, (-1, block.size)), block).double()
+        for run, (_, block) in zip(runs, blocks, strict=True)
     ]
     return torch.stack(sums).sum() if sums else flat.new_zeros((), dtype=torch.float64)

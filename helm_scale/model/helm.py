@@ -8,7 +8,8 @@ Axes: N atoms, P unordered pairs, K = (lmax+1)^2 coefficients, C channels, Y nod
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from functools import partial
+from typing import cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -23,26 +24,14 @@ from helm_scale.model.heads.hamiltonian import BlockHead, PairHead
 from helm_scale.model.pair_tower import PairTower
 from helm_scale.model.radial import envelope
 from helm_scale.model.trunk import NodeLayer, Trunk
-from helm_scale.types import GraphBatch, PairChunk, Segment
-
-PairMeasure = Callable[[PairChunk, Tensor], Tensor]
+from helm_scale.types import GraphBatch, PairChunk, PairLoss, PairSums, Prediction, Segment
 
 
-class Prediction(NamedTuple):
-    """Packed irreps of H - H0 - reference, Hartree, laid out as GraphBatch.onsite_target and
-    offsite_target.
+class PairBranch(nn.Module):
+    """Pair tower and off-site head, walked chunk by chunk.
 
-    Where pairs are measured, `offsite` holds the sums of the measure instead, which needs the
-    memory of one chunk only.
+    With a loss, memory does not grow with the number of pairs.
     """
-
-    onsite: Tensor
-    offsite: Tensor
-
-
-class PairHalf(nn.Module):
-    """Pair tower and off-site head, walked chunk by chunk: memory does not grow with the number of
-    pairs."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -50,63 +39,63 @@ class PairHalf(nn.Module):
         self.tower = PairTower(config)
         self.head = PairHead(config.lmax, config.pair_width * config.channels, config.basis)
         self.conditions = PairConditions(config) if conditions_of(config) else None
-        self.chunk = 0  # pairs at once, an execution setting; 0: all, as one ordinary graph
-        self.pair_rank, self.pair_world_size = (
-            0,
-            1,
-        )  # whose share of the pairs; an execution setting
+        # Execution settings, no number depends on them. Pairs at once; 0: all, as one graph.
+        self.chunk = 0
+        # Where several processes share the pairs of a batch, this one works on its share.
+        self.pair_rank, self.pair_world_size = 0, 1
 
     def forward(
         self,
         states_YNKC: Tensor,
-        scale: Tensor,
         batch: GraphBatch,
-        measure: PairMeasure | None,
-        point: FlowPoint | None = None,
+        *,
+        scale: Tensor,
+        point: FlowPoint | None,
+        loss: PairLoss | None,
     ) -> Tensor:
-        """Packed irreps of all pairs, flat; or, with a measure, its sums over all pairs (only the
-        first has a gradient)."""
+        """Packed irreps of all pairs, flat; or, with a loss, its sums over this process's pairs.
+
+        Args:
+            scale: factor of the irreps, Hartree. point: of a flow, where there is one.
+        """
         chunks = batch.pair_chunks(
             self.chunk,
             lambda s: self._layout(s).size,
             rank=self.pair_rank,
             world_size=self.pair_world_size,
         )
-        if measure is None:
-            assert self.pair_world_size == 1, (
-                "predictions are not gathered from the processes that share a molecule"
-            )
-            return torch.cat(
-                [self._blocks(states_YNKC, scale, batch, chunk, point) for chunk in chunks]
-            )
+        irreps = partial(self._irreps, batch=batch, scale=scale, point=point)
+        if loss is None:
+            assert self.pair_world_size == 1, "predictions of shared pairs are not gathered"
+            return torch.cat([irreps(states_YNKC, chunk) for chunk in chunks])
 
         def sums(states_YNKC: Tensor, chunk: PairChunk) -> Tensor:
-            return measure(chunk, self._blocks(states_YNKC, scale, batch, chunk, point))
+            return loss(chunk, irreps(states_YNKC, chunk))
 
         if self.chunk and torch.is_grad_enabled():
             return loss_over_chunks(sums, chunks, states_YNKC, list(self.parameters()))
-        return sum_chunks(lambda chunk: sums(states_YNKC, chunk), chunks)
+        return sum_chunks(partial(sums, states_YNKC), chunks)
 
-    def _blocks(
+    def _irreps(
         self,
         states_YNKC: Tensor,
-        scale: Tensor,
-        batch: GraphBatch,
         chunk: PairChunk,
+        *,
+        batch: GraphBatch,
+        scale: Tensor,
         point: FlowPoint | None,
     ) -> Tensor:
-        """Packed irreps of a chunk, flat."""
+        """Packed irreps of a chunk, flat; smooth at the cutoff."""
         index = batch.pair_index[:, chunk.start : chunk.stop]
         added = self.conditions(batch, point, chunk) if self.conditions else None
-        z = self.tower(states_YNKC.unbind(), batch.atomic_numbers, batch.positions, index, added)
-        distance = (
-            batch.positions.index_select(0, index[1]) - batch.positions.index_select(0, index[0])
-        ).norm(dim=-1)
-        smooth = (envelope(distance, self.cutoff) * scale).to(states_YNKC)
+        z = self.tower(states_YNKC.unbind(), batch.geometry, index, added)
+        first, second = (batch.positions.index_select(0, atoms) for atoms in index)
+        smooth = (envelope((second - first).norm(dim=-1), self.cutoff) * scale).to(states_YNKC)
         blocks = self.head(z, chunk.segments, self._layout)
-        cut = smooth[:, None].split([s.count for s in chunk.segments])
-        parts = [(block * factor).flatten() for block, factor in zip(blocks, cut, strict=False)]
-        return torch.cat(parts or [blocks[0].flatten()])
+        factors = smooth[:, None].split([s.count for s in chunk.segments])
+        # Without pairs the head gives one empty block, which keeps its weights in the graph.
+        scaled = [block * factor for block, factor in zip(blocks, factors, strict=False)]
+        return torch.cat([block.flatten() for block in scaled or blocks[:1]])
 
     def _layout(self, segment: Segment) -> layout.BlockLayout:
         return layout.offsite_layout(self.basis, segment.first, segment.second)
@@ -129,36 +118,43 @@ class Helm(nn.Module):
         highest = max(layout.head_multiplicities(config.basis, onsite=False))
         if highest > config.lmax:
             raise ValueError(
-                f"model.lmax: got {config.lmax}, but blocks of {config.basis} have irreps up to L = {highest}"
+                f"model.lmax: got {config.lmax}, but blocks of {config.basis} have irreps up to"
+                f" L = {highest}"
             )
         self.config = config
         self.trunk = Trunk(config)
         self.onsite_head = BlockHead(
             config.lmax, config.channels, layout.head_multiplicities(config.basis, onsite=True)
         )
-        self.pairs = PairHalf(config)
+        self.pairs = PairBranch(config)
         self.conditions = NodeConditions(config) if conditions_of(config) else None
         self.flow_steps = config.flow_steps  # of a prediction; may be changed afterwards
         self.to(getattr(torch, config.dtype))
+        # References stay float64 whatever the weights are: on-site blocks of heavy atoms reach
+        # hundreds of Hartree, of which float32 would lose the microhartrees.
         widest = max(len(self._onsite(z).rows[0]) for z in elements.supported(config.basis))
         self.register_buffer("reference", torch.zeros(MAX_Z + 1, widest, dtype=torch.float64))
         self.register_buffer("output_scale", torch.ones((), dtype=torch.float64))
 
     def set_reference(self, reference: Tensor, output_scale: float) -> None:
-        """Set the on-site l = 0 reference [84, widest] (Hartree) per element and the global scale
-        (Hartree)."""
+        """Set the on-site l = 0 reference [MAX_Z + 1, widest] and the global scale, Hartree."""
         self.reference.copy_(reference)
         self.output_scale.fill_(output_scale)
 
     def set_memory(self, pair_chunk: int, recompute: str, message_chunk: int) -> None:
-        """Choose what is held for the backward pass (see ExecutionConfig); no number depends on
-        it."""
+        """Choose what is held for the backward pass; no number depends on it.
+
+        Args:
+            see ExecutionConfig.
+        """
         self.pairs.chunk = pair_chunk
         self.trunk.set_memory(recompute, message_chunk)
 
     def compile_layers(self, backend: str = "inductor") -> None:
-        """Compile what works on edges and pairs, for any number of them: one graph per kind of
-        layer; no number depends on it."""
+        """Compile what works on edges and pairs, for any number of them.
+
+        One graph serves all layers of a kind; no number depends on it.
+        """
         for layer in self.trunk.layers:
             cast(NodeLayer, layer).messages.compile(dynamic=True, fullgraph=True, backend=backend)
         for layer in self.pairs.tower.layers:
@@ -184,80 +180,85 @@ class Helm(nn.Module):
         return [self.trunk.edge_degree, *self.trunk.layers, self.onsite_head, self.pairs]
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """Matrices between hidden features, which Muon orthogonalises; embeddings, heads and
-        vectors are left out."""
-        skipped = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
-        inside = [
-            p
-            for part in (self.trunk, self.pairs.tower)
-            for p in part.parameters()
-            if id(p) not in skipped
-        ]
-        return [p for p in inside if p.ndim == 2 and min(p.shape) > 1]
+        """Matrices between hidden features, which Muon orthogonalises.
 
-    def forward(
-        self,
-        batch: GraphBatch,
-        pair_measure: PairMeasure | None = None,
-        start: FlowPoint | None = None,
-    ) -> Prediction:
-        """Predict packed irreps of all on-site blocks, and of all pairs within the Hamiltonian
-        cutoff or a measure of them.
-
-        With a prior: in training mode, where there are labels, from a random point of the path to
-        them; otherwise by `flow_steps` Euler steps from `start` at time 0, by default the prior's
-        draw for the molecules' keys and batch.noise_seed.
+        Embeddings, heads and vectors are left out.
         """
-        if self.config.prior == "off":
-            return self._predict(batch, pair_measure, None)
+        embeddings = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
+        inside = [*self.trunk.parameters(), *self.pairs.tower.parameters()]
+        return [p for p in inside if p.ndim == 2 and min(p.shape) > 1 and id(p) not in embeddings]
+
+    @overload
+    def forward(self, batch: GraphBatch) -> Prediction: ...
+
+    @overload
+    def forward(self, batch: GraphBatch, loss: PairLoss) -> PairSums: ...
+
+    def forward(self, batch: GraphBatch, loss: PairLoss | None = None) -> Prediction | PairSums:
+        """`predict`; or, given a loss over pairs, `pair_loss`.
+
+        Wrappers (DDP, FSDP2, DeepSpeed) act on this call alone, so whatever may be wrapped is
+        called here.
+        """
+        return self.predict(batch) if loss is None else self.pair_loss(batch, loss)
+
+    def predict(self, batch: GraphBatch, start: FlowPoint | None = None) -> Prediction:
+        """Predict packed irreps of all on-site blocks, and of all pairs within the cutoff.
+
+        A flow takes `flow_steps` Euler steps from `start` at time 0, by default from the prior's
+        noise for the molecules' keys and batch.noise_seed.
+        """
+        return Prediction(*self._run(batch, self._point(batch, start), None))
+
+    def pair_loss(self, batch: GraphBatch, loss: PairLoss) -> PairSums:
+        """Predict, and sum a loss over the pairs chunk by chunk, which needs memory for one."""
+        return PairSums(*self._run(batch, self._point(batch, None), loss))
+
+    def _point(self, batch: GraphBatch, start: FlowPoint | None) -> FlowPoint | None:
+        """Where on its path a flow is when the network is run for a result.
+
+        In training, where there are labels, at a random place; else after all steps but the last.
+        """
+        config = self.config
+        if config.prior == "off":
+            return None
         if self.training and batch.onsite_target is not None and batch.offsite_target is not None:
             end = batch.onsite_target - self.reference_onsite(batch), batch.offsite_target
-            return self._predict(
-                batch, pair_measure, flow.training_point(self.config, batch, *self._scaled(*end))
-            )
-        point = flow.prior_point(self.config, batch) if start is None else start
+            return flow.training_point(config, batch, *self._scaled(*end))
+        point = flow.prior_point(config, batch) if start is None else start
         for _ in range(self.flow_steps - 1):
-            point = flow.euler(
-                point, *self._scaled(*self._predict(batch, None, point)), 1 / self.flow_steps
-            )
-        return self._predict(batch, pair_measure, point)
+            end = self._scaled(*self._run(batch, point, None))
+            point = flow.euler(point, *end, 1 / self.flow_steps)
+        return point
 
     def _scaled(self, onsite: Tensor, offsite: Tensor) -> tuple[Tensor, Tensor]:
         """Packed irreps over the output scale, in the dtype of the features."""
         dtype = getattr(torch, self.config.dtype)
         return (onsite / self.output_scale).to(dtype), (offsite / self.output_scale).to(dtype)
 
-    def _predict(
-        self, batch: GraphBatch, pair_measure: PairMeasure | None, point: FlowPoint | None
-    ) -> Prediction:
-        """One pass of the network, from a point of a flow where there is one."""
-        states = self.trunk.states(
-            batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge, batch.spin_multiplicity,
-            self.conditions(batch, point) if self.conditions else None,
-        )  # fmt: skip
-        y, read = (
-            states[-1],
-            torch.stack(states if self.config.pair_inputs == "each" else states[-1:]),
-        )
-        onsite = self.onsite_head(
-            y.index_select(0, batch.atom_order),
-            batch.atom_segments,
-            lambda s: self._onsite(s.first),
-        )
-        scale = self.output_scale.to(y.dtype)
-        return Prediction(
-            torch.cat([x.flatten() for x in onsite]) * scale,
-            self.pairs(read, scale, batch, pair_measure, point),
+    def _run(
+        self, batch: GraphBatch, point: FlowPoint | None, loss: PairLoss | None
+    ) -> tuple[Tensor, Tensor]:
+        """One pass of the network: irreps of on-site blocks, and irreps or sums of pairs."""
+        added = self.conditions(batch, point) if self.conditions else None
+        states = self.trunk.states(batch.geometry, added)
+        read = torch.stack(states if self.config.pair_inputs == "each" else states[-1:])
+        y_sorted = states[-1].index_select(0, batch.atom_order)
+        onsite = self.onsite_head(y_sorted, batch.atom_segments, lambda s: self._onsite(s.first))
+        scale = self.output_scale.to(y_sorted.dtype)
+        return (
+            torch.cat([block.flatten() for block in onsite]) * scale,
+            self.pairs(read, batch, scale=scale, point=point, loss=loss),
         )
 
     def reference_onsite(self, batch: GraphBatch) -> Tensor:
-        """What completes Prediction.onsite: flat float64 reference (Hartree), laid out like it."""
+        """What completes Prediction.onsite: flat float64 reference, Hartree, laid out like it."""
         parts = [self.reference.new_zeros(0)]
         for segment in batch.atom_segments:
-            kind = self._onsite(segment.first)
-            row = self.reference.new_zeros(kind.size)
-            count = len(kind.rows[0])
-            row[:count] = self.reference[segment.first, :count]
+            block = self._onsite(segment.first)
+            row = self.reference.new_zeros(block.size)
+            scalars = len(block.rows[0])  # irreps of degree 0 come first
+            row[:scalars] = self.reference[segment.first, :scalars]
             parts.append(row.repeat(segment.count))
         return torch.cat(parts)
 

@@ -21,8 +21,9 @@ from helm_scale.irreps.wigner import edge_frames
 from helm_scale.model.edgewise import EdgewiseOperator, halves
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
 from helm_scale.model.radial import PairScalars, RadialMLP, envelope
-from helm_scale.model.trunk import ends
+from helm_scale.model.trunk import gather_ends
 from helm_scale.model.two_stage import PairProduct
+from helm_scale.types import Geometry
 
 
 class PairLayer(nn.Module):
@@ -31,12 +32,15 @@ class PairLayer(nn.Module):
     def __init__(self, config: ModelConfig, scalars: int) -> None:
         super().__init__()
         layout = so2_layout(config.lmax, config.lmax)
-        half, hidden = (
-            config.pair_width * config.channels // 2,
-            config.pair_width * config.hidden_channels,
-        )
+        half = config.pair_width * config.channels // 2  # channels of each parity
+        hidden = config.pair_width * config.hidden_channels
         self.operator = EdgewiseOperator(
-            layout, config.channels, hidden, half, scalars, config.edge_channels
+            layout,
+            channels_in=config.channels,
+            hidden=hidden,
+            channels_out=half,
+            scalars=scalars,
+            edge_channels=config.edge_channels,
         )
         self.norm_operator = DegreeNorm(layout.kind, half)
         self.norm_update = DegreeNorm(layout.kind, half)
@@ -45,11 +49,12 @@ class PairLayer(nn.Module):
     def forward(
         self, z_PQC: Tensor, even_PRC: Tensor, odd_PRC: Tensor, scalars_PS: Tensor
     ) -> Tensor:
-        """Update pair states from the sums and differences of both ends' node states in the pair's
-        frame."""
-        z_PQC = z_PQC + self.norm_operator(
-            torch.cat(self.operator(even_PRC, odd_PRC, scalars_PS), dim=1)
-        )
+        """Update pair states from sums (even) and differences (odd) of their atoms' states.
+
+        All of them are in the frame of the pair.
+        """
+        messages = torch.cat(self.operator(even_PRC, odd_PRC, scalars_PS), dim=1)
+        z_PQC = z_PQC + self.norm_operator(messages)
         return z_PQC + self.update(self.norm_update(z_PQC))
 
 
@@ -83,52 +88,53 @@ class PairTower(nn.Module):
     def forward(
         self,
         states: Sequence[Tensor],
-        atomic_numbers: Tensor,
-        positions: Tensor,
+        geometry: Geometry,
         pair_index: Tensor,
         added_PKC: Tensor | None = None,
     ) -> Tensor:
-        """Pair features [P, K, C_pair], turned back into the molecule's frame: the even half of the
-        channels, then the odd.
+        """Pair features [P, K, C_pair] in the molecule's frame: the even channels, then the odd.
 
         Args:
             states: node states [N, K, C] that the layers read, one for all or one for each.
-            positions: [N, 3] float64, Angstrom. pair_index: [2, P] the two atoms of every pair.
+            pair_index: [2, P] the two atoms of every pair.
             added_PKC: what pairs read beside the node states (conditioning.py), laid out as the
                 result.
         Property: exchanging the two atoms of a pair keeps its even channels and changes the sign of
         its odd ones.
         """
-        first, second = pair_index
-        vector = positions.index_select(0, second) - positions.index_select(0, first)
+        vector, scalars = self._described(geometry, pair_index)
         frames = edge_frames(vector, self.layout.lmax, self.layout.mmax, states[0].dtype)
-        numbers = atomic_numbers.index_select(0, first), atomic_numbers.index_select(0, second)
-        scalars = self.edge_scalars(*numbers, vector.norm(dim=-1))
-        read = [ends(y_NKC, pair_index, frames) for y_NKC in states]
-        z = self.start(scalars).unflatten(1, (-1, self.channels))
-        z = torch.cat(
-            [z, z.new_zeros(z.shape[0], len(self.layout.kind) - z.shape[1], self.channels)], dim=1
-        )
-        added = 0 if added_PKC is None else self._framed(frames, added_PKC)
+        read = [gather_ends(y_NKC, pair_index, frames) for y_NKC in states]
+        z = self.start(scalars).unflatten(1, (-1, self.channels))  # the invariant rows come first
+        rest = z.new_zeros(z.shape[0], len(self.layout.kind) - z.shape[1], self.channels)
+        z = torch.cat([z, rest], dim=1)
+        added = 0 if added_PKC is None else self._to_frame(frames, added_PKC)
         z = z + added
         for number, layer in enumerate(self.layers):
             z = layer(z, *read[min(number, len(read) - 1)], scalars)
         if self.product is not None and self.merge is not None:
             near = envelope(vector.norm(dim=-1), self.stage_cutoff).to(z)[:, None, None]
-            z = (
-                z * near
-                + added * (1 - near)
-                + self._framed(frames, self.product(states[-1], pair_index, scalars))
-            )
+            product = self._to_frame(frames, self.product(states[-1], pair_index, scalars))
+            z = z * near + added * (1 - near) + product
             z = z + self.merge(z)
-        both = halves(self.norm(z).split(self.layout.parts, dim=1))
+        return self._from_frame(frames, self.norm(z))
+
+    def _described(self, geometry: Geometry, pair_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Vector from the first to the second atom [P, 3] and scalars [P, S] of every pair."""
+        first, second = (geometry.positions.index_select(0, atoms) for atoms in pair_index)
+        numbers = (geometry.atomic_numbers.index_select(0, atoms) for atoms in pair_index)
+        vector = second - first
+        return vector, self.edge_scalars(*numbers, vector.norm(dim=-1))
+
+    def _from_frame(self, frames: tuple[Tensor, Tensor], z_PQC: Tensor) -> Tensor:
+        """Pair states in the frame of the pair -> even and odd channels [P, K, 2C]."""
+        both = halves(z_PQC.split(self.layout.parts, dim=1))
         return torch.cat(
             [torch.bmm(frame.mT, half) for frame, half in zip(frames, both, strict=True)], dim=-1
         )
 
-    def _framed(self, frames: tuple[Tensor, Tensor], x_PKC: Tensor) -> Tensor:
-        """Even and odd halves of channels, turned into the pair's frame: [P, Q, C]; the inverse of
-        what `forward` ends with."""
+    def _to_frame(self, frames: tuple[Tensor, Tensor], x_PKC: Tensor) -> Tensor:
+        """Even and odd channels -> states in the frame of the pair [P, Q, C]."""
         even, odd = (
             torch.bmm(frame, half)
             for frame, half in zip(frames, x_PKC.chunk(2, dim=-1), strict=True)

@@ -1,8 +1,7 @@
-"""The node trunk: atoms exchange messages and leave their spherical-harmonic states; energies need
-it alone.
+"""The node trunk: atoms exchange messages and leave their spherical-harmonic states.
 
-Takes plain tensors and names no batch type, so that it exports as it is; sizes come from .shape,
-which stays symbolic under torch.export where len() would not.
+Energies need nothing else. It takes a Geometry of plain tensors, so that torch.export takes it as
+it is; sizes come from .shape, which stays symbolic there where len() would not.
 
 Axes: N atoms, E edges (unordered), K = (lmax+1)^2 degree-major coefficients, R edge-frame rows, C
 channels.
@@ -23,79 +22,18 @@ from helm_scale.model.chunks import RECOMPUTE, sum_chunks, sum_chunks_recomputed
 from helm_scale.model.edgewise import EdgewiseOperator, halves
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
 from helm_scale.model.radial import PairScalars, RadialMLP, envelope
+from helm_scale.types import Geometry
 
 DEGREE_SCALE = 5.0  # the edge-degree sum is divided by this constant (HELM, arXiv:2510.00224)
 
 
-class NodeLayer(nn.Module):
-    """y <- y + sum_j F(norm(y)_i, norm(y)_j), then y <- y + FFN(norm(y))."""
-
-    def __init__(self, config: ModelConfig, scalars: int) -> None:
-        super().__init__()
-        self.layout, degrees = (
-            so2_layout(config.lmax, config.mmax),
-            degree_of_coefficient(config.lmax),
-        )
-        channels, hidden = config.channels, config.hidden_channels
-        self.norm_messages = DegreeNorm(degrees, channels)
-        self.messages = EdgewiseOperator(
-            self.layout, channels, hidden, channels, scalars, config.edge_channels
-        )
-        self.norm_update = DegreeNorm(degrees, channels)
-        self.update = FeedForward(degrees, channels, hidden)
-        self.recompute_update = False  # an execution setting
-
-    def forward(self, y_NKC: Tensor, chunks: Sequence["Edges"], total: "Sum") -> Tensor:
-        """Update node states from the messages of all chunks of edges, summed by `total`."""
-        normed = self.norm_messages(y_NKC)
-        y_NKC = y_NKC + total(lambda edges: self._collect(normed, edges), chunks)
-        return y_NKC + (
-            checkpoint(self._updated, y_NKC, **RECOMPUTE)
-            if self.recompute_update
-            else self._updated(y_NKC)
-        )
-
-    def _updated(self, y_NKC: Tensor) -> Tensor:
-        return self.update(self.norm_update(y_NKC))  # type: ignore[no-any-return]
-
-    def _collect(self, y_NKC: Tensor, edges: "Edges") -> Tensor:
-        """Sum of the messages that reach every atom."""
-        frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, y_NKC.dtype)
-        messages = halves(self.messages(*ends(y_NKC, edges.ends, frames), edges.scalars))
-        return collected(y_NKC.shape[0], edges, frames, messages)
-
-
-class EdgeDegree(RadialMLP):
-    """y <- y + sum_j of an MLP of the edge scalars, in the rows that neither a turn about the edge
-    nor an exchange of its ends changes.
-
-    A NodeLayer in form: chunks are walked inside, so an engine gathers the weights once, however
-    many chunks there are.
-    """
-
-    def __init__(self, config: ModelConfig, scalars: int) -> None:
-        super().__init__(scalars, config.edge_channels, (config.lmax + 1) * config.channels)
-        self.layout = so2_layout(config.lmax, config.mmax)
-
-    def forward(self, y_NKC: Tensor, chunks: Sequence["Edges"], total: "Sum") -> Tensor:  # type: ignore[override]
-        """Add to node states what all chunks of edges give, summed by `total`."""
-        atoms = y_NKC.shape[0]
-        return y_NKC + total(lambda edges: self._collect(atoms, edges), chunks)
-
-    def _collect(self, atoms: int, edges: "Edges") -> Tensor:
-        rows = self.layout.sizes[0][:2]
-        axial = super().forward(edges.scalars).unflatten(1, (sum(rows), -1)) / DEGREE_SCALE
-        frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, axial.dtype)
-        invariant = [
-            frame.split([n, frame.shape[1] - n], dim=1)[0]
-            for frame, n in zip(frames, rows, strict=True)
-        ]
-        return collected(atoms, edges, invariant, axial.split(rows, dim=1))
-
-
 class Edges(NamedTuple):
-    """Message edges: ends [2, E] (atoms), vector [E, 3] float64 (Angstrom), scalars [E, S],
-    envelope [E]."""
+    """Message edges.
+
+    Attributes:
+        ends: [2, E] atoms. vector: [E, 3] from the first to the second, float64, Angstrom.
+        scalars: [E, S] (radial.PairScalars). smooth: [E] envelope, 0 at the cutoff.
+    """
 
     ends: Tensor
     vector: Tensor
@@ -104,29 +42,100 @@ class Edges(NamedTuple):
 
     def split(self, length: int) -> list["Edges"]:
         """Chunks of at most `length` edges, at least one."""
-        return [
-            Edges(*parts)
-            for parts in zip(
-                self.ends.split(length, dim=1), *(x.split(length) for x in self[1:]), strict=True
-            )
+        rest = (values.split(length) for values in self[1:])
+        return [Edges(*chunk) for chunk in zip(self.ends.split(length, dim=1), *rest, strict=True)]
+
+
+# Sums what a function gives for every chunk of edges: whole, chunk by chunk, or over ranks, too.
+SumOverEdges = Callable[[Callable[[Edges], Tensor], Sequence[Edges]], Tensor]
+
+
+class NodeLayer(nn.Module):
+    """y <- y + sum_j F(norm(y)_i, norm(y)_j), then y <- y + FFN(norm(y))."""
+
+    def __init__(self, config: ModelConfig, scalars: int) -> None:
+        super().__init__()
+        self.layout = so2_layout(config.lmax, config.mmax)
+        degrees = degree_of_coefficient(config.lmax)
+        channels, hidden = config.channels, config.hidden_channels
+        self.norm_messages = DegreeNorm(degrees, channels)
+        self.messages = EdgewiseOperator(
+            self.layout,
+            channels_in=channels,
+            hidden=hidden,
+            channels_out=channels,
+            scalars=scalars,
+            edge_channels=config.edge_channels,
+        )
+        self.norm_update = DegreeNorm(degrees, channels)
+        self.update = FeedForward(degrees, channels, hidden)
+        self.recompute_update = False  # an execution setting
+
+    def forward(self, y_NKC: Tensor, chunks: Sequence[Edges], total: SumOverEdges) -> Tensor:
+        """Update node states from the messages of all chunks of edges, summed by `total`."""
+        normed = self.norm_messages(y_NKC)
+        y_NKC = y_NKC + total(lambda edges: self._messages(normed, edges), chunks)
+        if self.recompute_update:
+            return y_NKC + cast(Tensor, checkpoint(self._update, y_NKC, **RECOMPUTE))
+        return y_NKC + self._update(y_NKC)
+
+    def _update(self, y_NKC: Tensor) -> Tensor:
+        return self.update(self.norm_update(y_NKC))  # type: ignore[no-any-return]
+
+    def _messages(self, y_NKC: Tensor, edges: Edges) -> Tensor:
+        """Sum of the messages that reach every atom over these edges: [N, K, C]."""
+        frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, y_NKC.dtype)
+        even, odd = gather_ends(y_NKC, edges.ends, frames)
+        messages = halves(self.messages(even, odd, edges.scalars))
+        return scatter_messages(messages, frames, edges, atoms=y_NKC.shape[0])
+
+
+class EdgeDegree(RadialMLP):
+    """y <- y + sum_j of an MLP of the edge scalars, in the rows that are invariant.
+
+    Those are the rows that neither a turn about the edge nor an exchange of its ends changes. A
+    NodeLayer in form: chunks are walked inside, so that an engine gathers the weights once, however
+    many chunks there are.
+    """
+
+    def __init__(self, config: ModelConfig, scalars: int) -> None:
+        super().__init__(scalars, config.edge_channels, (config.lmax + 1) * config.channels)
+        self.layout = so2_layout(config.lmax, config.mmax)
+
+    def forward(  # type: ignore[override]
+        self, y_NKC: Tensor, chunks: Sequence[Edges], total: SumOverEdges
+    ) -> Tensor:
+        """Add to node states what all chunks of edges give, summed by `total`."""
+        atoms = y_NKC.shape[0]
+        return y_NKC + total(lambda edges: self._messages(atoms, edges), chunks)
+
+    def _messages(self, atoms: int, edges: Edges) -> Tensor:
+        rows = self.layout.sizes[0][:2]  # invariant rows of even and of odd features
+        axial = super().forward(edges.scalars).unflatten(1, (sum(rows), -1)) / DEGREE_SCALE
+        frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, axial.dtype)
+        # Slices by split: their sizes are constants in an exported program.
+        invariant = [
+            frame.split([count, frame.shape[1] - count], dim=1)[0]
+            for frame, count in zip(frames, rows, strict=True)
         ]
+        return scatter_messages(axial.split(rows, dim=1), invariant, edges, atoms=atoms)
 
 
-Sum = Callable[[Callable[[Edges], Tensor], Sequence[Edges]], Tensor]
-
-
-def ends(y_NKC: Tensor, edge_index: Tensor, frames: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Sum and difference of the states of an edge's atoms, turned into its frame: [E, R, C]
-    each."""
+def gather_ends(
+    y_NKC: Tensor, edge_index: Tensor, frames: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Sum and difference of the states of an edge's atoms in its frame: [E, R, C] each."""
     first, second = y_NKC.index_select(0, edge_index[0]), y_NKC.index_select(0, edge_index[1])
     return torch.bmm(frames[0], first + second), torch.bmm(frames[1], first - second)
 
 
-def collected(
-    atoms: int, edges: Edges, frames: Sequence[Tensor], messages: Sequence[Tensor]
+def scatter_messages(
+    messages: Sequence[Tensor], frames: Sequence[Tensor], edges: Edges, *, atoms: int
 ) -> Tensor:
-    """Turn even and odd messages back; E + O goes to the second atom of every edge, E - O to the
-    first: [N, K, C]."""
+    """Turn even and odd messages E and O back and add them up at the atoms: [N, K, C].
+
+    The second atom of every edge receives E + O, the first E - O.
+    """
     smooth = edges.smooth[:, None, None]
     even, odd = (
         torch.bmm(frame.mT, message * smooth)
@@ -137,19 +146,20 @@ def collected(
 
 
 class Trunk(nn.Module):
-    """Embeddings, edge-degree term and node layers of HELM (arXiv:2510.00224); smooth at its cutoff
-    (ours)."""
+    """Embeddings, edge-degree term and node layers of HELM (arXiv:2510.00224).
+
+    Ours is smooth at its cutoff.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.layout, self.cutoff, self.max_charge = (
-            so2_layout(config.lmax, config.mmax),
-            config.trunk_cutoff,
-            config.max_charge,
-        )
-        self.chunk = 0  # edges whose activations are held at once, an execution setting; 0: all, and none computed twice
-        # Execution settings where several processes share the edges of a batch:
-        self.pair_rank, self.pair_world_size = 0, 1  # this process works on every n-th edge
+        self.layout = so2_layout(config.lmax, config.mmax)
+        self.cutoff, self.max_charge = config.trunk_cutoff, config.max_charge
+        # Execution settings, no number depends on them. Edges whose activations are held at once;
+        # 0: those of all edges, and none is computed twice.
+        self.chunk = 0
+        # Where several processes share the edges of a batch, this one works on every n-th of them.
+        self.pair_rank, self.pair_world_size = 0, 1
         self.all_reduce: Callable[[Tensor], Tensor] = lambda total: total
         self.element = nn.Embedding(MAX_Z + 1, config.channels)
         self.charge = nn.Embedding(2 * config.max_charge + 1, config.channels)
@@ -163,74 +173,63 @@ class Trunk(nn.Module):
         )
         self.norm = DegreeNorm(degree_of_coefficient(config.lmax), config.channels)
 
-    def forward(
-        self,
-        positions: Tensor,
-        atomic_numbers: Tensor,
-        edge_index: Tensor,
-        molecule: Tensor,
-        charge: Tensor,
-        spin_multiplicity: Tensor,
-    ) -> Tensor:
-        """Node features: the last of `states`."""
-        return self.states(
-            positions, atomic_numbers, edge_index, molecule, charge, spin_multiplicity
-        )[-1]
+    def forward(self, geometry: Geometry) -> Tensor:
+        """Node features [N, K, C]: the last of `states`."""
+        return self.states(geometry)[-1]
 
-    def states(
-        self, positions: Tensor, atomic_numbers: Tensor, edge_index: Tensor, molecule: Tensor, charge: Tensor, spin_multiplicity: Tensor,
-        added_NKC: Tensor | None = None,
-    ) -> list[Tensor]:  # fmt: skip
+    def states(self, geometry: Geometry, added_NKC: Tensor | None = None) -> list[Tensor]:
         """Node states after every layer, normalised.
 
         Args:
-            positions: [N, 3] float64, Angstrom. atomic_numbers: [N].
-            edge_index: [2, E] the two atoms of every edge, each edge once, in either order.
-            molecule: [N] index of each atom's molecule. charge, spin_multiplicity: one integer per
-                molecule.
             added_NKC: what atoms read beside the molecule (conditioning.py).
         Returns:
             [N, K, C] each, in the dtype of the weights; degree l, order m at row l*l + l + m. They
             turn with the molecule.
         """
-        own = edge_index
-        if self.pair_world_size > 1:
-            own = edge_index[:, self.pair_rank :: self.pair_world_size]
-        edges = self._edges(positions, atomic_numbers, own)
-        whole = self.charge(charge + self.max_charge) + self.spin(spin_multiplicity)
-        start = self.element(atomic_numbers) + whole.index_select(0, molecule)
-        y = torch.cat(
-            [
-                start.unsqueeze(1),
-                start.new_zeros(start.shape[0], (self.layout.lmax + 1) ** 2 - 1, start.shape[1]),
-            ],
-            dim=1,
-        )
+        edges = self._edges(geometry)
+        y = self._embedded(geometry)
         y = y if added_NKC is None else y + added_NKC
-        chunks, total_over = (
-            (edges.split(self.chunk), sum_chunks_recomputed)
-            if self.chunk
-            else ([edges], sum_chunks)
-        )
-        total: Sum = lambda function, chunks: self.all_reduce(total_over(function, chunks))  # noqa: E731
-        y, states = self.edge_degree(y, chunks, total), []
+        chunks = edges.split(self.chunk) if self.chunk else [edges]
+        y, states = self.edge_degree(y, chunks, self._total), []
         for layer in self.layers:
-            y = layer(y, chunks, total)
+            y = layer(y, chunks, self._total)
             states.append(self.norm(y))
         return states
 
     def set_memory(self, recompute: str, message_chunk: int) -> None:
-        """Choose what is held for the backward pass: recompute "none", "messages" in chunks of so
-        many edges, or "full"."""
+        """Choose what is held for the backward pass.
+
+        Args:
+            recompute: "none", "messages" in chunks of `message_chunk` edges, or "full", which takes
+                in the updates of atoms.
+        """
         self.chunk = 0 if recompute == "none" else message_chunk
         for layer in self.layers:
             cast(NodeLayer, layer).recompute_update = recompute == "full"
 
-    def _edges(self, positions: Tensor, atomic_numbers: Tensor, edge_index: Tensor) -> Edges:
-        first, second = edge_index
+    def _embedded(self, geometry: Geometry) -> Tensor:
+        """States before any message [N, K, C]: element, charge and multiplicity at l = 0."""
+        charge = self.charge(geometry.charge + self.max_charge)
+        whole = charge + self.spin(geometry.spin_multiplicity)
+        scalar = self.element(geometry.atomic_numbers) + whole.index_select(0, geometry.molecule)
+        rest = scalar.new_zeros(scalar.shape[0], (self.layout.lmax + 1) ** 2 - 1, scalar.shape[1])
+        return torch.cat([scalar.unsqueeze(1), rest], dim=1)
+
+    def _edges(self, geometry: Geometry) -> Edges:
+        """This process's share of the edges."""
+        index, numbers = geometry.edge_index, geometry.atomic_numbers
+        if self.pair_world_size > 1:
+            index = index[:, self.pair_rank :: self.pair_world_size]
+        first, second = index
+        positions = geometry.positions
         vector = positions.index_select(0, second) - positions.index_select(0, first)
         distance = vector.norm(dim=-1)
         scalars = self.edge_scalars(
-            atomic_numbers.index_select(0, first), atomic_numbers.index_select(0, second), distance
+            numbers.index_select(0, first), numbers.index_select(0, second), distance
         )
-        return Edges(edge_index, vector, scalars, envelope(distance, self.cutoff).to(scalars.dtype))
+        return Edges(index, vector, scalars, envelope(distance, self.cutoff).to(scalars.dtype))
+
+    def _total(self, function: Callable[[Edges], Tensor], chunks: Sequence[Edges]) -> Tensor:
+        """Sum over all edges of a batch, those of other processes included."""
+        over_chunks = sum_chunks_recomputed if self.chunk else sum_chunks
+        return self.all_reduce(over_chunks(function, chunks))

@@ -15,11 +15,10 @@ import torch
 from helm_scale import commands
 from helm_scale.config import ExportConfig, HeadConfig, ModelConfig
 from helm_scale.data.graphs.collate import collate
-from helm_scale.export import golden
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
-from helm_scale.types import Method, Molecule
+from helm_scale.types import Geometry, Method, Molecule
 
 CONFIG = ModelConfig(
     channels=8, hidden_channels=8, edge_channels=8, num_layers=1, radial_functions=8
@@ -51,9 +50,8 @@ def make_model(config: ModelConfig = CONFIG) -> Helm:
     return model
 
 
-def graph(sizes: list[int], seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Arguments of the trunk for random molecules of these sizes, some charged, some edges on the
-    polar axis."""
+def graph(sizes: list[int], seed: int = 0) -> Geometry:
+    """Random molecules of these sizes, some charged, some edges on the polar axis."""
     rng = np.random.default_rng(seed)
     molecules = []
     for index, size in enumerate(sizes):
@@ -64,7 +62,7 @@ def graph(sizes: list[int], seed: int = 0) -> tuple[torch.Tensor, ...]:
         molecules.append(
             Molecule(str(index), numbers, x, charge, 1 + int(numbers.sum() - charge) % 2)
         )
-    return golden.inputs(collate(molecules, CONFIG))
+    return collate(molecules, CONFIG).geometry
 
 
 @pytest.fixture(scope="session")

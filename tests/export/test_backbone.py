@@ -29,7 +29,7 @@ def test_the_bundle_carries_this_very_loader(pristine: Path) -> None:
 def test_backbone_and_loader_give_the_features_of_the_model(
     pristine: Path, backbone: loader.Backbone
 ) -> None:
-    wanted = make_model().trunk(*graph([5, 3]))
+    wanted = make_model().trunk(graph([5, 3]))
     for one in (backbone, loader.load(pristine)):
         torch.testing.assert_close(one(*graph([5, 3])), wanted, rtol=1e-6, atol=1e-6)
         assert (one.irreps, one.cutoff, one.layers) == (

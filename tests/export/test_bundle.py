@@ -18,6 +18,7 @@ from helm_scale.export.backbone import Backbone
 from helm_scale.export.program import States, exported
 from helm_scale.files import sha256
 from helm_scale.model.weights import load_weights, save_weights
+from helm_scale.types import Geometry
 from tests.export.conftest import CONFIG, METHOD, ROOT, graph, make_model, run_outsider
 from tests.pretraining import launching
 
@@ -38,8 +39,8 @@ def test_program_has_the_features_and_position_gradients_of_the_model_at_any_siz
 ) -> None:
     positions, *others = graph(sizes)
     weight = torch.randn(sum(sizes), 49, 8, generator=torch.Generator().manual_seed(1))
-    features, gradients = [], []
-    for network in (loaded, make_model().trunk):
+    features, gradients, trunk = [], [], make_model().trunk
+    for network in (loaded, lambda *tensors: trunk(Geometry(*tensors))):
         leaf = positions.clone().requires_grad_()
         features.append(network(leaf, *others))
         gradients += torch.autograd.grad((features[-1] * weight).sum(), leaf)

@@ -71,7 +71,7 @@ def predicted(
             begin.offsite_target,
         )
     with torch.no_grad():
-        return dense(batch, *model(batch, start=point))
+        return dense(batch, *model.predict(batch, point))
 
 
 def drawn(model: Helm, molecule: Molecule) -> np.ndarray:
@@ -179,10 +179,8 @@ def test_every_molecule_has_its_own_time(model: Helm) -> None:
     found = []
     with torch.no_grad():
         for times in ([0.2, 0.9], [0.2, 0.4]):
-            prediction = model._predict(
-                batch, None, point._replace(time=torch.tensor(times, dtype=torch.float64))
-            )
-            found.append(dense(batch, *prediction))
+            at = point._replace(time=torch.tensor(times, dtype=torch.float64))
+            found.append(dense(batch, *model._run(batch, at, None)))
     assert relative(found[0][0] - found[1][0], found[0][0]) < 1e-13
     blocks = np.abs(found[0][1] - found[1][1])
     offsets = layout.ao_offsets("def2-svp", NUMBERS)[:-1]
