@@ -83,11 +83,7 @@ def test_a_bundle_verifies_and_gives_the_same_features(bundle: Path) -> None:
     assert bundles.verify(bundle).molecules == 5
     model, _ = commands.load_model(bundle)
     batch = formaldehyde(model)
-    features = model.trunk(
-        batch.positions, batch.atomic_numbers, batch.edge_index, batch.molecule, batch.charge,
-        batch.spin_multiplicity,
-    )  # fmt: skip
-    check("features", mixed(features))
+    check("features", mixed(model.trunk(batch.geometry)))
 
 
 def test_an_energy_model_gives_the_same_energy() -> None:
