@@ -69,11 +69,4 @@ class PropertyModel(nn.Module):
         return self.definition.combine(irreps, batch, self.config.trunk_cutoff)
 
     def _states(self, batch: GraphBatch) -> list[Tensor]:
-        return self.trunk.states(
-            batch.positions,
-            batch.atomic_numbers,
-            batch.edge_index,
-            batch.molecule,
-            batch.charge,
-            batch.spin_multiplicity,
-        )
+        return self.trunk.states(batch.geometry)
