@@ -46,9 +46,8 @@ def pretrain(config: PretrainConfig) -> str:
             not fit the memory limit.
         FloatingPointError: loss or gradient not finite. MemoryError: a micro-batch does not fit.
     """
-    level = (
-        logging.CRITICAL if startup.launched_rank() else logging.INFO
-    )  # one voice among the ranks
+    # rank 0 speaks for all: the others would say the same
+    level = logging.CRITICAL if startup.launched_rank() else logging.INFO
     logging.getLogger("helm_scale").setLevel(level)
     training = config.training
     dataset = Dataset.open(config.data)

@@ -34,6 +34,15 @@ def flip(path: Path, place: int, bit: int = 1) -> None:
     path.write_bytes(content)
 
 
+def test_a_block_of_two_oxygen_atoms_costs_as_much_as_the_work_on_their_pair() -> None:
+    """Oxygen has 40 atomic orbitals in def2-TZVPD, of which hydrogen has 9."""
+    numbers, places = np.full(5, 8), np.eye(5, 3)
+    pairs = 5 * 6 / 2  # an atom is a pair with itself
+    assert shards.cost_of(Molecule("o5", numbers, places), "def2-tzvpd") == 2 * pairs
+    light = shards.cost_of(Molecule("h5", numbers // 8, places), "def2-tzvpd")
+    assert light == pytest.approx(pairs * (1 + (9 / 40) ** 2), abs=1e-3)
+
+
 def test_every_sample_is_read_at_random_and_is_what_was_written(dataset: Manifest) -> None:
     reader = ShardReader(dataset)
     for number in (3, 0, 4, 1, 2):

@@ -16,6 +16,7 @@ import torch
 from helm_scale import commands, config
 from helm_scale.config import ModelConfig, PretrainConfig
 from helm_scale.data.format.shards import ShardWriter
+from helm_scale.data.format.xyz import read_xyz
 from helm_scale.data.loading.dataset import Dataset
 from helm_scale.pretraining.memory import plan
 from helm_scale.pretraining.memory.chunks import ChunkSettings, candidates, next_to_try
@@ -25,7 +26,7 @@ from helm_scale.pretraining.memory.footprint import (
     StepEstimator,
     label_bytes,
 )
-from helm_scale.pretraining.memory.plan import MemoryPlanner
+from helm_scale.pretraining.memory.plan import MemoryPlanner, max_pairs
 from helm_scale.pretraining.memory.states import state_bytes
 from tests import tolerances
 from tests.pretraining import launching
@@ -154,6 +155,26 @@ def test_the_representative_micro_batch_has_the_size_and_labels_of_a_true_one(
         (6, 6): 7,
     }
     assert label_bytes(batch) > 8 * 36 * 25 / 2
+
+
+def test_the_bound_on_pairs_is_what_polyethylene_has() -> None:
+    """CH2 weighs 14.027 g/mol, and polyethylene 0.93 g/cm^3; atoms of that density on a lattice."""
+    atoms_per_cubic_angstrom = 3 * 0.93 / 14.027 * 0.602214
+    spacing, cutoff, atoms = atoms_per_cubic_angstrom ** (-1 / 3), 12.0, 10**6
+    axis = spacing * np.arange(-8, 9)
+    distances = np.linalg.norm(np.stack(np.meshgrid(axis, axis, axis)), axis=0)
+    neighbours = int((distances < cutoff).sum()) - 1
+    bound = int(max_pairs(np.array([atoms]), cutoff)[0])
+    assert bound == pytest.approx(atoms * neighbours / 2, rel=0.03)
+
+
+@pytest.mark.parametrize("cutoff", [2.5, 3.0, 4.0])
+def test_no_committed_molecule_has_more_pairs_than_the_bound(cutoff: float) -> None:
+    molecules, _ = read_xyz(launching.ROOT / "data_shards/small_molecules/molecules.xyz")
+    for molecule in molecules[::5]:
+        distances = np.linalg.norm(molecule.positions[:, None] - molecule.positions, axis=-1)
+        pairs = int((distances[np.triu_indices(len(distances), 1)] < cutoff).sum())
+        assert pairs <= max_pairs(np.array([len(distances)]), cutoff)[0], molecule.key
 
 
 def test_a_limit_takes_the_first_chunks_that_fit(data: Path, shared: None) -> None:
