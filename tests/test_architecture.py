@@ -15,9 +15,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("units", "files", "config", "extras"),
+    ("units", "files", "extras"),
     ("irreps",),
     ("basis",),
+    ("config",),
     ("types",),
     ("data", "model", "losses", "parallel", "dft"),
     ("optim",),

@@ -1,14 +1,12 @@
 """The 58 elements, their symbols and the cores that effective core potentials replace."""
 
 from collections.abc import Iterable
+from functools import cache
+
+from helm_scale.basis import registry
 
 ELEMENTS: tuple[int, ...] = (*range(1, 21), *range(31, 57), *range(72, 84))
 MAX_Z = ELEMENTS[-1]  # tables and embeddings have a row for every atomic number from 0 to this
-BASES: dict[str, tuple[int, ...]] = {
-    "def2-tzvpd": ELEMENTS,
-    "def2-svp": tuple(z for z in ELEMENTS if z <= 36),
-}
-_KNOWN = {basis: frozenset(numbers) for basis, numbers in BASES.items()}
 FIRST_ECP_ELEMENT = 37
 _SYMBOLS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd "
@@ -18,27 +16,49 @@ _SYMBOL_OF = dict(zip(ELEMENTS, _SYMBOLS.split(" "), strict=True))
 _NUMBER_OF = {symbol: z for z, symbol in _SYMBOL_OF.items()}
 
 
+@cache
 def supported(basis: str) -> tuple[int, ...]:
-    """Atomic numbers that a basis covers here.
+    """Atomic numbers that a basis covers here, ascending.
 
     Raises:
-        ValueError: unknown basis.
+        ValueError: unknown basis, or its table names an element that the package does not have.
     """
-    if basis not in BASES:
-        raise ValueError(f"basis: got '{basis}', wanted one of {', '.join(BASES)}")
-    return BASES[basis]
+    symbols = registry.table(basis)
+    for symbol_ in symbols:
+        if symbol_ not in _NUMBER_OF:
+            raise ValueError(
+                f"basis {basis}: element {symbol_} is not among Z {_ranges(ELEMENTS)}; remove it"
+                " from the table or add it to basis/elements.py"
+            )
+    return tuple(sorted(_NUMBER_OF[symbol_] for symbol_ in symbols))
+
+
+@cache
+def _known(basis: str) -> frozenset[int]:
+    return frozenset(supported(basis))  # asked for every molecule that is read
 
 
 def check_supported(basis: str, atomic_numbers: Iterable[int], where: str) -> None:
     """Raise ValueError naming `where` and the first atomic number that the basis does not cover."""
-    supported(basis)
+    known = _known(basis)
     for z in map(int, atomic_numbers):
-        if z not in _KNOWN[basis]:
+        if z not in known:
             name = _SYMBOL_OF.get(z, f"Z = {z}")
             raise ValueError(
-                f"{where}: element {name} is not among the {len(_KNOWN[basis])} elements of {basis}; remove the molecule"
-                " (supported: Z 1-20, 31-56, 72-83; def2-svp up to 36)"
+                f"{where}: element {name} is not among the {len(known)} elements of {basis};"
+                f" remove the molecule (supported: Z {_ranges(supported(basis))})"
             )
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Ascending numbers in words: 1-20, 31-56."""
+    runs: list[list[int]] = []
+    for z in numbers:
+        if runs and z == runs[-1][-1] + 1:
+            runs[-1].append(z)
+        else:
+            runs.append([z])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def symbol(atomic_number: int) -> str:

@@ -1,16 +1,13 @@
 """Shells of every element in every basis, from the committed tables."""
 
-import json
 from functools import cache
-from pathlib import Path
 
-from helm_scale.basis import elements
+from helm_scale.basis import elements, registry
 
 
-@cache
-def _table(basis: str) -> dict[str, dict]:
-    elements.supported(basis)
-    return json.loads((Path(__file__).parent / "data" / f"{basis}.json").read_text())
+def _element(basis: str, atomic_number: int) -> registry.Element:
+    elements.check_supported(basis, [atomic_number], "basis")
+    return registry.table(basis)[elements.symbol(atomic_number)]
 
 
 def shells_of(basis: str, atomic_number: int) -> tuple[int, ...]:
@@ -19,14 +16,19 @@ def shells_of(basis: str, atomic_number: int) -> tuple[int, ...]:
     Raises:
         ValueError: the basis does not cover the element.
     """
-    elements.check_supported(basis, [atomic_number], "basis")
-    return tuple(_table(basis)[elements.symbol(atomic_number)]["shells"])
+    return tuple(_element(basis, atomic_number)["shells"])
+
+
+@cache
+def highest_degree(basis: str) -> int:
+    """The largest l of any shell of the basis: 3 for def2-TZVPD, 4 for def2-QZVP."""
+    return max(max(shells_of(basis, z)) for z in elements.supported(basis))
 
 
 def shell_counts(basis: str, atomic_number: int) -> tuple[int, ...]:
-    """Number of shells of degree 0, 1, 2, 3."""
+    """Number of an element's shells of degree 0, 1, ... up to the highest degree of the basis."""
     shells = shells_of(basis, atomic_number)
-    return tuple(shells.count(degree) for degree in range(4))
+    return tuple(shells.count(degree) for degree in range(highest_degree(basis) + 1))
 
 
 @cache
@@ -37,13 +39,14 @@ def nao(basis: str, atomic_number: int) -> int:
 
 def ecp_core_electrons(basis: str, atomic_number: int) -> int:
     """Electrons that the element's effective core potential replaces."""
-    elements.check_supported(basis, [atomic_number], "basis")
-    return int(_table(basis)[elements.symbol(atomic_number)]["ecp_core_electrons"])
+    return int(_element(basis, atomic_number)["ecp_core_electrons"])
 
 
 @cache
 def slot_counts(basis: str) -> tuple[int, ...]:
-    """Slots per degree common to all elements: the most shells of that degree (7s 6p 5d 2f for
-    def2-TZVPD)."""
+    """Slots per degree, common to all elements: the most shells that any of them has there.
+
+    7s 6p 5d 2f for def2-TZVPD.
+    """
     counts = [shell_counts(basis, z) for z in elements.supported(basis)]
     return tuple(max(column) for column in zip(*counts, strict=True))

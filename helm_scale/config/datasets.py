@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from helm_scale.config.pretrain import PretrainConfig
-from helm_scale.config.strict import Strict
+from helm_scale.config.strict import Basis, Strict
 
 
 class InfoConfig(PretrainConfig):
@@ -41,9 +41,7 @@ class GenerateConfig(Strict):
     )
     out: str = Field("data_shards/new", description="New folder of shards with a manifest.json.")
     xc: str = Field("pbe", description="Exchange-correlation functional, by PySCF's name.")
-    basis: Literal["def2-tzvpd", "def2-svp"] = Field(
-        "def2-tzvpd", description="Orbital basis. Its ECP is always applied."
-    )
+    basis: Basis = Field("def2-tzvpd", description="Orbital basis. Its ECP is always applied.")
     grid_level: int = Field(3, ge=0, le=9, description="PySCF grid level.")
     auxbasis: str | None = Field(
         None,
@@ -89,9 +87,7 @@ class ImportConfig(Strict):
         None,
         description="Exchange-correlation functional, by PySCF's name. None: the dataset's own.",
     )
-    basis: Literal["def2-tzvpd", "def2-svp"] | None = Field(
-        None, description="Orbital basis. None: the dataset's own."
-    )
+    basis: Basis | None = Field(None, description="Orbital basis. None: the dataset's own.")
     auxbasis: str | None = Field(
         None, description="Density-fitting basis. None: the dataset's own."
     )

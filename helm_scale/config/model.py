@@ -4,14 +4,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from helm_scale.config.strict import Strict
+from helm_scale.basis.registry import names
+from helm_scale.config.strict import Basis, Strict
 
 
 class ModelConfig(Strict):
     """The network. Reference (OMol setting): lmax 6, 128 channels, 3 node layers, 12 Angstrom."""
 
-    basis: Literal["def2-tzvpd", "def2-svp"] = Field(
-        "def2-tzvpd", description="Orbital basis of the Hamiltonians."
+    basis: Basis = Field(
+        "def2-tzvpd", description=f"Orbital basis of the Hamiltonians: {', '.join(names())}."
     )
     parity: Literal["semilocal", "full"] = Field(
         "semilocal",

@@ -210,7 +210,10 @@ def _explain(kind: type[BaseModel], item: Any, where: str, overridden: Collectio
     if any(f"{dotted}.".startswith(f"{key}.") for key in overridden):
         where = "command line"
     if item["type"] == "value_error":
-        return f"{where}: " + ".".join([*map(str, item["loc"]), str(item["ctx"]["error"])])
+        # messages begin with the key; that of a field's own check is its last part of the place
+        text = str(item["ctx"]["error"])
+        keys = [str(part) for part in item["loc"] if not text.startswith(f"{part}: ")]
+        return f"{where}: " + ".".join([*keys, text])
     if item["type"] != "extra_forbidden":
         return f"{where}: {dotted}: got {item.get('input')!r}, {item['msg']}"
     if renamed := new_name(dotted):

@@ -1,6 +1,12 @@
-"""The base of every settings model."""
+"""What all settings models share: their base, and the name of an orbital basis."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from helm_scale.basis.registry import check_basis
+
+Basis = Annotated[str, AfterValidator(check_basis)]  # one of the tables in basis/data
 
 
 class Strict(BaseModel):

@@ -13,7 +13,7 @@ CARBON_IN_ORCA = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 0, 2]  # its diffuse s and d 
 CARBON_SORTED = sorted(CARBON_IN_ORCA)
 
 
-@pytest.mark.parametrize("degree", range(5))
+@pytest.mark.parametrize("degree", range(7))
 def test_canonical_functions_are_the_real_harmonics_about_z(degree: int) -> None:
     points = np.random.default_rng(0).normal(size=(50, 3))
     mol = gto.M(atom="He", basis={"He": [[degree, [0.7, 1.0]]]}, verbose=0)

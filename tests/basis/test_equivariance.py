@@ -18,11 +18,11 @@ LIMITS = {
 }
 
 
-def packed_rotation(layout: BlockLayout, turned: Turned) -> torch.Tensor:
+def packed_rotation(layout: BlockLayout, rotation: torch.Tensor) -> torch.Tensor:
     """D [size, size] of packed irreps: of every degree D^L on the M axis, the same for all rows."""
     return torch.block_diag(
         *[
-            torch.kron(wigner(turned.rotation, degree), torch.eye(len(rows), dtype=torch.float64))
+            torch.kron(wigner(rotation, degree), torch.eye(len(rows), dtype=torch.float64))
             for degree, rows in layout.rows.items()
         ]
     )
@@ -56,7 +56,7 @@ def test_packed_irreps_turn_with_the_molecule(
         pack(torch.tensor(turned.offsite(matrices[name], first, second))[None], layout)[0]
         for matrices in (turned.before, turned.after)
     )
-    assert (after - packed_rotation(layout, turned) @ before).abs().max() < LIMITS[name]
+    assert (after - packed_rotation(layout, turned.rotation) @ before).abs().max() < LIMITS[name]
 
 
 @pytest.mark.parametrize("atom", [0, 1, 2])
