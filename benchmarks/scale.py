@@ -33,7 +33,16 @@ from helm_scale.data.loading.dataset import Dataset
 from helm_scale.data.loading.stream import BatchMaker, Stream
 from helm_scale.types import Method, Molecule
 
-METHOD = Method("pbe", "def2-svp", "def2", 3, None, 1e-9, "none", "random numbers")
+METHOD = Method(
+    xc="pbe",
+    basis="def2-svp",
+    ecp="def2",
+    grid_level=3,
+    auxbasis=None,
+    conv_tol=1e-9,
+    baseline="none",
+    program="random numbers",
+)
 CONFIG = ModelConfig(basis="def2-svp", parity="full")
 PER_SHARD, BATCH, CRC32 = 1000, 64, 0x600DF00D
 RESUMED = (0, 1000, 1_000_000)

@@ -54,7 +54,16 @@ from helm_scale.data.loading.sampler import Sampler
 from helm_scale.data.loading.stream import BatchMaker, Stream
 from helm_scale.types import Method, Molecule, couple_labels
 
-METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-9, "none", "random numbers")
+METHOD = Method(
+    xc="pbe",
+    basis="def2-tzvpd",
+    ecp="def2",
+    grid_level=3,
+    auxbasis=None,
+    conv_tol=1e-9,
+    baseline="none",
+    program="random numbers",
+)
 CONFIG = ModelConfig(parity="full", pair_cutoff=100.0)
 KINDS = {
     "0.1 MB": (11, 16, 0.25),

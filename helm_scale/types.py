@@ -4,7 +4,7 @@ Axes: N atoms of all molecules of a batch, B molecules, E message edges, P unord
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, NamedTuple, Protocol, Self, cast
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """How a label was made; labels of two methods never mix.
 
@@ -73,6 +73,7 @@ class Molecule:
     key: str
     atomic_numbers: np.ndarray
     positions: np.ndarray
+    _: KW_ONLY
     charge: int = 0
     spin_multiplicity: int = 1
     hamiltonian: np.ndarray | None = None

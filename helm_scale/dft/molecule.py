@@ -112,7 +112,13 @@ def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
             that is missing or differs.
     """
     numbers = np.array([gto.charge(mol.atom_symbol(i)) for i in range(mol.natm)])
-    molecule = Molecule("mol", numbers, mol.atom_coords(unit="Angstrom"), mol.charge, mol.spin + 1)
+    molecule = Molecule(
+        "mol",
+        numbers,
+        mol.atom_coords(unit="Angstrom"),
+        charge=mol.charge,
+        spin_multiplicity=mol.spin + 1,
+    )
     wanted = build_mol(molecule, basis)
     if mol.nelectron != wanted.nelectron:
         raise ValueError(

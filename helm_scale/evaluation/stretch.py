@@ -99,8 +99,8 @@ def stretched(molecule: Molecule, bond: tuple[int, int], factor: float) -> Molec
         f"{molecule.key}-{factor:.2f}",
         molecule.atomic_numbers,
         moved,
-        molecule.charge,
-        molecule.spin_multiplicity,
+        charge=molecule.charge,
+        spin_multiplicity=molecule.spin_multiplicity,
     )
 
 

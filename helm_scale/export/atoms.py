@@ -22,4 +22,6 @@ def molecule_of(atoms: Any) -> Molecule:
         return atoms
     positions, numbers, charge, spin = loader.read_atoms(atoms)
     loader.check_electrons(numbers, torch.zeros_like(numbers), charge, spin)
-    return Molecule("atoms", numbers.numpy(), positions.numpy(), int(charge), int(spin))
+    return Molecule(
+        "atoms", numbers.numpy(), positions.numpy(), charge=int(charge), spin_multiplicity=int(spin)
+    )

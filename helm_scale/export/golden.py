@@ -35,7 +35,7 @@ def molecules(config: ModelConfig) -> list[Molecule]:
         ("lithium_ion", [3], [[0.0, 0.0, 0.0]], 1, 1),
     ]  # fmt: skip
     every = [
-        Molecule(key, np.array(numbers), np.array(xyz), q, multiplicity)
+        Molecule(key, np.array(numbers), np.array(xyz), charge=q, spin_multiplicity=multiplicity)
         for key, numbers, xyz, q, multiplicity in rows
     ]
     return [

@@ -15,7 +15,16 @@ from helm_scale.importers.source import Address, Importer, SourceSample, listed_
 from helm_scale.importers.sqlite import SqliteTable
 from helm_scale.types import Method, Molecule
 
-METHOD = Method("pbe", "def2-svp", "def2", 3, None, 1e-9, "none", "ORCA")
+METHOD = Method(
+    xc="pbe",
+    basis="def2-svp",
+    ecp="def2",
+    grid_level=3,
+    auxbasis=None,
+    conv_tol=1e-9,
+    baseline="none",
+    program="ORCA",
+)
 SIZES = {
     "H2O": (500, 500, 3900), "C2H6O": (25000, 500, 4500), "C3H4O2": (25000, 500, 1478), "C4H4N2O2": (25000, 500, 4500),
 }  # fmt: skip

@@ -17,7 +17,16 @@ from helm_scale.importers.sqlite import SqliteTable, array
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
-METHOD = Method("hyb_gga_xc_wb97x_d", "def2-svp", "def2", 3, None, 1e-8, "none", "Psi4")
+METHOD = Method(
+    xc="hyb_gga_xc_wb97x_d",
+    basis="def2-svp",
+    ecp="def2",
+    grid_level=3,
+    auxbasis=None,
+    conv_tol=1e-8,
+    baseline="none",
+    program="Psi4",
+)
 SIZES = {"train-2k": 5768, "train-5k": 20349, "train-10k": 38364, "train-100k": 436581}
 
 

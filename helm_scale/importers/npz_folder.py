@@ -85,8 +85,8 @@ class NpzFolder:
             )
         numbers = arrays["atomic_numbers"].astype(np.int64)
         molecule = Molecule(
-            Path(str(address)).stem, numbers, arrays["positions"].astype(np.float64), _integer(arrays, "charge", 0),
-            _integer(arrays, "spin_multiplicity", 1), energy=float(arrays["energy"]) if "energy" in arrays else None,
+            Path(str(address)).stem, numbers, arrays["positions"].astype(np.float64), charge=_integer(arrays, "charge", 0),
+            spin_multiplicity=_integer(arrays, "spin_multiplicity", 1), energy=float(arrays["energy"]) if "energy" in arrays else None,
             forces=arrays["forces"].astype(np.float64) if "forces" in arrays else None,
         )  # fmt: skip
         if molecule.positions.shape != (len(numbers), 3):
@@ -121,7 +121,21 @@ class NpzFolder:
         try:
             stated = json.loads(str(text))
             return Method(
-                **{**asdict(Method("", "", "def2", 3, None, 1e-9, "none", "unknown")), **stated}
+                **{
+                    **asdict(
+                        Method(
+                            xc="",
+                            basis="",
+                            ecp="def2",
+                            grid_level=3,
+                            auxbasis=None,
+                            conv_tol=1e-9,
+                            baseline="none",
+                            program="unknown",
+                        )
+                    ),
+                    **stated,
+                }
             )
         except (ValueError, TypeError) as error:
             raise ValueError(

@@ -37,7 +37,16 @@ from helm_scale.types import Method, Molecule
 with needs("dft"):
     import h5py
 
-METHOD = Method("wb97m-v", "def2-tzvpd", "def2", 3, None, 1e-8, "none", "ORCA")
+METHOD = Method(
+    xc="wb97m-v",
+    basis="def2-tzvpd",
+    ecp="def2",
+    grid_level=3,
+    auxbasis=None,
+    conv_tol=1e-8,
+    baseline="none",
+    program="ORCA",
+)
 SIZES = {"train": 57559, "test-5k": 4986, "test-1k": 1008}
 ENDING = re.compile(r"_(-?\d+)_(\d+)$")
 
@@ -86,8 +95,8 @@ class OmolCsh:
             key_of(str(address)),
             numbers,
             group["coords"][:].astype(np.float64),
-            charge,
-            multiplicity,
+            charge=charge,
+            spin_multiplicity=multiplicity,
         )
         true = listed_shells("orca", METHOD.basis, numbers, where)
         listed = from_triangle(group["fock"][:], f"{where}, fock")

@@ -19,7 +19,16 @@ from helm_scale.importers.sqlite import SqliteTable, array, table_columns
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
-METHOD = Method("b3lyp5", "def2-svp", "def2", 3, None, 1e-13, "none", "PySCF 2.2.1")
+METHOD = Method(
+    xc="b3lyp5",
+    basis="def2-svp",
+    ecp="def2",
+    grid_level=3,
+    auxbasis=None,
+    conv_tol=1e-13,
+    baseline="none",
+    program="PySCF 2.2.1",
+)
 STABLE_SIZES = {"id": (104664, 13083, 13084), "ood": (104001, 17495, 9335)}
 GEOMETRIES_PER_MOLECULE = {
     99900: 100,

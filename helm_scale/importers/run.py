@@ -181,7 +181,16 @@ def declared_method(known: Method | None, config: ImportConfig) -> Method:
         raise ValueError(
             f"{config.source}: the files hold no 'method'; give --xc and --basis (and --auxbasis, --grid_level, --program)"
         )
-    start = known or Method("", "", "def2", 3, None, 1e-9, "none", "unknown")
+    start = known or Method(
+        xc="",
+        basis="",
+        ecp="def2",
+        grid_level=3,
+        auxbasis=None,
+        conv_tol=1e-9,
+        baseline="none",
+        program="unknown",
+    )
     return replace(start, **given, baseline=config.baseline)
 
 

@@ -38,7 +38,7 @@ class Slopes:
     metrics: dict[str, tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpectralTerms:
     """Weighted sums of squares that join the sum over matrix elements.
 

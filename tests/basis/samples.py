@@ -8,7 +8,16 @@ from torch import Tensor
 from helm_scale.types import Method
 
 BASIS = "def2-tzvpd"
-PBE = Method("pbe", BASIS, "def2", 1, None, 1e-10, "none", "PySCF")
+PBE = Method(
+    xc="pbe",
+    basis=BASIS,
+    ecp="def2",
+    grid_level=1,
+    auxbasis=None,
+    conv_tol=1e-10,
+    baseline="none",
+    program="PySCF",
+)
 
 
 @dataclass(frozen=True)

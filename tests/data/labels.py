@@ -11,7 +11,16 @@ from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardWriter
 from helm_scale.types import Method, Molecule
 
-SVP = Method("pbe", "def2-svp", "def2", 1, None, 1e-9, "minao", "PySCF 2.14.0")
+SVP = Method(
+    xc="pbe",
+    basis="def2-svp",
+    ecp="def2",
+    grid_level=1,
+    auxbasis=None,
+    conv_tol=1e-9,
+    baseline="minao",
+    program="PySCF 2.14.0",
+)
 TZVPD = replace(SVP, basis="def2-tzvpd", grid_level=0, auxbasis="def2-universal-jfit")
 
 

@@ -138,7 +138,14 @@ def test_the_dipole_points_from_iodine_to_hydrogen(
 def test_an_open_shell_is_refused() -> None:
     with pytest.raises(ValueError, match=r"multiplicity 3: only closed shells"):
         EnergyFunctional(
-            Molecule("o2", np.array([8, 8]), np.array([[0.0, 0, 0], [0, 0, 1.2]]), 0, 3), SVP
+            Molecule(
+                "o2",
+                np.array([8, 8]),
+                np.array([[0.0, 0, 0], [0, 0, 1.2]]),
+                charge=0,
+                spin_multiplicity=3,
+            ),
+            SVP,
         )
 
 

@@ -12,7 +12,16 @@ from helm_scale.dft.molecule import build_mol, kohn_sham, to_canonical
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
-METHOD = Method("pbe", "def2-tzvpd", "def2", 0, "def2-universal-jkfit", 1e-9, "none", "PySCF")
+METHOD = Method(
+    xc="pbe",
+    basis="def2-tzvpd",
+    ecp="def2",
+    grid_level=0,
+    auxbasis="def2-universal-jkfit",
+    conv_tol=1e-9,
+    baseline="none",
+    program="PySCF",
+)
 HYDROGEN_IODIDE = Molecule("hi", np.array([53, 1]), np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]]))
 NITROXYL = Molecule(
     "hno", np.array([7, 8, 1]), np.array([[0.0, 0.05, 0.0], [1.05, 0.6, 0.1], [-0.9, 0.4, 0.5]])

@@ -21,7 +21,16 @@ from helm_scale.dft.generate import Job, label, label_or_reason
 from helm_scale.types import Method, Molecule
 
 ROOT = Path(__file__).parents[2]
-SVP = Method("pbe", "def2-svp", "def2", 4, None, 1e-11, "minao", "PySCF")
+SVP = Method(
+    xc="pbe",
+    basis="def2-svp",
+    ecp="def2",
+    grid_level=4,
+    auxbasis=None,
+    conv_tol=1e-11,
+    baseline="minao",
+    program="PySCF",
+)
 HF = Molecule("hf", np.array([9, 1]), np.array([[0.0, 0.1, 0.0], [0.3, 0.2, 1.0]]))
 GRID_FORCE = 2e-4  # Hartree/Angstrom: the analytic forces leave out the response of the grid
 FRAME = "3\nProperties=species:S:1:pos:R:3 key={} split={}\nO 0.0 0.0 0.1\nH 0.76 0.0 0.{}\nH -0.74 0.0 0.58\n"

@@ -8,7 +8,9 @@ from helm_scale.types import Molecule
 
 
 def atom(z: int, charge: int, multiplicity: int) -> Molecule:
-    return Molecule("one", np.array([z]), np.zeros((1, 3)), charge, multiplicity)
+    return Molecule(
+        "one", np.array([z]), np.zeros((1, 3)), charge=charge, spin_multiplicity=multiplicity
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,27 @@ from helm_scale.dft.molecule import build_mol, kohn_sham, to_canonical
 from helm_scale.types import GraphBatch, Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
-TZVPD = Method("pbe", "def2-tzvpd", "def2", 1, None, 1e-12, "minao", "PySCF")
+TZVPD = Method(
+    xc="pbe",
+    basis="def2-tzvpd",
+    ecp="def2",
+    grid_level=1,
+    auxbasis=None,
+    conv_tol=1e-12,
+    baseline="minao",
+    program="PySCF",
+)
 SVP = replace(TZVPD, basis="def2-svp")
-BENZENE = Method("lda", "def2-tzvpd", "def2", 0, "weigend", 1e-9, "none", "PySCF")
+BENZENE = Method(
+    xc="lda",
+    basis="def2-tzvpd",
+    ecp="def2",
+    grid_level=0,
+    auxbasis="weigend",
+    conv_tol=1e-9,
+    baseline="none",
+    program="PySCF",
+)
 NO_THRESHOLD = 1e-12
 
 

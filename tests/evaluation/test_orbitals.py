@@ -122,7 +122,10 @@ def test_an_ecp_leaves_its_valence_electrons_and_open_shells_are_refused() -> No
             ValueError, match=r"hi: .* wanted an even number of electrons and multiplicity 1"
         ):
             orbitals.occupied_count(
-                Molecule("hi", np.array([1, 53]), where, charge, multiplicity), "def2-tzvpd"
+                Molecule(
+                    "hi", np.array([1, 53]), where, charge=charge, spin_multiplicity=multiplicity
+                ),
+                "def2-tzvpd",
             )
 
 

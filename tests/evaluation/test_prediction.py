@@ -137,9 +137,9 @@ def test_an_atom_alone_has_a_hamiltonian(tmp_path: Path) -> None:
 def test_molecules_that_cannot_be_predicted_are_named() -> None:
     where = np.array([[0.0, 0, 0], [0, 0, 1.6]])
     for molecule, message in (
-        (Molecule("odd", np.array([1, 53]), where, 1), r"molecule 'odd': 53 electrons"),
+        (Molecule("odd", np.array([1, 53]), where, charge=1), r"molecule 'odd': 53 electrons"),
         (
-            Molecule("triplet", np.array([8, 8]), where, 0, 3),
+            Molecule("triplet", np.array([8, 8]), where, charge=0, spin_multiplicity=3),
             r"triplet: 16 electrons, multiplicity 3: orbitals are filled in pairs",
         ),
         (

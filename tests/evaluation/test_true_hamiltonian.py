@@ -26,7 +26,7 @@ JKFIT, JFIT = "def2-universal-jkfit", "def2-universal-jfit"
 def _molecule(
     key: str, numbers: list[int], positions: list[list[float]], charge: int = 0
 ) -> Molecule:
-    return Molecule(key, np.array(numbers), np.array(positions), charge)
+    return Molecule(key, np.array(numbers), np.array(positions), charge=charge)
 
 
 def _pair(key: str, numbers: list[int], length: float, charge: int = 0) -> Molecule:

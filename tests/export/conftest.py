@@ -34,7 +34,16 @@ ENERGY_CONFIG = ModelConfig(
     radial_functions=8,
     dtype="float64",
 )
-METHOD = Method("pbe", "def2-tzvpd", "def2", 3, None, 1e-10, "none", "PySCF 2.14")
+METHOD = Method(
+    xc="pbe",
+    basis="def2-tzvpd",
+    ecp="def2",
+    grid_level=3,
+    auxbasis=None,
+    conv_tol=1e-10,
+    baseline="none",
+    program="PySCF 2.14",
+)
 ROOT = Path(__file__).parents[2]
 NUMBERS = np.array([6, 1, 1, 53, 8, 6, 1, 83])
 
@@ -60,7 +69,13 @@ def graph(sizes: list[int], seed: int = 0) -> Geometry:
         numbers = NUMBERS[rng.permutation(8)[:size]]
         charge = index % 2
         molecules.append(
-            Molecule(str(index), numbers, x, charge, 1 + int(numbers.sum() - charge) % 2)
+            Molecule(
+                str(index),
+                numbers,
+                x,
+                charge=charge,
+                spin_multiplicity=1 + int(numbers.sum() - charge) % 2,
+            )
         )
     return collate(molecules, CONFIG).geometry
 

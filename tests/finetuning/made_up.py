@@ -26,7 +26,16 @@ CONFIG = ModelConfig(
     radial_functions=8,
     trunk_cutoff=5.0,
 )
-METHOD = Method("pbe", "def2-svp", "def2", 3, None, 1e-10, "none", "made up")
+METHOD = Method(
+    xc="pbe",
+    basis="def2-svp",
+    ecp="def2",
+    grid_level=3,
+    auxbasis=None,
+    conv_tol=1e-10,
+    baseline="none",
+    program="made up",
+)
 ATOMIC = {1: -0.5, 6: -37.8, 8: -75.0, 35: -2572.0}  # Hartree
 
 

@@ -10,7 +10,16 @@ import pytest
 from helm_scale.dft.generate import Job, label
 from helm_scale.types import Method, Molecule
 
-PLAIN = Method("pbe", "def2-svp", "def2", 3, None, 1e-11, "none", "PySCF")
+PLAIN = Method(
+    xc="pbe",
+    basis="def2-svp",
+    ecp="def2",
+    grid_level=3,
+    auxbasis=None,
+    conv_tol=1e-11,
+    baseline="none",
+    program="PySCF",
+)
 WATER = (np.array([8, 1, 1]), np.array([[0.1, 0.0, 0.1], [0.76, 0.05, 0.68], [-0.74, 0.0, 0.58]]))
 FLUORIDE = (np.array([9, 1]), np.array([[0.1, 0.0, -0.2], [0.3, 0.5, 0.55]]))
 HYDRIDE = (np.array([3, 1]), np.array([[0.1, 0.0, -0.2], [0.3, 0.9, 1.15]]))

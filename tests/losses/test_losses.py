@@ -26,8 +26,8 @@ def labelled(seed: int, numbers: list[int], symmetric: bool = True) -> Molecule:
         f"m{seed}",
         z,
         x,
-        0,
-        1,
+        charge=0,
+        spin_multiplicity=1,
         hamiltonian=model_matrix * rng.uniform(0.5, 2.0),
         energy=float(rng.normal()),
     )

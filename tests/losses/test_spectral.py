@@ -22,7 +22,15 @@ from tests.model.test_conditioning import SMALL
 from tests.model.test_physics import build
 from tests.tolerances import CHUNKS
 
-TERMS = SpectralTerms("def2-svp", "full", 0.3, 0.7, 2, 1e-2, True)
+TERMS = SpectralTerms(
+    basis="def2-svp",
+    parity="full",
+    loewdin=0.3,
+    orbitals=0.7,
+    virtuals=2,
+    threshold=1e-2,
+    baseline=True,
+)
 CONFIG = SMALL(baseline="minao", pair_layers=2)
 OCCUPIED = (9, 5)  # of HOF and water
 

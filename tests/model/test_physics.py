@@ -42,7 +42,7 @@ def positions() -> np.ndarray:
 
 
 def molecule(numbers: np.ndarray, x: np.ndarray, charge: int = 0) -> Molecule:
-    return Molecule("m", numbers, np.ascontiguousarray(x), charge, 1)
+    return Molecule("m", numbers, np.ascontiguousarray(x), charge=charge, spin_multiplicity=1)
 
 
 def build(config: ModelConfig) -> Helm:
@@ -132,7 +132,7 @@ def test_a_molecule_does_not_see_its_neighbours_in_the_batch() -> None:
 def test_charge_and_multiplicity_are_seen() -> None:
     model = build(SMALL(dtype="float64"))
     x, neutral = positions()[:3], molecule(NUMBERS[:3], positions()[:3])
-    triplet = Molecule("t", NUMBERS[:3], x, 0, 3)
+    triplet = Molecule("t", NUMBERS[:3], x, charge=0, spin_multiplicity=3)
     cation = molecule(NUMBERS[:3], x, charge=1)
     plain, charged, spun = hamiltonians(model, [neutral, cation, triplet])
     assert relative(charged - plain, plain) > 1e-4 and relative(spun - plain, plain) > 1e-4

@@ -18,7 +18,16 @@ from helm_scale.data.format.shards import ShardWriter
 from helm_scale.types import Method, Molecule
 
 ROOT = Path(__file__).parent.parent.parent
-METHOD = Method("pbe", "def2-svp", "def2", 1, None, 1e-10, "none", "none: made-up labels")
+METHOD = Method(
+    xc="pbe",
+    basis="def2-svp",
+    ecp="def2",
+    grid_level=1,
+    auxbasis=None,
+    conv_tol=1e-10,
+    baseline="none",
+    program="none: made-up labels",
+)
 TINY = {
     "model.basis": "def2-svp", "model.parity": "full", "model.lmax": 4, "model.mmax": 4, "model.channels": 4,
     "model.hidden_channels": 4, "model.edge_channels": 8, "model.num_layers": 1, "model.radial_functions": 6,

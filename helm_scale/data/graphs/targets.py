@@ -49,7 +49,7 @@ class _Coupling:
     value: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BlockLabels:
     """Labels of a batch before they are coupled.
 
