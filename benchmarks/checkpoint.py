@@ -24,7 +24,7 @@ from helm_scale.config import PretrainConfig, load
 from helm_scale.data.graphs.collate import collate
 from helm_scale.losses.hamiltonian import LossSums
 from helm_scale.model.helm import Helm
-from helm_scale.optim import optimizers
+from helm_scale.optim.build import hidden_names, make_optimizers
 from helm_scale.parallel import startup
 from helm_scale.parallel.build import build_engine
 from helm_scale.pretraining import checkpoint
@@ -101,10 +101,10 @@ def main() -> None:
         ]
         config = load(PretrainConfig, flags)
         model = Helm(config.model)
-        hidden = optimizers.hidden_names(model)
+        hidden = hidden_names(model)
         hydrogen = collate([Molecule("h", np.array([1]), np.zeros((1, 3)))], config.model)
         with startup.process_group(config.execution) as ranks:
-            make = lambda trained: optimizers.make_optimizers(trained, config.training, hidden)  # noqa: E731
+            make = lambda trained: make_optimizers(trained, config.training, hidden)  # noqa: E731
             engine = build_engine(
                 config.execution,
                 ranks,

@@ -15,7 +15,7 @@ import torch
 
 from helm_scale.config import PretrainConfig, load
 from helm_scale.model.helm import Helm
-from helm_scale.optim.optimizers import StackedMuon
+from helm_scale.optim.muon import StackedMuon
 from helm_scale.parallel.flat_shards import from_replicated
 
 OPTIONS = {"lr": 1e-2, "momentum": 0.95, "weight_decay": 0.1}

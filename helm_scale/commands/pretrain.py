@@ -21,7 +21,7 @@ from helm_scale.losses.hamiltonian import HamiltonianObjective
 from helm_scale.losses.references import fit_hamiltonian_reference
 from helm_scale.losses.spectral import SpectralTerms
 from helm_scale.model.helm import Helm
-from helm_scale.optim import optimizers
+from helm_scale.optim.build import freeze, hidden_names, make_optimizers
 from helm_scale.parallel import collectives, pair_parallel, startup
 from helm_scale.parallel.build import build_engine
 from helm_scale.parallel.engine import Engine
@@ -91,7 +91,7 @@ def build_model(config: PretrainConfig) -> Helm:
     """The model as every rank builds it, before an engine wraps it."""
     torch.manual_seed(config.training.seed)
     model = Helm(config.model)
-    optimizers.freeze(model, config.training.freeze_prefixes)
+    freeze(model, config.training.freeze_prefixes)
     execution = config.execution
     model.set_memory(execution.pair_chunk, execution.recompute, execution.message_chunk)
     if execution.compile:
@@ -148,7 +148,7 @@ def start_engine(
         model=model,
         objective=loss,
         make_optimizers=functools.partial(
-            optimizers.make_optimizers, config=training, hidden=optimizers.hidden_names(model)
+            make_optimizers, config=training, hidden=hidden_names(model)
         ),
         clip_norm=training.clip_norm,
         empty=collate([], config.model, config.loss_matrices),

@@ -25,7 +25,7 @@ from helm_scale.finetuning.labels import EnergyLabels, compositions
 from helm_scale.losses.hamiltonian import root_plus_mean
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
-from helm_scale.optim.optimizers import learning_rate_factor
+from helm_scale.optim.schedule import cosine_schedule
 from helm_scale.types import GraphBatch, Molecule
 from helm_scale.units import HARTREE_IN_MEV
 
@@ -158,8 +158,8 @@ def train(run: Run, parts: Sequence[Part], config: FinetuneConfig, seed: int) ->
     every = max(1, math.ceil(config.steps / config.evaluations))
     for step in tqdm(range(config.steps), desc=run.mode, unit="step", disable=None):
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * learning_rate_factor(
-                step, config.steps, round(WARMUP * config.steps)
+            group["lr"] = group["peak"] * cosine_schedule(
+                step, steps=config.steps, warmup_steps=round(WARMUP * config.steps)
             )
         optimizer.zero_grad()
         loss(

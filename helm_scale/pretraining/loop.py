@@ -14,7 +14,8 @@ from typing import Any
 
 from helm_scale.config import PretrainConfig, dump
 from helm_scale.data.loading.sampler import Sampler
-from helm_scale.optim.optimizers import WeightAverage, learning_rate_factor
+from helm_scale.optim.average import WeightAverage
+from helm_scale.optim.schedule import cosine_schedule
 from helm_scale.parallel import collectives
 from helm_scale.parallel.engine import BatchMemoryError, Engine, StepResult
 from helm_scale.parallel.watchdog import Watchdog
@@ -164,7 +165,7 @@ class _Trainer:
     ) -> tuple[StepResult, dict[str, Any]]:
         """Take one step and check it; its result, and its line of metrics."""
         run, training = self._run, self._run.config.training
-        rate = learning_rate_factor(step - 1, training.steps, training.warmup_steps)
+        rate = cosine_schedule(step - 1, steps=training.steps, warmup_steps=training.warmup_steps)
         run.watchdog.beat(step, "computing", [key for batch in micro_batches for key in batch.keys])
         try:
             result = run.engine.step(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from helm_scale.config import PretrainConfig, dump
-from helm_scale.optim.optimizers import WeightAverage
+from helm_scale.optim.average import WeightAverage
 from helm_scale.parallel import collectives, snapshot
 from helm_scale.parallel.engine import Engine
 from helm_scale.pretraining import checkpoint

@@ -10,18 +10,13 @@ from torch import nn
 
 from helm_scale.config import ModelConfig, TrainingConfig
 from helm_scale.model.helm import Helm
-from helm_scale.optim.optimizers import (
-    StackedMuon,
-    WeightAverage,
-    hidden_names,
-    learning_rate_factor,
-    make_optimizers,
-    orthogonalise,
-)
+from helm_scale.optim.average import WeightAverage
+from helm_scale.optim.build import hidden_names, make_optimizers
+from helm_scale.optim.muon import StackedMuon, newton_schulz
+from helm_scale.optim.schedule import cosine_schedule
 from helm_scale.parallel.flat_shards import FlatShard, from_replicated
 
 SHAPES = [(8, 8), (8, 8), (6, 20), (20, 6), (6, 20), (3, 3)]
-QUINTIC = (3.4445, -4.7750, 2.0315)
 MUON = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1}
 
 
@@ -66,9 +61,9 @@ def test_stacked_muon_is_torch_muon_within_bfloat16(nesterov: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_matrix_is_orthogonalised_alike_alone_and_in_a_stack(dtype: torch.dtype) -> None:
     every = [parameter.detach() for parameter in matrices()]
-    together = orthogonalise(every, QUINTIC, 5, 1e-7, dtype)
+    together = newton_schulz(every, dtype)
     for matrix, stacked in zip(every, together, strict=True):
-        (alone,) = orthogonalise([matrix], QUINTIC, 5, 1e-7, dtype)
+        (alone,) = newton_schulz([matrix], dtype)
         torch.testing.assert_close(
             stacked, alone, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.05
         )
@@ -78,14 +73,14 @@ def test_a_matrix_is_orthogonalised_alike_alone_and_in_a_stack(dtype: torch.dtyp
 def test_orthogonalisation_keeps_singular_vectors_and_levels_singular_values() -> None:
     matrix = torch.randn(12, 30, generator=torch.Generator().manual_seed(2)).double()
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    (polar,) = orthogonalise([matrix], QUINTIC, 5, 1e-7, torch.float64)
+    (polar,) = newton_schulz([matrix], torch.float64)
     in_basis = u.T @ polar @ v.T
     assert float((in_basis - torch.diag(in_basis.diagonal())).abs().max()) < 1e-10
     assert float(in_basis.diagonal().min()) > 0.6 and float(in_basis.diagonal().max()) < 1.3
 
 
 def test_the_rate_rises_to_one_and_falls_to_zero() -> None:
-    rates = [learning_rate_factor(step, 100, 10) for step in range(101)]
+    rates = [cosine_schedule(step, steps=100, warmup_steps=10) for step in range(101)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert (
         rates[10] == 1.0
@@ -93,7 +88,8 @@ def test_the_rate_rises_to_one_and_falls_to_zero() -> None:
         and rates[100] == pytest.approx(0, abs=1e-15)
     )
     assert all(a >= b for a, b in pairwise(rates[10:]))
-    assert learning_rate_factor(0, 1, 0) == 1.0 and learning_rate_factor(4, 5, 100) == 0.05
+    assert cosine_schedule(0, steps=1, warmup_steps=0) == 1.0
+    assert cosine_schedule(4, steps=5, warmup_steps=100) == 0.05
 
 
 def test_every_parameter_has_one_optimizer_and_muon_only_hidden_matrices() -> None:

@@ -20,11 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from helm_scale import optim
 from helm_scale.basis import elements, layout
 from helm_scale.config import ModelConfig, TrainingConfig
 from helm_scale.losses.hamiltonian import HamiltonianObjective
 from helm_scale.model.helm import Helm
-from helm_scale.optim import optimizers
 from helm_scale.parallel import flat_shards
 from helm_scale.pretraining.memory.chunks import ChunkSettings
 from helm_scale.types import GraphBatch, Segment
@@ -140,21 +140,22 @@ class StepEstimator:
         return counter.get_total_flops()
 
     def optimizer_step_bytes(self, training: TrainingConfig) -> int:
-        """Peak bytes of Muon's step beside weights, gradients and momenta.
+        """Peak bytes of the optimiser's step beside weights, gradients and moments.
 
         AdamW's needs none worth counting.
         """
-        if training.optimizer == "adamw":
+        spec = optim.spec_of(training.optimizer)
+        if not spec.matrices_only:
             return 0
         hidden = [
             flat_shards.from_replicated(parameter) for parameter in self.model.hidden_matrices()
         ]
         for shard in hidden:
             shard.local.grad = torch.zeros_like(shard.local)
-        muon = optimizers.StackedMuon(hidden, getattr(torch, training.muon_dtype), lr=1.0)
-        muon.step()  # makes the momenta, which are counted among the states
+        optimizer = spec.make(hidden, training)
+        optimizer.step()  # makes the moments, which are counted among the states
         with AllocationTracker() as tracker:
-            muon.step()
+            optimizer.step()
         return tracker.peak
 
     def _peak_of_size(self, size: BatchSize, chunks: ChunkSettings, first: bool) -> int:

@@ -5,6 +5,7 @@ from typing import NamedTuple, cast
 
 from torch import nn
 
+from helm_scale import optim
 from helm_scale.config import ExecutionConfig, PretrainConfig
 from helm_scale.model.helm import Helm
 from helm_scale.parallel import strategies
@@ -62,11 +63,10 @@ def _weights_and_gradients(
 
 
 def _moments(model: Helm, config: PretrainConfig, itemsize: int) -> int:
-    """AdamW keeps two moments of a number, Muon one."""
-    both = 2 * parameter_bytes([model], itemsize)
-    if config.training.optimizer == "adamw":
-        return both
-    return both - itemsize * sum(matrix.numel() for matrix in model.hidden_matrices())
+    """AdamW keeps two moments of a number; the optimiser of hidden matrices as many as it says."""
+    hidden = itemsize * sum(matrix.numel() for matrix in model.hidden_matrices())
+    rest = parameter_bytes([model], itemsize) - hidden
+    return 2 * rest + optim.spec_of(config.training.optimizer).moments * hidden
 
 
 def _offloaded(execution: ExecutionConfig) -> tuple[str, ...]:
