@@ -19,7 +19,7 @@ from torch import nn
 
 from helm_scale.config import ExecutionConfig
 from helm_scale.model.weights import load_weights
-from helm_scale.optim.optimizers import StackedMuon
+from helm_scale.optim.muon import StackedMuon
 from helm_scale.parallel import divergence, pair_parallel, snapshot
 from helm_scale.parallel.build import build_engine
 from helm_scale.parallel.engine import Engine
