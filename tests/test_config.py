@@ -232,6 +232,11 @@ def test_a_record_of_format_1_is_read_under_the_new_names(written: dict[str, str
     }
 
 
+def test_the_samples_of_a_replay_file_of_format_1_become_a_list() -> None:
+    record = config.upgrade({"samples": {"mol-3": 3, "mol-1": 1}}, "here")
+    assert record["samples"] == [["mol-3", 3], ["mol-1", 1]]
+
+
 def test_a_record_of_this_format_stays_as_it_is() -> None:
     record = {**OLD_RECORD, "format": config.FORMAT}
     assert config.upgrade(record, "here") == record

@@ -39,13 +39,21 @@ def upgrade(record: Any, where: str) -> dict[str, Any]:
         raise ValueError(f"{where}: not the record of a model; copy the folder again")
     written = record.get("format")
     if written in _FIRST:
-        return {**_with_new_names(record), "format": FORMAT}
+        return _from_format_1(record)
     if written != FORMAT:
         raise ValueError(
             f"{where}: got format {written!r}, wanted at most {FORMAT}:"
             " a newer helm_scale wrote it; install that version or a later one"
         )
     return record
+
+
+def _from_format_1(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename keys; list the samples of a replay file, which a dictionary by key could not repeat."""
+    renamed = {**_with_new_names(record), "format": FORMAT}
+    if "samples" in renamed:
+        renamed["samples"] = [[key, int(number)] for key, number in renamed["samples"].items()]
+    return renamed
 
 
 def _with_new_names(record: Mapping[str, Any], section: str = "") -> dict[str, Any]:

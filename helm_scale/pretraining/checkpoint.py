@@ -23,18 +23,16 @@ _SUMS, _MARK = "SHA256SUMS", "COMMITTED"
 
 
 def latest(run: Path | str) -> Path | None:
-    """The newest committed checkpoint of a run whose files all verify; each damaged one is named in
-    the log.
+    """The newest committed checkpoint of a run whose files all verify, or None.
 
-    None where the run has none, or none that is whole.
+    Each newer one that is damaged is named in the log.
     """
     for folder in reversed(committed(run)):
-        found = faults(folder)
-        if not found:
+        problems = damage(folder)
+        if not problems:
             return folder
-        _log.error(
-            "%s: damaged (%s); falling back to the checkpoint before", folder, "; ".join(found)
-        )
+        text = "; ".join(problems)
+        _log.error("%s: damaged (%s); falling back to the checkpoint before", folder, text)
     return None
 
 
@@ -48,7 +46,7 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def faults(folder: Path) -> list[str]:
+def damage(folder: Path) -> list[str]:
     """What is wrong with a committed checkpoint's files, by name; empty if all is well."""
     try:
         sums = (folder / _SUMS).read_text()
@@ -57,14 +55,14 @@ def faults(folder: Path) -> list[str]:
         return [f"{_SUMS} or {_MARK} cannot be read: {error}"]
     if mark.get("sums") != hashlib.sha256(sums.encode()).hexdigest():
         return [f"{_SUMS}: SHA-256 differs from the one in {_MARK}"]
-    found = []
+    problems = []
     for line in sums.splitlines():
         wanted, _, name = line.partition("  ")
         if not (folder / name).is_file():
-            found.append(f"{name}: missing")
+            problems.append(f"{name}: missing")
         elif sha256(folder / name) != wanted:
-            found.append(f"{name}: SHA-256 differs from {_SUMS}")
-    return found
+            problems.append(f"{name}: SHA-256 differs from {_SUMS}")
+    return problems
 
 
 def begin(run: Path, step: int) -> Path:
@@ -77,35 +75,27 @@ def begin(run: Path, step: int) -> Path:
 
 def commit(
     unfinished: Path,
+    *,
     finite: bool,
-    sums_of: Mapping[str, str] | None = None,
+    hashes: Mapping[str, str] | None = None,
     validation_loss: float | None = None,
 ) -> Path:
-    """Hash, sync, rename and mark a folder from `begin`; called by one process once all have
+    """Hash, sync, rename and mark a folder from `begin`; one process calls it once all have
     written.
 
     Args:
-        finite: whether the weights are finite; `purge` keeps a finite checkpoint. sums_of: SHA-256
-            by path of files that were hashed as they were written; the others are read.
-            validation_loss: `purge` keeps the lowest.
+        finite: whether the weights are finite; `purge` keeps a finite checkpoint.
+        hashes: SHA-256 by path of files that were hashed as they were written; the others are read.
+        validation_loss: `purge` keeps the lowest.
     Returns:
         the committed checkpoint; a damaged or unmarked one of the same step is replaced.
     Raises:
         OSError: the disk is full or cannot be written, or a file is missing.
     """
-    files = {
-        path.relative_to(unfinished).as_posix(): path
-        for path in sorted(unfinished.rglob("*"))
-        if path.is_file()
-    }
-    known = dict(sums_of or {})
-    if set(known) - set(files):
-        raise FileNotFoundError(
-            f"{unfinished}: files written by other ranks are not to be seen here: {', '.join(sorted(set(known) - set(files)))};"
-            " the run folder must lie on a disk that all nodes share"
-        )
-    sums = "".join(f"{known.get(name) or sha256(path)}  {name}\n" for name, path in files.items())
+    sums = _sums(unfinished, hashes or {})
     (unfinished / _SUMS).write_text(sums)
+    # Contents must be on disk before the name that promises them, and the name before the mark:
+    # after a power cut a file system may keep a rename and lose what was written before it.
     for path in [*unfinished.rglob("*"), unfinished]:
         sync(path)
     folder = unfinished.with_suffix("")
@@ -125,76 +115,90 @@ def commit(
 
 
 def purge(run: Path, keep: int) -> None:
-    """Delete unfinished folders and all but the newest `keep` checkpoints, the best, and one that
-    verifies and is finite."""
+    """Delete unfinished folders and old checkpoints.
+
+    The newest `keep`, the best, and the newest that verifies and is finite stay.
+    """
     whole = committed(run)
     marks = {folder: _mark(folder) for folder in whole}
     judged = [folder for folder in whole if isinstance(marks[folder].get("validation_loss"), float)]
     best = min(judged, key=lambda folder: marks[folder]["validation_loss"], default=None)
     old = [folder for folder in whole[:-keep] if folder != best]
-    good = (
-        next((f for f in reversed(whole) if marks[f].get("finite") is True and not faults(f)), None)
-        if old
-        else None
-    )
+    good = None
+    if old:  # only then is it worth reading whole checkpoints
+        finite = (f for f in reversed(whole) if marks[f].get("finite") is True)
+        good = next((folder for folder in finite if not damage(folder)), None)
     for folder in sorted((run / "checkpoints").glob("step-*")):
+        # where none is good, nothing old goes: one of them may be of more use than the newest
         if folder not in whole or (good is not None and folder in old and folder != good):
             _remove(folder)
 
 
 def check_record(run: Path, record: Mapping[str, Any], allow_config_change: bool) -> None:
-    """Refuse to resume a run under another model, other labels, or, unless accepted, other settings
-    or data.
+    """Refuse to resume a run under another model or other labels, settings or data.
+
+    Settings and data may differ where the user allows it; each difference is then logged.
 
     Args:
         record: what model.json is to hold; its "model" (ModelConfig) and "method" must be the
-            run's, the rest may be accepted as changed.
+            run's, the rest may be allowed to change.
     Raises:
         ValueError: names the keys that differ, with both values.
     """
-    records = [
-        folder / "model.json" for folder in committed(run) if (folder / "model.json").is_file()
-    ]
-    if not records:
+    paths = [path for folder in committed(run) if (path := folder / "model.json").is_file()]
+    if not paths:
         return
     try:
-        content = json.loads(records[-1].read_text())
+        content = json.loads(paths[-1].read_text())
     except ValueError:
         return  # damaged: `latest` will say so and fall back
-    written = upgrade(content, str(records[-1]))
-    fixed, free = (
-        {key: value for key, value in record.items() if (key in ("model", "method")) == wanted}
-        for wanted in (True, False)
-    )
+    written, folder = upgrade(content, str(paths[-1])), paths[-1].parent
+    fixed = {key: record[key] for key in record if key in ("model", "method")}
+    free = {key: record[key] for key in record if key not in fixed}
+    resume = f"Resume with {run / 'config.yaml'}"
     different = differences(written, fixed)
     if different:
         raise ValueError(
-            f"{records[-1].parent}: a checkpoint of another model or method: {'; '.join(different)}."
-            f" Resume with {run / 'config.yaml'}, or name another folder with --out"
+            f"{folder}: a checkpoint of another model or method: {'; '.join(different)}."
+            f" {resume}, or name another folder with --out"
         )
     changed = differences(written, free)
     if changed and not allow_config_change:
         raise ValueError(
-            f"{records[-1].parent}: a checkpoint of other settings or data: {'; '.join(changed)}."
-            f" Resume with {run / 'config.yaml'}, add --allow_config_change, or name another folder with --out"
+            f"{folder}: a checkpoint of other settings or data: {'; '.join(changed)}."
+            f" {resume}, add --allow_config_change, or name another folder with --out"
         )
     for change in changed:
         _log.warning("%s: resuming with an accepted change: %s", run, change)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """'key: run has x, now y' for every value that differs between nested mappings, over the keys
-    of `new`."""
-    found = []
+    """'key: run has x, now y' for every value of `new` that differs in `old`; both nested."""
+    lines = []
     for key, value in new.items():
         before = old.get(key)
         if isinstance(value, Mapping):
-            found += differences(
-                before if isinstance(before, Mapping) else {}, value, f"{prefix}{key}."
-            )
+            section = before if isinstance(before, Mapping) else {}
+            lines += differences(section, value, f"{prefix}{key}.")
         elif before != value:
-            found.append(f"{prefix}{key}: run has {before!r}, now {value!r}")
-    return found
+            lines.append(f"{prefix}{key}: run has {before!r}, now {value!r}")
+    return lines
+
+
+def _sums(folder: Path, hashes: Mapping[str, str]) -> str:
+    """SHA256SUMS of all files of a folder; those without a known hash are read."""
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    unseen = sorted(set(hashes) - set(files))
+    if unseen:
+        raise FileNotFoundError(
+            f"{folder}: files written by other ranks are not to be seen here: {', '.join(unseen)};"
+            " the run folder must lie on a disk that all nodes share"
+        )
+    return "".join(f"{hashes.get(name) or sha256(path)}  {name}\n" for name, path in files.items())
 
 
 def _mark(folder: Path) -> dict[str, Any]:

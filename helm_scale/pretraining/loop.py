@@ -201,11 +201,9 @@ class _Trainer:
 
     def _judge(self, step: int, result: StepResult) -> None:
         """Dump a doubtful step; stop where hardware is to blame or too many steps were skipped."""
-        keys, indices = self._run.keys_of(step), self._run.sampler.samples_of(step - 1)
-        suspects = ", ".join(result.suspects or keys)
-        replay = self._dump.write(
-            step, result, dict(zip(keys, indices, strict=True)), result.suspects or keys
-        )
+        keys, numbers = self._run.keys_of(step), self._run.sampler.samples_of(step - 1)
+        samples, suspects = list(zip(keys, numbers, strict=True)), result.suspects or keys
+        replay = self._dump.write(step, result, samples=samples, suspects=suspects)
         where = f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}"
         if result.unsteady:
             ranks = ", ".join(map(str, result.unsteady))
@@ -216,12 +214,13 @@ class _Trainer:
             )
         if not result.stepped:
             self._skip(
-                f"{where}: not finite, so no rank took the step. Samples: {suspects}. {replay}"
+                f"{where}: not finite, so no rank took the step."
+                f" Samples: {', '.join(suspects)}. {replay}"
             )
             return
         _log.warning(
             "%s: a spike, and the same when computed again, so it is in the data: %s. %s",
-            where, suspects, replay,
+            where, ", ".join(suspects), replay,
         )  # fmt: skip
 
     def _skip(self, text: str) -> None:

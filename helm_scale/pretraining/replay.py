@@ -1,5 +1,7 @@
-"""Evidence of a doubtful step, and its replay on one CPU: the weights before the step and the names
-of its samples, in one file."""
+"""Dump a doubtful step, and replay it on one CPU.
+
+One file holds the weights before the step, the names of its samples, and what came of it.
+"""
 
 import json
 import logging
@@ -21,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class FailureDump:
-    """Collects weights when a batch is doubted and writes them with what came of it.
+    """Captures weights when a step is doubted and writes them with what came of it.
 
     Args:
         run: folder. record: what model.json says. data: folder of the dataset.
@@ -38,21 +40,38 @@ class FailureDump:
         self._weights = self._engine.full_state()
 
     def write(
-        self, step: int, result: StepResult, samples: Mapping[str, int], suspects: Sequence[str]
+        self,
+        step: int,
+        result: StepResult,
+        *,
+        samples: Sequence[tuple[str, int]],
+        suspects: Sequence[str],
     ) -> str:
-        """Write the file (rank 0) and forget the weights; returns how to replay it, one clause."""
+        """Write the file (rank 0) and forget the weights; returns how to replay it, one clause.
+
+        Args:
+            samples: key and number of every sample of the step. suspects: keys that may be to
+                blame.
+        """
         weights = self._engine.full_state() if self._weights is None else self._weights
         self._weights = None
         path = self._run / "replay" / f"step-{step:08d}.safetensors"
         about = {
-            **self._record, "step": step, "loss": result.loss, "first_loss": result.first_loss, "grad_norm": result.grad_norm,
-            "samples": dict(samples), "suspects": list(suspects), "unsteady": list(result.unsteady), "data_path": self._data,
-        }  # fmt: skip
+            **self._record,
+            "step": step,
+            "loss": result.loss,
+            "first_loss": result.first_loss,
+            "grad_norm": result.grad_norm,
+            "samples": list(samples),
+            "suspects": list(suspects),
+            "unsteady": list(result.unsteady),
+            "data_path": self._data,
+        }
         if self._engine.rank == 0:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_tensors(path, weights, {"about": json.dumps(about)})
-            except OSError as error:
+            except OSError as error:  # a full disk must not hide what the dump was about
                 _log.error("%s: could not be written: %s", path, error)
         return f"Replay on a CPU: helm-scale replay --file {path}"
 
@@ -60,50 +79,44 @@ class FailureDump:
 def replay(
     model: nn.Module,
     objective: Objective,
+    *,
     about: Mapping[str, Any],
     load: Callable[[int], GraphBatch],
 ) -> str:
-    """Loss and gradient norm of every sample alone, the worst first.
+    """Compute loss and gradient norm of every sample alone.
 
     Args:
-        about: what the file says. load: sample index -> batch of it alone.
+        about: what the file says. load: sample number -> batch of it alone.
     Returns:
-        a table, Markdown.
+        a table, Markdown, the worst sample first.
     """
-    rows, totals = [], []
-    for key, index in about["samples"].items():
+    rows: list[tuple[float, str]] = []
+    totals, counts = [], []
+    for key, index in about["samples"]:
         try:
-            sums = objective(model, replace(load(int(index)), noise_seed=about["step"]))
+            # the seed of the step: a flow draws the same noise
+            sums = objective(model, replace(load(index), noise_seed=about["step"]))
         except ValueError as error:
             rows.append((math.inf, f"| {key} | cannot be read | {error} |"))
             continue
         model.zero_grad()
         loss = objective.loss(sums.total, sums.count)
         loss.backward()
-        gradients = [
-            parameter.grad.double().norm()
-            for parameter in model.parameters()
-            if parameter.grad is not None
-        ]
-        norm = float(torch.stack(gradients).norm())
-        totals.append((sums.total.detach().double(), sums.count))
-        value = float(loss.detach())
-        rows.append(
-            (value if math.isfinite(value) else math.inf, f"| {key} | {value:.6e} | {norm:.6e} |")
-        )
-    rows.sort(key=lambda row: -row[0])
-    head = [
+        value, norm = float(loss.detach()), _gradient_norm(model)
+        rank = value if math.isfinite(value) else math.inf  # not finite counts as worst
+        rows.append((rank, f"| {key} | {value:.6e} | {norm:.6e} |"))
+        totals.append(sums.total.detach().double())
+        counts.append(sums.count)
+    lines = [
         f"step {about['step']}: loss in the run {about['loss']}, before that {about['first_loss']}"
     ]
-    if len(totals) == len(about["samples"]):
-        total, count = (torch.stack([pair[i] for pair in totals]).sum() for i in (0, 1))
-        head.append(f"all samples together, here: {float(objective.loss(total, count)):.6e}")
-    return "\n".join(
-        [
-            *head,
-            "",
-            "| sample | loss | gradient norm |",
-            "|---|---|---|",
-            *(text for _, text in rows),
-        ]
-    )
+    if len(totals) == len(rows):
+        together = objective.loss(torch.stack(totals).sum(), torch.stack(counts).sum())
+        lines.append(f"all samples together, here: {float(together):.6e}")
+    lines += ["", "| sample | loss | gradient norm |", "|---|---|---|"]
+    return "\n".join(lines + [text for _, text in sorted(rows, key=lambda row: -row[0])])
+
+
+def _gradient_norm(model: nn.Module) -> float:
+    gradients = [p.grad.double().norm() for p in model.parameters() if p.grad is not None]
+    return float(torch.stack(gradients).norm())

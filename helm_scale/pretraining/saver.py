@@ -1,5 +1,4 @@
-"""Saving beside training: a copy is taken, a thread writes it, and the first rank commits it once
-all have written.
+"""Save beside training: copy the state, write it in a thread, commit once all have written.
 
 Every public method is called by all ranks at the same step. A disk that is full or cannot be
 written costs a checkpoint and a loud line, not the run; what was committed before stays.
@@ -26,8 +25,9 @@ _log = logging.getLogger(__name__)
 
 
 class Saver:
-    """Writes the checkpoints of a run: every number once, model.safetensors with the averaged
-    weights where there are such.
+    """Writes the checkpoints of a run, every number once.
+
+    model.safetensors holds the averaged weights where there are such, else the weights.
 
     Args:
         record: what model.json says beside the weights.
@@ -69,13 +69,16 @@ class Saver:
             self._fail(step, [f"{error}"])
             return
         state = self._engine.capture(with_weights=self._average is not None)
+        # The state holds the weights that train only if model.safetensors holds their average.
         with self._average.applied() if self._average else nullcontext():
             weights = self._engine.full_state()
         folder, self.saved_step, self._error, self._sums = self._folder, step, "", {}
         finite = all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
 
         def commit() -> None:
-            checkpoint.commit(folder, finite, self._sums, validation_loss)
+            checkpoint.commit(
+                folder, finite=finite, hashes=self._sums, validation_loss=validation_loss
+            )
             checkpoint.purge(self._run, self._config.execution.keep_checkpoints)
 
         self._commit = commit
@@ -84,8 +87,10 @@ class Saver:
             self.finish()
 
     def seal(self) -> None:
-        """All ranks have written: rank 0 commits, in its thread; or drops the folder if a rank
-        could not write."""
+        """Let rank 0 commit what all ranks have written, in its thread.
+
+        If a rank could not write, the folder is dropped.
+        """
         self._thread.join()
         folder, self._folder = self._folder, None
         assert folder is not None
@@ -105,7 +110,8 @@ class Saver:
         """Wait until the checkpoint that is under way, if any, is committed."""
         if self._folder is not None:
             self.seal()
-        self._thread.join() if self._thread.ident else None
+        if self._thread.ident:  # it was started
+            self._thread.join()
         error = collectives.from_rank_zero(self._engine.rank, lambda: self._error)
         self._error = ""
         if error:

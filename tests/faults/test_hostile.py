@@ -68,7 +68,7 @@ def test_a_checkpoint_with_a_pickle_is_refused_though_its_sums_hold(
         (folder / "state" / ".metadata").write_bytes(pickle.dumps(Payload(witness)))
         torch.save(Payload(witness), folder / "model.safetensors")
         reseal(folder)
-        assert checkpoint.faults(folder) == []
+        assert checkpoint.damage(folder) == []
         flags = launching.flags(
             data, run, **{**runs.SETTINGS, "training__steps": 13}, allow_config_change=True
         )

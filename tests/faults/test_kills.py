@@ -66,7 +66,7 @@ def test_five_kills_change_nothing_and_lose_nothing(
         steps = [
             checkpoint.step_of(folder)
             for folder in checkpoint.committed(run)
-            if not checkpoint.faults(folder)
+            if not checkpoint.damage(folder)
         ]
         assert max(steps, default=-1) >= safe, "what was committed stays until newer ones are"
         safe = max(steps, default=-1)

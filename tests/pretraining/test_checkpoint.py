@@ -12,7 +12,7 @@ def save(run: Path, step: int, finite: bool = True) -> Path:
     folder = checkpoint.begin(run, step)
     (folder / "state").mkdir()
     (folder / "state" / "weights").write_bytes(bytes([step]) * 100)
-    return checkpoint.commit(folder, finite)
+    return checkpoint.commit(folder, finite=finite)
 
 
 def steps(run: Path) -> list[int]:
@@ -23,7 +23,7 @@ def steps(run: Path) -> list[int]:
 def test_a_committed_checkpoint_verifies_and_the_newest_is_the_latest(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) is None
     save(tmp_path, 9), save(tmp_path, 10)
-    assert checkpoint.faults(tmp_path / "checkpoints" / "step-00000009") == []
+    assert checkpoint.damage(tmp_path / "checkpoints" / "step-00000009") == []
     assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints" / "step-00000010"
 
 
@@ -71,22 +71,22 @@ def test_a_file_that_came_after_the_commit_does_not_matter_but_a_changed_list_do
 ) -> None:
     folder = save(tmp_path, 1)
     (folder / "notes").write_text("mine")
-    assert checkpoint.faults(folder) == []
+    assert checkpoint.damage(folder) == []
     (folder / "SHA256SUMS").write_text("")
-    assert checkpoint.faults(folder) == ["SHA256SUMS: SHA-256 differs from the one in COMMITTED"]
+    assert checkpoint.damage(folder) == ["SHA256SUMS: SHA-256 differs from the one in COMMITTED"]
 
 
 def test_a_step_that_is_saved_again_replaces_the_damaged_one(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
     (folder / "state" / "weights").write_text("torn")
-    assert save(tmp_path, 1) == folder and checkpoint.faults(folder) == []
+    assert save(tmp_path, 1) == folder and checkpoint.damage(folder) == []
 
 
 @pytest.mark.parametrize("name", ["COMMITTED", "SHA256SUMS"])
 def test_an_unreadable_mark_is_a_fault(tmp_path: Path, name: str) -> None:
     folder = save(tmp_path, 1)
     (folder / name).write_bytes(b"\xff\xfe")
-    assert len(checkpoint.faults(folder)) == 1
+    assert len(checkpoint.damage(folder)) == 1
 
 
 def test_differences_name_nested_keys_with_both_values() -> None:

@@ -1,5 +1,6 @@
 """A run leaves one line per step; what must not change the numbers does not."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,22 @@ def test_clipping_limits_the_step_and_logs_the_norm_before_it(
     clipped = pretrain(data, tmp_path, training__clip_norm=first["grad_norm"] / 10)
     assert clipped[0]["grad_norm"] == first["grad_norm"]
     assert clipped[1]["loss"] != launching.lines(run)[1]["loss"]
+
+
+def test_a_replay_counts_a_sample_as_often_as_its_step_holds_it(data: Path, tmp_path: Path) -> None:
+    """Where an epoch ends within a step, the step may hold a sample twice."""
+    lines = pretrain(data, tmp_path, training__steps=24, execution__spike_score=1e-6)
+    twice = []
+    for file in sorted((tmp_path / "replay").iterdir()):
+        line = lines[int(file.stem.removeprefix("step-")) - 1]
+        table = commands.replay(config.ReplayConfig(file=str(file)))
+        (together,) = re.findall(r"together, here: (\S+)", table)
+        assert float(together) == pytest.approx(line["loss"], rel=tolerances.ENGINE_PARITY)
+        assert [len(re.findall(rf"^\| {key} \|", table, re.M)) for key in line["keys"]] == [
+            line["keys"].count(key) for key in line["keys"]
+        ]
+        twice += [file] if len(set(line["keys"])) < len(line["keys"]) else []
+    assert twice, "no doubtful step held a sample twice"
 
 
 def test_a_dry_run_describes_and_writes_nothing(data: Path, tmp_path: Path) -> None:
