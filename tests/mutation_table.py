@@ -151,14 +151,20 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
             "occupied + self.virtuals", "occupied + self.virtuals - 1",
         ),
     }),
-    ("optim/optimizers.py", "optim/test_optim.py", {
+    ("optim/adamw.py", "optim/test_optim.py", {
         "vectors-decay": ('"weight_decay": 0.0', '"weight_decay": config.weight_decay'),
+    }),
+    ("optim/schedule.py", "optim/test_optim.py", {
         "warm-up-starts-at-zero": ("(step + 1) / warmup_steps", "step / warmup_steps"),
         "cosine-to-the-wrong-end": ("0.5 * (1 + cos", "0.5 * (1 - cos"),
         "cosine-one-step-short": (
             "cos(pi * (step - warmup_steps)", "cos(pi * (step + 1 - warmup_steps)",
         ),
+    }),
+    ("optim/average.py", "optim/test_optim.py", {
         "average-decay-reversed": ("self._weights, 1 - self._decay", "self._weights, self._decay"),
+    }),
+    ("optim/muon.py", "optim/test_optim.py", {
         "muon-decay-grows": (
             '1 - group["lr"] * group["weight_decay"]', '1 + group["lr"] * group["weight_decay"]',
         ),
@@ -167,6 +173,9 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
             'gradients, 1 - group["momentum"]', 'gradients, group["momentum"]',
         ),
         "newton-schulz-coefficient": ("2.0315", "2.1", f"optim/test_optim.py {HELM}"),
+    }),
+    ("optim/build.py", "optim/test_optim.py", {
+        "muon-takes-what-is-not-hidden": ("set(hidden) & trained.keys()", "set(trained)"),
     }),
     ("parallel/engine.py", "parallel/test_engine.py", {
         "gradients-are-not-clipped": ("0 < self._clip_norm < grad_norm", "grad_norm < 0"),

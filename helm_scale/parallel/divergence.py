@@ -1,4 +1,4 @@
-"""Ranks whose weights are not those of their replicas: broken hardware that nothing else notices."""
+"""Ranks whose weights differ from their replicas: broken hardware that nothing else notices."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence

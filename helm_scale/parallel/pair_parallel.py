@@ -32,8 +32,7 @@ class _SumOverPairRanks(torch.autograd.Function):
 
 
 def sum_over_pair_ranks(processes: Processes) -> Callable[[Tensor], Tensor]:
-    """Sum of a tensor over the ranks that share this rank's molecules, the same sum in its backward
-    pass."""
+    """Sum a tensor over the ranks that share this rank's molecules, in the backward pass too."""
     if processes.pair_world_size == 1:
         return lambda part: part
     return lambda part: cast(Tensor, _SumOverPairRanks.apply(part, processes.pair_group))

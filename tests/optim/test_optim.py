@@ -1,19 +1,22 @@
-"""Optimisers: Muon is torch's own, stacked or not; the schedule, the average and the groups are
-what they claim."""
+"""Muon is torch's own, stacked or not; schedule, average and groups are what they claim."""
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
+from helm_scale import optim
 from helm_scale.config import ModelConfig, TrainingConfig
 from helm_scale.model.helm import Helm
 from helm_scale.optim.average import WeightAverage
 from helm_scale.optim.build import hidden_names, make_optimizers
 from helm_scale.optim.muon import StackedMuon, newton_schulz
 from helm_scale.optim.schedule import cosine_schedule
+from helm_scale.optim.spec import OptimizerSpec
 from helm_scale.parallel.flat_shards import FlatShard, from_replicated
 
 SHAPES = [(8, 8), (8, 8), (6, 20), (20, 6), (6, 20), (3, 3)]
@@ -126,6 +129,20 @@ def test_every_parameter_has_one_optimizer_and_muon_only_hidden_matrices() -> No
     assert (
         len(make_optimizers(trained, TrainingConfig(optimizer="adamw"), hidden_names(model))) == 1
     )
+
+
+def test_names_and_files_of_optimizers_are_the_same_and_moments_are_what_is_kept() -> None:
+    names = get_args(TrainingConfig.model_fields["optimizer"].annotation)
+    folder = Path(str(optim.__file__)).parent
+    with_spec = {path.stem for path in folder.glob("*.py") if "\nOPTIMIZER = " in path.read_text()}
+    assert with_spec == set(names)
+    for name in names:
+        spec, shard = optim.spec_of(name), from_replicated(matrices()[0])
+        assert isinstance(spec, OptimizerSpec)
+        optimizer = spec.make([shard], TrainingConfig())
+        descend([shard.local], optimizer, 1)  # type: ignore[list-item]
+        kept = [value for value in optimizer.state[shard.local].values() if value.ndim]
+        assert sum(value.numel() for value in kept) == spec.moments * shard.local.numel()
 
 
 @dataclass

@@ -17,7 +17,7 @@ from helm_scale.parallel.strategies.spec import EngineSpec
 from tests import tolerances
 from tests.pretraining import launching
 
-NEW_FILE = '''"""Whole weights on every rank; gradients are summed one by one, after the last pass."""
+NEW_FILE = '''"""Whole weights on every rank; gradients are summed after the last pass."""
 
 import torch.distributed as dist
 

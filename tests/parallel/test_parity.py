@@ -3,7 +3,9 @@ number of ranks."""
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -26,143 +28,136 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "muon": {"training__optimizer": "muon"},
 }
 COMMON = {
-    "training__learning_rate": 2e-2, "training__muon_learning_rate": 2e-2, "training__steps": STEPS, "training__batch_molecules": 4, 
-    "execution__validate_every": 4, "execution__checkpoint_every": SAVED,
-}  # fmt: skip
-RECOMPUTED = {
-    "execution__pair_chunk": 4,
-    "execution__recompute": "full",
-    "execution__message_chunk": 8,
+    "training__learning_rate": 2e-2,
+    "training__muon_learning_rate": 2e-2,
+    "training__steps": STEPS,
+    "training__batch_molecules": 4,
+    "execution__validate_every": 4,
+    "execution__checkpoint_every": SAVED,
 }
+RECOMPUTED = {"pair_chunk": 4, "recompute": "full", "message_chunk": 8}
 FROZEN = {"training__freeze_prefixes": '["trunk.element", "trunk.layers.0.messages", "pairs.head"]'}
-# name -> (ranks, settings); the first is what all others are compared with, but those with frozen
-# parts, which have their own
-LADDER: dict[str, tuple[int, dict[str, Any]]] = {
-    "single": (1, {"execution__engine": "single"}),
-    "single-plain": (1, {"execution__engine": "single", "execution__pair_chunk": 0}),
-    "single-recomputed": (1, {"execution__engine": "single", **RECOMPUTED}),
-    "single-frozen": (1, {"execution__engine": "single", **FROZEN}),
-    "ddp-2": (2, {"execution__engine": "ddp"}),
-    "ddp-2-recomputed": (2, {"execution__engine": "ddp", **RECOMPUTED}),
-    "fsdp2-2": (2, {"execution__engine": "fsdp2"}),
-    "fsdp2-2-offload": (2, {"execution__engine": "fsdp2", "execution__cpu_offload": True}),
-    "fsdp2-2-recomputed": (2, {"execution__engine": "fsdp2", **RECOMPUTED}),
-    "fsdp2-2-frozen": (2, {"execution__engine": "fsdp2", **FROZEN}),
-    "zero1-2": (2, {"execution__engine": "zero1"}),
-    "zero1-2-recomputed": (2, {"execution__engine": "zero1", **RECOMPUTED}),
-    "zero2-2": (2, {"execution__engine": "zero2"}),
-    "zero2-2-offload": (2, {"execution__engine": "zero2", "execution__cpu_offload": True}),
-    "zero3-2": (2, {"execution__engine": "zero3"}),
-    "zero2-2-recomputed": (2, {"execution__engine": "zero2", **RECOMPUTED}),
-    "zero2-2-frozen": (2, {"execution__engine": "zero2", **FROZEN}),
-    "zero3-2-recomputed": (2, {"execution__engine": "zero3", **RECOMPUTED}),
-    "zero3-2-frozen": (2, {"execution__engine": "zero3", **FROZEN}),
-    "fsdp2-3": (3, {"execution__engine": "fsdp2", "training__micro_batches": 3}),
-    "fsdp2-4": (4, {"execution__engine": "fsdp2"}),
-    "ddp-2-shared": (2, {"execution__engine": "ddp", "execution__pair_ranks": 2}),
-    "zero3-2-shared": (2, {"execution__engine": "zero3", "execution__pair_ranks": 2}),
-    "fsdp2-4-half-shared": (
-        4,
-        {"execution__engine": "fsdp2", "execution__pair_ranks": 2, **RECOMPUTED},
-    ),
-    "fsdp2-4-shared": (4, {"execution__engine": "fsdp2", "execution__pair_ranks": 4}),
-    "hsdp-2x2": (4, {"execution__engine": "fsdp2", "execution__replicas": 2}),
-    "hsdp-2x2-recomputed": (
-        4,
-        {"execution__engine": "fsdp2", "execution__replicas": 2, **RECOMPUTED},
-    ),
+BFLOAT16 = {"training__working_precision": "bfloat16"}
+
+
+def run(
+    ranks: int, engine: str, others: Mapping[str, Any] = MappingProxyType({}), **execution: Any
+) -> tuple[int, dict[str, Any]]:
+    """A run: number of ranks, and the flags that make it differ from the others."""
+    settings = {f"execution__{key}": value for key, value in execution.items()}
+    return ranks, {"execution__engine": engine, **settings, **others}
+
+
+# All but those with frozen parameters, which have a reference of their own, are compared with the
+# first.
+RUNS: dict[str, tuple[int, dict[str, Any]]] = {
+    "single": run(1, "single"),
+    "single-plain": run(1, "single", pair_chunk=0),
+    "single-recomputed": run(1, "single", **RECOMPUTED),
+    "single-frozen": run(1, "single", FROZEN),
+    "ddp-2": run(2, "ddp"),
+    "ddp-2-recomputed": run(2, "ddp", **RECOMPUTED),
+    "ddp-2-shared": run(2, "ddp", pair_ranks=2),
+    "fsdp2-2": run(2, "fsdp2"),
+    "fsdp2-2-offload": run(2, "fsdp2", cpu_offload=True),
+    "fsdp2-2-recomputed": run(2, "fsdp2", **RECOMPUTED),
+    "fsdp2-2-frozen": run(2, "fsdp2", FROZEN),
+    "zero1-2": run(2, "zero1"),
+    "zero1-2-recomputed": run(2, "zero1", **RECOMPUTED),
+    "zero2-2": run(2, "zero2"),
+    "zero2-2-offload": run(2, "zero2", cpu_offload=True),
+    "zero2-2-recomputed": run(2, "zero2", **RECOMPUTED),
+    "zero2-2-frozen": run(2, "zero2", FROZEN),
+    "zero3-2": run(2, "zero3"),
+    "zero3-2-recomputed": run(2, "zero3", **RECOMPUTED),
+    "zero3-2-frozen": run(2, "zero3", FROZEN),
+    "zero3-2-shared": run(2, "zero3", pair_ranks=2),
+    "fsdp2-3": run(3, "fsdp2", {"training__micro_batches": 3}),
+    "fsdp2-4": run(4, "fsdp2"),
+    "fsdp2-4-half-shared": run(4, "fsdp2", pair_ranks=2, **RECOMPUTED),
+    "fsdp2-4-shared": run(4, "fsdp2", pair_ranks=4),
+    "hsdp-2x2": run(4, "fsdp2", replicas=2),
+    "hsdp-2x2-recomputed": run(4, "fsdp2", replicas=2, **RECOMPUTED),
 }
 REFERENCES = ("single", "single-frozen")
-LOW = {"training__working_precision": "bfloat16"}
-LOWER = {
-    "fsdp2-2-bfloat16": (2, {"execution__engine": "fsdp2", **LOW}),
-    "zero3-2-bfloat16": (2, {"execution__engine": "zero3", **LOW}),
+LOW_PRECISION = {
+    "fsdp2-2-bfloat16": run(2, "fsdp2", BFLOAT16),
+    "zero3-2-bfloat16": run(2, "zero3", BFLOAT16),
 }
-# name -> (whose checkpoint of step SAVED, engine that goes on from it)
+# name -> (whose checkpoint of step SAVED, run that goes on from it)
 CONTINUED = {
     "fsdp2-4-then-zero2-2": ("fsdp2-4", "zero2-2"),
     "fsdp2-4-then-single": ("fsdp2-4", "single"),
     "zero3-2-then-single": ("zero3-2", "single"),
     "zero1-2-then-single": ("zero1-2", "single"),
 }
-
-
-ONLY_MUON = (
-    "offload",
-    "recomputed",
-    "plain",
-    "bfloat16",
-    "then-single",
-    "shared",
-    "frozen",
-)  # settings of their own; the rest takes both
+# Settings of their own, tried with Muon alone to save time; the rest takes both optimisers.
+ONLY_MUON = ("offload", "recomputed", "plain", "bfloat16", "then-single", "shared", "frozen")
 
 
 def optimizers_of(name: str) -> list[str]:
-    """Optimisers that a rung is tried with."""
-    return (
-        ["muon"] if name.endswith(ONLY_MUON) and name != "fsdp2-4-then-single" else list(OPTIMIZERS)
-    )
+    """Optimisers that a run is tried with."""
+    only_muon = name.endswith(ONLY_MUON) and name != "fsdp2-4-then-single"
+    return ["muon"] if only_muon else list(OPTIMIZERS)
 
 
-def climb(data: Path, runs: Path, ranks: int, names: dict[str, str]) -> None:
-    """Train, or go on, with the settings of LADDER: {folder: rung}."""
+def train_all(data: Path, folder: Path, ranks: int, *, names: dict[str, str]) -> None:
+    """Train, or go on, in one start of the ranks.
+
+    Args:
+        names: name of the folder -> run whose settings it has.
+    """
     lists = [
         launching.flags(
             data,
-            runs / f"{folder}-{optimizer}",
+            folder / f"{name}-{optimizer}",
             **COMMON,
             **OPTIMIZERS[optimizer],
-            **(LADDER | LOWER)[rung][1],
+            **(RUNS | LOW_PRECISION)[settings][1],
         )
-        for folder, rung in names.items()
-        for optimizer in optimizers_of(folder)
+        for name, settings in names.items()
+        for optimizer in optimizers_of(name)
     ]
     if ranks == 1:
         for flags in lists:
             commands.pretrain(config.load(config.PretrainConfig, flags))
         return
-    (runs / "flags.json").write_text(json.dumps(lists))
-    code, out, err = launching.finish(
-        launching.start(
-            [*launching.python(ranks), "tests/parallel/ladder.py", str(runs / "flags.json")]
-        ),
-        300,
-    )
+    (folder / "flags.json").write_text(json.dumps(lists))
+    script = ["tests/parallel/many_runs.py", str(folder / "flags.json")]
+    process = launching.start([*launching.python(ranks), *script])
+    code, out, err = launching.finish(process, 300)
     assert code == 0, f"{out}\n{err}"
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of all runs: RUNG-OPTIMIZER and CONTINUED-OPTIMIZER."""
+    """Folder of all runs: NAME-OPTIMIZER."""
     folder = tmp_path_factory.mktemp("runs")
     data = launching.write_dataset(folder / "data")
+    # The most ranks first: their checkpoints are what fewer ranks go on from.
     for ranks in (4, 3, 2, 1):
-        for name, (source, rung) in CONTINUED.items():
-            if LADDER[rung][0] == ranks:
-                for optimizer in optimizers_of(name):
-                    shutil.copytree(
-                        folder / f"{source}-{optimizer}", folder / f"{name}-{optimizer}"
-                    )
-                    shutil.rmtree(
-                        folder / f"{name}-{optimizer}" / "checkpoints" / f"step-{STEPS:08d}"
-                    )
-        rungs = {name: name for name, (number, _) in (LADDER | LOWER).items() if number == ranks}
-        climb(
-            data,
-            folder,
-            ranks,
-            rungs
-            | {name: rung for name, (_, rung) in CONTINUED.items() if LADDER[rung][0] == ranks},
-        )
+        names = {name: name for name, (n, _) in (RUNS | LOW_PRECISION).items() if n == ranks}
+        for name, (source, settings) in CONTINUED.items():
+            if RUNS[settings][0] == ranks:
+                copy_checkpoint(folder, source, name)
+                names[name] = settings
+        train_all(data, folder, ranks, names=names)
     return folder
+
+
+def copy_checkpoint(folder: Path, source: str, name: str) -> None:
+    """Start a run from the checkpoint of step SAVED of another."""
+    for optimizer in optimizers_of(name):
+        run_folder = folder / f"{name}-{optimizer}"
+        shutil.copytree(folder / f"{source}-{optimizer}", run_folder)
+        shutil.rmtree(run_folder / "checkpoints" / f"step-{STEPS:08d}")
 
 
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [
         (name, optimizer)
-        for name in [*LADDER, *CONTINUED]
+        for name in [*RUNS, *CONTINUED]
         if name not in REFERENCES
         for optimizer in optimizers_of(name)
     ],
@@ -171,7 +166,7 @@ def test_engines_and_ranks_change_nothing_and_any_checkpoint_goes_on_anywhere(
     name: str, optimizer: str, runs: Path
 ) -> None:
     reference = REFERENCES[name.endswith("frozen")]
-    ours, theirs = (launching.lines(runs / f"{rung}-{optimizer}") for rung in (name, reference))
+    ours, theirs = (launching.lines(runs / f"{n}-{optimizer}") for n in (name, reference))
     assert [line["keys"] for line in ours] == [line["keys"] for line in theirs]
     assert [line["step"] for line in ours] == list(range(1, STEPS + 1))
     for mine, other in zip(ours, theirs, strict=True):
@@ -200,9 +195,9 @@ def test_training_moves_the_loss_so_that_parity_says_something(optimizer: str, r
     assert len(validations) == 3 and validations[-1] < 0.97 * validations[0]
 
 
-@pytest.mark.parametrize("name", LOWER)
+@pytest.mark.parametrize("name", LOW_PRECISION)
 def test_bfloat16_follows_float32_within_its_bits(name: str, runs: Path) -> None:
-    ours, theirs = (launching.lines(runs / f"{rung}-muon") for rung in (name, "single"))
+    ours, theirs = (launching.lines(runs / f"{n}-muon") for n in (name, "single"))
     differences = [
         abs(mine["loss"] / other["loss"] - 1) for mine, other in zip(ours, theirs, strict=True)
     ]

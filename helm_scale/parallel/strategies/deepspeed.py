@@ -238,7 +238,8 @@ def _imported(device_type: str) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # An operator for CPU inference that training never calls; building it takes a compiler, and a
     # killed build hangs later ones.
-    importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
+    comm: Any = importlib.import_module("deepspeed.comm.torch")
+    comm.build_shm_op = lambda: None
     return deepspeed
 
 

@@ -47,7 +47,7 @@ def wrap(
 
 
 def _device_mesh(processes: Processes, execution: ExecutionConfig) -> DeviceMesh:
-    """Ranks in a row; with execution.replicas > 1 (HSDP) so many rows, each with the whole model."""
+    """Ranks in a row; execution.replicas > 1 (HSDP): so many rows, each with the whole model."""
     shape: tuple[int, ...] = (processes.world_size,)
     names: tuple[str, ...] = ("shard",)
     if execution.replicas > 1:

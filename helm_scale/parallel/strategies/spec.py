@@ -1,4 +1,4 @@
-"""What an engine is: how it wraps a model, what it can do, and what it keeps of a model's states."""
+"""What an engine is: how it wraps a model, what it can do, and what states it keeps."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""Runs many pretrainings after one another in one start of the ranks: torchrun ... ladder.py FILE
+"""Many pretrainings one after another in one start of the ranks: torchrun ... many_runs.py FILE
 
 FILE holds a JSON list of lists of flags of launch/pretrain.py. Ranks meet once, which saves most of
 the time.
@@ -24,6 +24,6 @@ if __name__ == "__main__":
             commands.pretrain(config.load(config.PretrainConfig, flags))
         collectives.barrier()
         sys.stdout.flush()
-        os._exit(
-            0
-        )  # torch sometimes aborts when it takes down the groups of so many engines, more than any run has
+        # torch sometimes aborts when it takes down the groups of so many engines, more than any
+        # run has.
+        os._exit(0)
