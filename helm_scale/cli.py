@@ -1,7 +1,7 @@
 """The command `helm-scale`: one task per word, each with a typed config.
 
     helm-scale pretrain --config quickstart
-    torchrun --nproc-per-node 2 -m helm_scale.cli pretrain --config quickstart --execution.engine ddp
+    torchrun --nproc-per-node 2 -m helm_scale.cli pretrain --config omol_csh_58k
 
 The files in launch/ are the same commands for schedulers that want a script.
 """

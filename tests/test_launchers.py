@@ -1,7 +1,6 @@
 """Bad input meets one clear line at every launcher, and never a traceback.
 
-The launchers run in this process, as `python launch/NAME.py ...` would run them, which saves the
-import.
+Launchers run in this process, as `python launch/NAME.py ...` would, which saves the import.
 """
 
 import json
@@ -80,7 +79,8 @@ def unsound_dataset(
     with monkeypatch.context() as careless:
         careless.setattr(codec, "_check_labels", lambda molecule: None)
         careless.setattr(codec, "encode_matrix", cut_short)
-        writer = ShardWriter(folder, launching.METHOD, "CC0-1.0", "made up", 8)
+        about = {"licence": "CC0-1.0", "source": "made up", "molecules_per_shard": 8}
+        writer = ShardWriter(folder, launching.METHOD, **about)
         for number, split in enumerate(("train", "validation")):
             good = launching.molecule(f"mol-{number}", [8, 1], number)
             assert good.hamiltonian is not None
@@ -179,13 +179,14 @@ def test_labels_of_mixed_methods(
     assert message in complaint("shards", "verify", data)
     said = complaint("pretrain", *launching.flags(data, tmp_path / "run"))
     assert message in said and "key 'mol-" in said and "\n" not in said
-    said = complaint("evaluate", "--source", source, "--data", data, "--split", "validation")
+    judge = ["evaluate", "--source", source, "--data", data, "--split", "validation"]
+    said = complaint(*judge)
     assert (
         "and those that the model learned differ: xc 'blyp' and 'pbe'" in said and "\n" not in said
     )
 
 
-def test_ranks_that_do_not_divide_the_bins(
+def test_ranks_that_do_not_divide_the_micro_batches(
     complaint: Callable[..., str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -217,8 +218,9 @@ def test_a_checkpoint_of_another_model(
     (mixed / "model.json").write_text(
         json.dumps(record | {"model": record["model"] | {"channels": 6}})
     )
-    said = complaint("evaluate", "--source", mixed, "--data", data)
+    judge = ["evaluate", "--source", mixed, "--data", data]
+    said = complaint(*judge)
     assert "weights of another ModelConfig: trunk." in said and "\n" not in said
     (mixed / "model.json").write_text("{}")
-    said = complaint("evaluate", "--source", mixed, "--data", data)
+    said = complaint(*judge)
     assert "model.json: not the record of a model" in said and "\n" not in said

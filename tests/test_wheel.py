@@ -51,7 +51,8 @@ def programs(wheel: Path) -> Path:
     environment = wheel.parent / "environment"
     venv.create(environment, symlinks=True)
     programs = environment / "bin"
-    pip(str(programs / "python"), "install", "--no-deps", "--no-index", str(wheel))
+    options = ["--no-deps", "--no-index"]
+    pip(str(programs / "python"), "install", *options, str(wheel))
     (site,) = environment.glob("lib/python*/site-packages")
     # A line of a .pth file goes to the end of the path, so the wheel comes before the checkout.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")

@@ -8,7 +8,7 @@ from helm_scale.commands.models import WEIGHTS, find_model, load_predictor, load
 from helm_scale.config import EvaluateConfig
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
-from helm_scale.model.weights import load_weights
+from helm_scale.model.weights import below, load_weights
 
 
 def evaluate(config: EvaluateConfig) -> str:
@@ -41,11 +41,6 @@ def _backbone_like(model: Helm, source: str | None) -> EnergyModel:
     backbone = EnergyModel(model.config).to(model.reference.device).eval()
     if source is not None:
         folder, _ = find_model(source)
-        weights = load_weights(folder / WEIGHTS)
-        trunk = {
-            name.removeprefix("trunk."): tensor
-            for name, tensor in weights.items()
-            if name.startswith("trunk.")
-        }
+        trunk = below("trunk.", load_weights(folder / WEIGHTS))
         load_state(backbone.trunk, trunk, str(folder))
     return backbone

@@ -23,5 +23,9 @@ def molecule_of(atoms: Any) -> Molecule:
     positions, numbers, charge, spin = loader.read_atoms(atoms)
     loader.check_electrons(numbers, torch.zeros_like(numbers), charge, spin)
     return Molecule(
-        "atoms", numbers.numpy(), positions.numpy(), charge=int(charge), spin_multiplicity=int(spin)
+        "atoms",
+        numbers.numpy(),
+        positions.numpy(),
+        charge=int(charge),
+        spin_multiplicity=int(spin),
     )

@@ -1,18 +1,17 @@
-"""The backbone for those who have this package: the loader's interface on the package's own
-modules.
+"""The backbone for those who have this package: the loader's interface on the package's modules.
 
-Against the loader it starts at once, moves with `.to(device)`, and checks the files of the bundle.
+Unlike the loader, it starts at once, moves with `.to(device)`, and checks the files of the bundle.
 """
 
 from pathlib import Path
 
 from helm_scale.config import read_record
 from helm_scale.export import bundle, loader
-from helm_scale.export.program import States
+from helm_scale.export.program import LayerFeatures
 
 
 class Backbone(loader.Backbone):
-    """Node features of molecules; see export/loader.py for axes, arguments and errors."""
+    """Node features of molecules; export/loader.py has axes, arguments and errors."""
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Backbone":
@@ -23,4 +22,5 @@ class Backbone(loader.Backbone):
         """
         folder = Path(path)
         bundle.check_sums(folder)
-        return cls(States(bundle.trunk(folder)), read_record(folder / "config.json")).eval()
+        record = read_record(folder / "config.json")
+        return cls(LayerFeatures(bundle.trunk(folder)), record).eval()

@@ -1,15 +1,15 @@
-"""A bundle: one folder with a pretrained backbone that torch and safetensors load without this
-package.
+"""A bundle: a folder with a pretrained backbone that torch and safetensors load alone.
 
-    config.json          what the numbers mean: architecture, axes, units, elements, conventions,
-    method, provenance model.safetensors    all weights of the Hamiltonian model under their
-    canonical names model.pt2            the trunk as a torch.export program, dynamic in atoms,
-    edges and molecules helm_backbone.py     the loader, a copy of export/loader.py
-    golden.safetensors   five molecules and their features README.md            model card
-    SHA256SUMS           checksums of the files above, `sha256sum -c` reads them
+    config.json          what the numbers mean: architecture, axes, units, elements, method, origin
+    model.safetensors    all weights of the Hamiltonian model under their canonical names
+    model.pt2            the trunk as a torch.export program, for any number of atoms and molecules
+    helm_backbone.py     the loader, a copy of export/loader.py
+    golden.safetensors   five molecules and their features
+    README.md            model card
+    SHA256SUMS           checksums of the files above, for `sha256sum -c`
 
-The program keeps float64 positions inside, so gradients with respect to positions are those of the
-model.
+The program keeps float64 positions inside, so that gradients with respect to positions are those of
+the model.
 """
 
 import json
@@ -19,29 +19,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from helm_scale.config import ModelConfig, parse, read_record
 from helm_scale.export import golden, loader, model_card
-from helm_scale.export.program import States, exported
+from helm_scale.export.program import LayerFeatures, export_program
 from helm_scale.files import sha256
 from helm_scale.model.helm import Helm
 from helm_scale.model.trunk import Trunk
-from helm_scale.model.weights import load_weights, save_weights
+from helm_scale.model.weights import below, load_weights, save_weights
 from helm_scale.types import Method
 
 SUMS = "SHA256SUMS"
 LOADER = "helm_backbone.py"
-FILES = ("config.json", "model.safetensors", "model.pt2", "golden.safetensors", "README.md", LOADER)
+WEIGHTS, PROGRAM, GOLDEN = "model.safetensors", "model.pt2", "golden.safetensors"
+FILES = ("config.json", WEIGHTS, PROGRAM, GOLDEN, "README.md", LOADER)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found; errors are relative to the largest feature of a golden molecule.
+    """What `verify` checked.
 
     Attributes:
         files: files whose checksum holds. molecules: golden molecules recomputed.
-        program_error, model_error: largest deviation through model.pt2 and through this package.
+        program_error, model_error: largest deviation of features through model.pt2 and through this
+            package, relative to the largest feature of the molecule.
     """
 
     files: int
@@ -62,46 +63,47 @@ def write(model: Helm, method: Method, folder: Path, provenance: dict[str, Any])
         raise ValueError(
             f"{folder}: exists and is not a bundle (no {SUMS}); choose another --out or remove it"
         )
-    model = model.to("cpu").eval()
-    fresh = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    record = model_card.describe(model, method, provenance)
-    (fresh / "config.json").write_text(json.dumps(record, indent=2) + "\n")
-    save_weights(model.state_dict(), fresh / "model.safetensors", {"format": "pt"})
-    torch.export.save(
-        exported(States(model.trunk), golden.joined(model.config).geometry),
-        fresh / "model.pt2",
-    )
-    shutil.copyfile(loader.__file__, fresh / LOADER)
-    save_weights(
-        golden.compute(model.trunk, model.config), fresh / "golden.safetensors", {"format": "pt"}
-    )
-    (fresh / "README.md").write_text(model_card.readme(record))
-    (fresh / SUMS).write_text("".join(f"{sha256(fresh / name)}  {name}\n" for name in FILES))
-    for name in (*FILES, SUMS):
-        (fresh / name).chmod(0o644)  # safetensors writes for the owner alone
+    unfinished = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    _write_files(model.to("cpu").eval(), unfinished, model_card.describe(model, method, provenance))
     shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    unfinished.rename(folder)
+
+
+def _write_files(model: Helm, folder: Path, record: dict[str, Any]) -> None:
+    """Fill a folder with the files of a bundle, their checksums last."""
+    (folder / "config.json").write_text(json.dumps(record, indent=2) + "\n")
+    (folder / "README.md").write_text(model_card.readme(record))
+    save_weights(model.state_dict(), folder / WEIGHTS, {"format": "pt"})
+    features = golden.compute(model.trunk, model.config)
+    save_weights(features, folder / GOLDEN, {"format": "pt"})
+    example = golden.batch_of_all(model.config).geometry
+    torch.export.save(export_program(LayerFeatures(model.trunk), example), folder / PROGRAM)
+    shutil.copyfile(loader.__file__, folder / LOADER)
+    (folder / SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in FILES))
+    for name in (*FILES, SUMS):
+        (folder / name).chmod(0o644)  # safetensors writes for the owner alone
 
 
 def verify(folder: Path) -> Verification:
-    """Check a bundle's files against SHA256SUMS, then recompute the golden features through program
-    and model.
+    """Check a bundle's checksums, then recompute the golden features by program and by package.
 
     Raises:
         ValueError: a file is missing or changed, or features deviate; names file, got, wanted and
             remedy.
     """
     check_sums(folder)
-    features = load_weights(folder / "golden.safetensors")
-    model_error = golden.deviation(trunk(folder), features, str(folder / "model.safetensors"))
+    features = load_weights(folder / GOLDEN)
+    # the package first: where both deviate, the weights have changed
+    model_error = golden.deviation(trunk(folder), features, str(folder / WEIGHTS))
     program = loader.load(folder)
-    program_error = golden.deviation(
-        lambda geometry: program(*geometry), features, str(folder / "model.pt2")
-    )
+    program_error = golden.deviation(lambda g: program(*g), features, str(folder / PROGRAM))
     return Verification(
-        len(FILES), sum(name.endswith(".features") for name in features), program_error, model_error
+        files=len(FILES),
+        molecules=sum(name.endswith(".features") for name in features),
+        program_error=program_error,
+        model_error=model_error,
     )
 
 
@@ -114,31 +116,23 @@ def check_sums(folder: Path) -> None:
     lines = [line.partition("  ") for line in (folder / SUMS).read_text().splitlines()]
     wanted = {name: digest for digest, _, name in lines}
     for name in FILES:
-        if name not in wanted or not (folder / name).is_file():
+        path = folder / name
+        if name not in wanted or not path.is_file():
             raise ValueError(
-                f"{folder / name}: missing from the bundle; copy the bundle again or export it anew"
+                f"{path}: missing from the bundle; copy the bundle again or export it anew"
             )
-        got = sha256(folder / name)
+        got = sha256(path)
         if got != wanted[name]:
             raise ValueError(
-                f"{folder / name}: SHA-256 got {got}, wanted {wanted[name]} ({SUMS}): the file changed;"
+                f"{path}: SHA-256 got {got}, wanted {wanted[name]} ({SUMS}): the file changed;"
                 " copy the bundle again or export it anew"
             )
 
 
 def trunk(folder: Path) -> Trunk:
-    """The trunk as this package builds it from config.json and model.safetensors, in evaluation
-    mode."""
+    """Build the trunk from config.json and model.safetensors, in evaluation mode."""
     where = folder / "config.json"
     config = parse(ModelConfig, read_record(where)["model"], str(where))
-    found = Trunk(config).to(getattr(torch, config.dtype))
-    found.load_state_dict(_below("trunk.", load_weights(folder / "model.safetensors")))
-    return found.eval()
-
-
-def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in state.items()
-        if name.startswith(prefix)
-    }
+    network = Trunk(config).to(getattr(torch, config.dtype))
+    network.load_state_dict(below("trunk.", load_weights(folder / WEIGHTS)))
+    return network.eval()

@@ -14,9 +14,9 @@ from helm_scale.units import HARTREE_IN_EV
 
 
 class EnergyCalculator(Calculator):
-    """`atoms.calc = EnergyCalculator(model)`: energy in eV, forces in eV/Angstrom, for molecules
-    without periodic images.
+    """`atoms.calc = EnergyCalculator(model)`: energy in eV, forces in eV/Angstrom.
 
+    Atoms must not be periodic.
     The charge is atoms.info["charge"] (0 where absent), the multiplicity 2S+1 atoms.info["spin"] (1
     where absent).
     Property: forces sum to zero and equal finite differences of the energy; the energy does not
@@ -26,14 +26,19 @@ class EnergyCalculator(Calculator):
     implemented_properties = ["energy", "free_energy", "forces"]
 
     def __init__(self, model: nn.Module, **keywords: Any) -> None:
-        """Args: model: GraphBatch -> energies [B], Hartree, with its ModelConfig as `config`.
-        keywords: ASE's own."""
+        """Take a model GraphBatch -> energies [B], Hartree, whose `config` is its ModelConfig.
+
+        Args:
+            keywords: of ASE's Calculator.
+        """
         super().__init__(**keywords)
         self.model = model.eval()
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation; charge and multiplicity, which ASE does not
-        watch, count as `info`."""
+        """What changed since the last calculation.
+
+        ASE does not watch charge and multiplicity; a change of them counts as `info`.
+        """
         changed = super().check_state(atoms, tol=tol)
         if self.atoms is not None and any(
             self.atoms.info.get(key) != atoms.info.get(key) for key in ("charge", "spin")
@@ -55,8 +60,9 @@ class EnergyCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
-        place = next(self.model.parameters()).device
-        batch = collate([molecule_of(self.atoms)], self.model.config).to(place)  # type: ignore[arg-type]
+        device = next(self.model.parameters()).device
+        molecule = molecule_of(self.atoms)
+        batch = collate([molecule], self.model.config).to(device)  # type: ignore[arg-type]
         positions = batch.positions.requires_grad_()
         energy = self.model(batch).sum()
         self.results["energy"] = self.results["free_energy"] = (

@@ -1,11 +1,9 @@
 """The backbone as fairchem's: `node_embedding` under fairchem's own heads.
 
-Needs the package fairchem-core; `make test-adapters` builds an environment. In a fairchem YAML
-file: `backbone: {model:
-helm_scale, path: BUNDLE}` once this module is imported. fairchem's coefficients follow e3nn (polar
-axis y), those of the
-bundle have the polar axis z: a constant orthogonal matrix turns one into the other, so that heads
-that read vectors find them.
+Needs the package fairchem-core; `make test-adapters` builds an environment. Once this module is
+imported, a fairchem YAML file may say `backbone: {model: helm_scale, path: BUNDLE}`. fairchem's
+coefficients follow e3nn (polar axis y), those of the bundle have the polar axis z: a constant
+orthogonal matrix turns one into the other, so that heads that read vectors find them.
 
 Axes: N atoms, K = (lmax+1)^2, C channels.
 """
@@ -34,8 +32,12 @@ class FairchemBackbone(nn.Module, BackboneInterface):
     to_e3nn: Tensor
 
     def __init__(self, path: str | Path, regress_forces: bool = False) -> None:
-        """Args: path: folder of the bundle. regress_forces: heads may ask for the gradient with
-        respect to positions."""
+        """Load a bundle.
+
+        Args:
+            path: folder of the bundle.
+            regress_forces: heads may ask for the gradient with respect to positions.
+        """
         super().__init__()
         self.backbone = Backbone.from_pretrained(path)
         self.lmax = self.mmax = self.backbone.lmax
@@ -59,9 +61,13 @@ class FairchemBackbone(nn.Module, BackboneInterface):
         data["batch_full"], data["atomic_numbers_full"] = data["batch"], data["atomic_numbers"]
         positions, batch = data["pos"].double(), data["batch"]
         features = self.backbone(
-            positions, data["atomic_numbers"].long(), loader.neighbours(positions, batch, self.backbone.cutoff), batch,
-            data["charge"].long(), data["spin"].long(),
-        )  # fmt: skip
+            positions=positions,
+            atomic_numbers=data["atomic_numbers"].long(),
+            edge_index=loader.neighbours(positions, batch, self.backbone.cutoff),
+            batch=batch,
+            charge=data["charge"].long(),
+            spin=data["spin"].long(),
+        )
         turned = torch.einsum("ij,njc->nic", self.to_e3nn.to(features), features)
         return {"node_embedding": turned, "batch": batch}
 
@@ -87,19 +93,21 @@ class FairchemBackbone(nn.Module, BackboneInterface):
         """`forward` checks every batch."""
 
     def validate_atoms_data(self, atoms: Any, task_name: str) -> None:
-        """Charge 0 and multiplicity 1 where atoms.info is silent; raises ValueError where they do
-        not fit the electrons."""
+        """Set charge 0 and multiplicity 1 where atoms.info has none.
+
+        Raises:
+            ValueError: they do not fit the number of electrons.
+        """
         _, numbers, charge, spin = loader.read_atoms(atoms)
         loader.check_electrons(numbers, torch.zeros_like(numbers), charge, spin)
         atoms.info |= {"charge": int(charge), "spin": int(spin)}
 
 
 def polar_axis_z_to_y(lmax: int) -> Tensor:
-    """Matrix [K, K] from coefficients with the polar axis z to e3nn's with y, degree by degree;
-    float64, orthogonal.
+    """Matrix [K, K] from coefficients with the polar axis z to e3nn's with y.
 
-    e3nn's matrices act on ours where coordinates are cycled to (y, z, x); undoing the cycle is a
-    rotation.
+    Float64, orthogonal, degree by degree. e3nn's matrices act on ours where coordinates are cycled
+    to (y, z, x); undoing the cycle is a rotation.
     """
     cycle = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
     return torch.block_diag(

@@ -1,5 +1,6 @@
-"""Load a pretrained backbone with torch and safetensors alone; every bundle carries this file as
-helm_backbone.py.
+"""Load a pretrained backbone with torch and safetensors alone.
+
+Every bundle carries this file as helm_backbone.py.
 
     from helm_backbone import load, neighbours
     backbone = load(".")                                      # the bundle's folder
@@ -33,8 +34,11 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, network: nn.Module, record: dict[str, Any]) -> None:
-        """Args: network: gives the features after every layer. record: config.json of the
-        bundle."""
+        """Put the interface on a network.
+
+        Args:
+            network: gives the features after every layer. record: config.json of the bundle.
+        """
         super().__init__()
         self.network, self.record = network, record
         self.irreps: str = record["features"]["irreps"]
@@ -67,40 +71,36 @@ class Backbone(nn.Module):
         """
         self._check_molecules(atomic_numbers, batch, charge, spin)
         _check_edges(edge_index, batch)
-        return self.network(positions.double(), atomic_numbers, edge_index, batch, charge, spin)[
-            layer
-        ]  # type: ignore[no-any-return]
+        geometry = (positions.double(), atomic_numbers, edge_index, batch)
+        return self.network(*geometry, charge, spin)[layer]  # type: ignore[no-any-return]
 
     def features(self, atoms: Any, layer: int = -1, invariants: bool = False) -> Tensor:
-        """Features of one molecule given as ASE Atoms: [N, K, C], or its invariant rows alone, [N,
-        C].
+        """Features of one molecule given as ASE Atoms.
 
         The charge is atoms.info["charge"] (0 where absent), the multiplicity 2S+1
         atoms.info["spin"] (1 where absent).
 
+        Returns:
+            [N, K, C], or the invariant rows alone, [N, C].
         Raises:
             ValueError: periodic atoms, or what `forward` does not take.
         """
-        found = self(*self.inputs(atoms), layer=layer)
-        return found[:, 0] if invariants else found
+        features = self(*self.inputs(atoms), layer=layer)
+        return features[:, 0] if invariants else features
 
     def inputs(self, atoms: Any) -> tuple[Tensor, ...]:
         """Arguments of `forward` for one molecule given as ASE Atoms, where the weights are."""
-        place = next(self.parameters()).device
-        positions, atomic_numbers, charge, spin = (tensor.to(place) for tensor in read_atoms(atoms))
+        device = next(self.parameters()).device
+        positions, atomic_numbers, charge, spin = (part.to(device) for part in read_atoms(atoms))
         batch = torch.zeros_like(atomic_numbers)
-        return (
-            positions,
-            atomic_numbers,
-            neighbours(positions, batch, self.cutoff),
-            batch,
-            charge,
-            spin,
-        )
+        edge_index = neighbours(positions, batch, self.cutoff)
+        return positions, atomic_numbers, edge_index, batch, charge, spin
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Set the mode of this module alone: nothing inside depends on it, and an exported program
-        refuses it."""
+        """Set the mode of this module alone.
+
+        Nothing inside depends on it, and an exported program refuses it.
+        """
         self.training = mode
         return self
 
@@ -108,10 +108,11 @@ class Backbone(nn.Module):
         self, atomic_numbers: Tensor, batch: Tensor, charge: Tensor, spin: Tensor
     ) -> None:
         known = torch.tensor(self.record["elements"], device=atomic_numbers.device)
-        strange = atomic_numbers[~torch.isin(atomic_numbers, known)]
-        if len(strange):
+        foreign = atomic_numbers[~torch.isin(atomic_numbers, known)]
+        if len(foreign):
             raise ValueError(
-                f"atomic_numbers: got {int(strange[0])}, wanted one of {self.record['elements']}, which are embedded"
+                f"atomic_numbers: got {int(foreign[0])}, wanted one of {self.record['elements']},"
+                " which are embedded"
             )
         for name, value, (low, high) in (
             ("charge", charge, self.record["charge_range"]),
@@ -119,9 +120,10 @@ class Backbone(nn.Module):
         ):
             outside = ((value < low) | (value > high)).nonzero()
             if len(outside):
-                which = int(outside[0])
+                index = int(outside[0])
                 raise ValueError(
-                    f"molecule {which}: {name}: got {int(value[which])}, wanted {low} to {high}, which this backbone embeds"
+                    f"molecule {index}: {name}: got {int(value[index])}, wanted {low} to {high},"
+                    " which this backbone embeds"
                 )
         check_electrons(atomic_numbers, batch, charge, spin)
 
@@ -129,8 +131,8 @@ class Backbone(nn.Module):
 def load(folder: str | Path, device: str = "cpu") -> Backbone:
     """Load a bundle: the program of model.pt2 with the weights of model.safetensors.
 
-    Frozen use: `backbone.requires_grad_(False)`. `verify` of helm_scale, or sha256sum -c
-    SHA256SUMS, tells whether files are whole.
+    Frozen use: `backbone.requires_grad_(False)`. `sha256sum -c SHA256SUMS` tells whether the files
+    are whole.
 
     Raises:
         FileNotFoundError: no bundle. KeyError, RuntimeError: its parts do not fit each other.
@@ -147,11 +149,12 @@ def load(folder: str | Path, device: str = "cpu") -> Backbone:
 
 
 def neighbours(positions: Tensor, batch: Tensor, cutoff: float) -> Tensor:
-    """Pairs of atoms of one molecule closer than the cutoff, each once, lower index first: [2, E];
-    no periodic images.
+    """Pairs of atoms of one molecule closer than the cutoff, each once; no periodic images.
 
     Args:
         positions: [N, 3] Angstrom. batch: [N] molecule of every atom. cutoff: Angstrom.
+    Returns:
+        [2, E], the lower index first.
     """
     first, second = (batch[:, None] == batch).triu(diagonal=1).nonzero().T
     near = (positions.detach()[first] - positions.detach()[second]).double().norm(dim=-1) < cutoff
@@ -159,49 +162,56 @@ def neighbours(positions: Tensor, batch: Tensor, cutoff: float) -> Tensor:
 
 
 def read_atoms(atoms: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Positions [N, 3], atomic numbers [N], charge [1] and multiplicity [1] of one molecule given
-    as ASE Atoms.
+    """Read one molecule from ASE Atoms.
 
+    Returns:
+        positions [N, 3], atomic numbers [N], charge [1], multiplicity [1].
     Raises:
         ValueError: periodic atoms, or a charge or spin that is no integer.
     """
     if any(atoms.pbc):
         raise ValueError(
-            f"atoms: got pbc {[bool(x) for x in atoms.pbc]}, wanted a molecule; set atoms.pbc = False"
+            f"atoms: got pbc {[bool(x) for x in atoms.pbc]}, wanted a molecule;"
+            " set atoms.pbc = False"
         )
-    charge, spin = (
-        _integer(atoms.info.get("charge", 0), "charge"),
-        _integer(atoms.info.get("spin", 1), "spin"),
-    )
+    charge = _integer(atoms.info.get("charge", 0), "charge")
+    spin = _integer(atoms.info.get("spin", 1), "spin")
     numbers = torch.tensor(atoms.get_atomic_numbers().tolist(), dtype=torch.int64)
     positions = torch.tensor(atoms.get_positions().tolist(), dtype=torch.float64).reshape(-1, 3)
     return positions, numbers, torch.tensor([charge]), torch.tensor([spin])
 
 
 def check_electrons(atomic_numbers: Tensor, batch: Tensor, charge: Tensor, spin: Tensor) -> None:
-    """Raise ValueError, naming the molecule, where the number of electrons does not allow the
-    multiplicity."""
+    """Check that the number of electrons allows the multiplicity.
+
+    Raises:
+        ValueError: it does not; names the molecule.
+    """
     electrons = torch.zeros_like(charge).index_add(0, batch, atomic_numbers.to(charge)) - charge
+    # 2S unpaired electrons leave an even number that pair up
     wrong = (((electrons + spin) % 2 == 0) | (spin < 1) | (electrons < spin - 1)).nonzero()
     if len(wrong):
-        which = int(wrong[0])
+        index = int(wrong[0])
         raise ValueError(
-            f"molecule {which}: got {int(electrons[which])} electrons (charge {int(charge[which])}) and spin {int(spin[which])}"
-            " (multiplicity 2S+1), wanted an odd multiplicity for an even number of electrons and an even one for an odd number; set both"
+            f"molecule {index}: got {int(electrons[index])} electrons"
+            f" (charge {int(charge[index])}) and spin {int(spin[index])} (multiplicity 2S+1),"
+            " wanted an odd multiplicity for an even number of electrons and an even one for an odd"
+            " number; set both"
         )
 
 
 def _check_edges(edge_index: Tensor, batch: Tensor) -> None:
     low, high = edge_index.sort(dim=0).values
-    code = low * len(batch) + high
+    code = low * len(batch) + high  # one number per pair, whichever atom comes first
     if (
         code.unique().numel() != code.numel()
         or bool((low == high).any())
         or bool((batch[low] != batch[high]).any())
     ):
         raise ValueError(
-            "edge_index: got a pair twice, an atom with itself or atoms of two molecules, wanted every pair of one molecule once;"
-            " of edges listed both ways keep edge_index[:, edge_index[0] < edge_index[1]]"
+            "edge_index: got a pair twice, an atom with itself or atoms of two molecules, wanted"
+            " every pair of one molecule once; of edges listed both ways keep"
+            " edge_index[:, edge_index[0] < edge_index[1]]"
         )
 
 

@@ -1,9 +1,9 @@
-"""Models for metatomic, and through it for ASE, PLUMED, i-PI and chemiscope: `feature`, and
-`energy` where finetuned.
+"""Models for metatomic, and through it for ASE, PLUMED, i-PI and chemiscope.
 
-Needs the package metatomic-torch; `make test-adapters` builds an environment. The file is
-TorchScript for the CPU. Charge and multiplicity are the system's inputs `charge` and
-`spin_multiplicity` (ASE: atoms.info), 0 and 1 where absent.
+The outputs are `feature`, and `energy` of a finetuned model. Needs the package metatomic-torch;
+`make test-adapters` builds an environment. The file is TorchScript for the CPU. Charge and
+multiplicity are the system's inputs `charge` and `spin_multiplicity` (ASE: atoms.info), 0 and 1
+where absent.
 
 Axes: N atoms, E edges, C channels.
 """
@@ -32,12 +32,14 @@ with needs("metatomic"):
         System,
     )
 
-REFERENCE = "Learning from the electronic structure of molecules across the periodic table, arXiv:2510.00224"
+REFERENCE = (
+    "Learning from the electronic structure of molecules across the periodic table,"
+    " arXiv:2510.00224"
+)
 
 
 def save_features(backbone: loader.Backbone, path: str | Path) -> None:
-    """Write a model with the output `feature`: the invariant rows [N, C] after the last layer, per
-    atom.
+    """Write a model with the output `feature`: the invariant rows [N, C] after the last layer.
 
     Args:
         backbone: from `Backbone.from_pretrained`. path: of the new file, *.pt.
@@ -48,17 +50,18 @@ def save_features(backbone: loader.Backbone, path: str | Path) -> None:
     }
     _save(
         _Features(backbone.network),
-        outputs,
-        record["elements"],
-        backbone.cutoff,
-        backbone.layers,
         path,
+        outputs=outputs,
+        elements=record["elements"],
+        cutoff=backbone.cutoff,
+        layers=backbone.layers,
     )
 
 
 def save_energies(model: EnergyModel, path: str | Path) -> None:
-    """Write a model with the outputs `feature`, and `energy` of the whole system, whose negative
-    gradient are the forces.
+    """Write a model with the outputs `feature` and `energy`, the total energy of a system.
+
+    Forces are its negative gradient, which metatomic takes.
 
     Args:
         model: from `commands.load_energy_model`. path: of the new file, *.pt.
@@ -70,11 +73,11 @@ def save_energies(model: EnergyModel, path: str | Path) -> None:
     }
     _save(
         _Energies(model),
-        outputs,
-        list(supported(config.basis)),
-        config.trunk_cutoff,
-        config.num_layers,
         path,
+        outputs=outputs,
+        elements=list(supported(config.basis)),
+        cutoff=config.trunk_cutoff,
+        layers=config.num_layers,
     )
 
 
@@ -94,7 +97,8 @@ class _Features(nn.Module):
         charge: Tensor,
         spin: Tensor,
     ) -> Tensor:
-        return self.network(positions, numbers, edge_index, batch, charge, spin)[-1][:, 0].double()  # type: ignore[no-any-return]
+        layers = self.network(positions, numbers, edge_index, batch, charge, spin)
+        return layers[-1][:, 0].double()  # type: ignore[no-any-return]
 
     def energy(
         self,
@@ -105,13 +109,16 @@ class _Features(nn.Module):
         charge: Tensor,
         spin: Tensor,
     ) -> Tensor:
-        """There is none; nobody asks, as no capability says so."""
+        """Nobody asks for it: no capability names an energy."""
         return positions.new_zeros(1)
 
 
 class _Energies(_Features):
-    """The same, and the energy [1], float64 eV, which engines then need not convert (in place,
-    which TorchScript may refuse)."""
+    """The same, and the energy [1], float64.
+
+    In eV, so that metatomic need not convert it: it converts in place, which TorchScript may
+    refuse.
+    """
 
     def __init__(self, model: EnergyModel) -> None:
         super().__init__(_LastLayer(model.trunk))
@@ -144,6 +151,8 @@ class _Energies(_Features):
 
 
 class _LastLayer(nn.Module):
+    """The trunk as a network whose only layer is the last."""
+
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
         self.trunk = trunk
@@ -153,7 +162,10 @@ class _LastLayer(nn.Module):
 
 
 class _Interface(nn.Module):
-    """What metatomic calls, in TorchScript; systems one by one, edges from their positions."""
+    """What metatomic calls, in TorchScript, which is why lists have types and calls are positional.
+
+    Systems go one by one; their edges come from the positions.
+    """
 
     def __init__(self, network: nn.Module, elements: list[int], cutoff: float) -> None:
         super().__init__()
@@ -168,7 +180,8 @@ class _Interface(nn.Module):
     ) -> Dict[str, TensorMap]:  # noqa: UP006
         if selected_atoms is not None:
             raise ValueError(
-                "selected_atoms: got some, wanted none: energies and features are those of whole systems"
+                "selected_atoms: got some, wanted none:"
+                " energies and features are those of whole systems"
             )
         features: List[Tensor] = []  # noqa: UP006
         energies: List[Tensor] = []  # noqa: UP006
@@ -180,35 +193,32 @@ class _Interface(nn.Module):
                 )
             positions, numbers = system.positions.double(), system.types.long()
             batch = torch.zeros_like(numbers)
-            near = (positions.unsqueeze(1) - positions.unsqueeze(0)).detach().square().sum(
-                dim=2
-            ).sqrt() < self.cutoff
+            apart = (positions.unsqueeze(1) - positions.unsqueeze(0)).detach()
+            near = apart.square().sum(dim=2).sqrt() < self.cutoff
             edge_index = torch.nonzero(torch.triu(near, diagonal=1)).t()
             charge = system.get_data("charge").block().values[0].round().long()
             spin = system.get_data("spin_multiplicity").block().values[0].round().long()
             if "feature" in outputs:
-                features.append(
-                    self.network.feature(  # type: ignore[operator]
-                        positions, numbers, edge_index, batch, charge, spin
-                    )
+                rows = self.network.feature(  # type: ignore[operator]
+                    positions, numbers, edge_index, batch, charge, spin
                 )
+                features.append(rows)
                 for atom in range(len(numbers)):
                     atoms.append([index, atom])
             if "energy" in outputs:
-                energies.append(
-                    self.network.energy(  # type: ignore[operator]
-                        positions, numbers, edge_index, batch, charge, spin
-                    )
+                energy = self.network.energy(  # type: ignore[operator]
+                    positions, numbers, edge_index, batch, charge, spin
                 )
-        found: Dict[str, TensorMap] = {}  # noqa: UP006
+                energies.append(energy)
+        maps: Dict[str, TensorMap] = {}  # noqa: UP006
         if "feature" in outputs:
-            found["feature"] = _map(
+            maps["feature"] = _map(
                 torch.cat(features), ["system", "atom"], torch.tensor(atoms), "feature"
             )
         if "energy" in outputs:
-            rows = torch.arange(len(systems)).unsqueeze(1)
-            found["energy"] = _map(torch.cat(energies).unsqueeze(1), ["system"], rows, "energy")
-        return found
+            each = torch.arange(len(systems)).unsqueeze(1)
+            maps["energy"] = _map(torch.cat(energies).unsqueeze(1), ["system"], each, "energy")
+        return maps
 
     @torch.jit.export
     def requested_inputs(self) -> Dict[str, ModelOutput]:  # noqa: UP006
@@ -219,7 +229,12 @@ class _Interface(nn.Module):
         }
 
 
-def _map(values: Tensor, names: List[str], samples: Tensor, property_name: str) -> TensorMap:  # noqa: UP006
+def _map(
+    values: Tensor,
+    names: List[str],  # noqa: UP006
+    samples: Tensor,
+    property_name: str,
+) -> TensorMap:
     """One block without components."""
     none: List[Labels] = []  # noqa: UP006
     properties = Labels([property_name], torch.arange(values.shape[1]).to(torch.int32).unsqueeze(1))
@@ -229,38 +244,37 @@ def _map(values: Tensor, names: List[str], samples: Tensor, property_name: str) 
 
 def _save(
     network: _Features,
+    path: str | Path,
+    *,
     outputs: dict[str, ModelOutput],
     elements: list[int],
     cutoff: float,
     layers: int,
-    path: str | Path,
 ) -> None:
+    """Trace a network on water and write it as a model of metatomic."""
     positions = torch.tensor(
         [[0.0, 0.1, 0.119], [0.0, 0.763, -0.477], [0.2, -0.763, -0.477]], dtype=torch.float64
     )
-    batch = torch.zeros(3, dtype=torch.int64)
+    numbers, batch = torch.tensor([8, 1, 1]), torch.zeros(3, dtype=torch.int64)
     edges = loader.neighbours(positions, batch, cutoff)
-    example = (
-        positions,
-        torch.tensor([8, 1, 1]),
-        edges,
-        batch,
-        torch.tensor([0]),
-        torch.tensor([1]),
-    )
-    (
-        network.eval().energy(*example),
-        network.feature(*example),
-    )  # the cached tables become real tensors
+    example = (positions, numbers, edges, batch, torch.tensor([0]), torch.tensor([1]))
+    # run both once: the cached tables become real tensors before they are traced
+    network.eval().energy(*example)
+    network.feature(*example)
     traced = torch.jit.trace_module(
         network, {"feature": example, "energy": example}, check_trace=False
     )
-    text = "backbone pretrained on Kohn-Sham Hamiltonians"
     about = ModelMetadata(
-        name="helm_scale", description=text, references={"architecture": [REFERENCE]}
+        name="helm_scale",
+        description="backbone pretrained on Kohn-Sham Hamiltonians",
+        references={"architecture": [REFERENCE]},
     )
     capabilities = ModelCapabilities(
-        outputs=outputs, atomic_types=elements, interaction_range=cutoff * layers, length_unit="angstrom", supported_devices=["cpu"],
+        outputs=outputs,
+        atomic_types=elements,
+        interaction_range=cutoff * layers,
+        length_unit="angstrom",
+        supported_devices=["cpu"],
         dtype="float64",
-    )  # fmt: skip
+    )
     AtomisticModel(_Interface(traced, elements, cutoff).eval(), about, capabilities).save(str(path))

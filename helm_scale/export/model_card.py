@@ -1,5 +1,4 @@
-"""What a bundle says of itself: config.json for programs and README.md, the model card, for
-people."""
+"""What a bundle says of itself: config.json for programs, README.md (the model card) for people."""
 
 import importlib.metadata
 import json
@@ -16,17 +15,16 @@ from helm_scale.model.helm import Helm
 from helm_scale.types import Method
 
 AO_CONVENTION = (
-    "per atom the shells of the basis sorted by l, inside a shell m = -l..l, real solid harmonics without"
-    " Condon-Shortley sign, polar axis z (PySCF's order but for p, which is y, z, x)"
+    "per atom the shells of the basis sorted by l, inside a shell m = -l..l, real solid harmonics"
+    " without Condon-Shortley sign, polar axis z (PySCF's order but for p, which is y, z, x)"
 )
 
 
 def origin(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Where the weights of a checkpoint, RUN/checkpoints/step-N, come from: data, training, and the
-    run's metrics up to it.
+    """Where the weights of a checkpoint come from: data, training, and the run's metrics up to it.
 
     Args:
-        record: model.json of the checkpoint.
+        checkpoint: folder RUN/checkpoints/step-N. record: its model.json.
     """
     run = checkpoint.resolve().parents[1]
     decay = record.get("training", {}).get("ema_decay", 0)
@@ -40,22 +38,19 @@ def origin(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(path: Path, step: int) -> dict[str, Any]:
-    """The last line of metrics.jsonl up to a step that has validation metrics: those, and the
-    training errors of its step."""
+    """Errors on training batch and validation split, of the last validation up to a step."""
     if not path.is_file():
         return {}
     lines = [json.loads(text) for text in path.read_text().splitlines() if '"validation_' in text]
-    judged = [line for line in lines if line["step"] <= step]
+    # a run goes on after its best checkpoint; later metrics are not those of these weights
+    earlier = [line for line in lines if line["step"] <= step]
     wanted = ("step", "loss", "h_mae", "validation_")
-    return (
-        {key: value for key, value in judged[-1].items() if key.startswith(wanted)}
-        if judged
-        else {}
-    )
+    last = earlier[-1] if earlier else {}
+    return {key: value for key, value in last.items() if key.startswith(wanted)}
 
 
 def describe(model: Helm, method: Method, provenance: dict[str, Any]) -> dict[str, Any]:
-    """The record in config.json; keys `model` and `method` rebuild the model."""
+    """The record in config.json; its keys `model` and `method` rebuild the model."""
     config = model.config
     return {
         "format": FORMAT,
@@ -64,7 +59,8 @@ def describe(model: Helm, method: Method, provenance: dict[str, Any]) -> dict[st
         "inputs": {
             "positions": "float64 [N, 3], Angstrom",
             "atomic_numbers": "int64 [N]",
-            "edge_index": "int64 [2, E], the two atoms of every pair of one molecule within the trunk cutoff, once, in either order",
+            "edge_index": "int64 [2, E], the two atoms of every pair of one molecule within the"
+            " trunk cutoff, once, in either order",
             "batch": "int64 [N], index of an atom's molecule, from 0",
             "charge": "int64 [B], one per molecule",
             "spin": "int64 [B], multiplicity 2S+1",
@@ -92,11 +88,14 @@ def _features(config: ModelConfig) -> dict[str, Any]:
     terms = [f"{config.channels}x{degree}{'eo'[degree % 2]}" for degree in range(config.lmax + 1)]
     return {
         "irreps": "+".join(terms),
-        "parity": "of the harmonics; the network turns with the molecule (SO(3)) and does not promise how it mirrors",
+        "parity": "of the harmonics; the network turns with the molecule (SO(3)) and does not"
+        " promise how it mirrors",
         "shape": ["N atoms", (config.lmax + 1) ** 2, config.channels],
-        "axes": "[atom, degree and order, channel]; degree l, order m = -l..l at row l*l + l + m; channel last, unlike e3nn",
+        "axes": "[atom, degree and order, channel]; degree l, order m = -l..l at row l*l + l + m;"
+        " channel last, unlike e3nn",
         "polar_axis": "z; e3nn's Wigner matrices apply to coordinates cycled to (y, z, x)",
-        "layers": f"the program gives the features after each of {config.num_layers} layers; the last is meant where none is named",
+        "layers": f"the program gives the features after each of {config.num_layers} layers;"
+        " the last is meant where none is named",
         "dtype": config.dtype,
     }
 
@@ -110,14 +109,16 @@ def readme(record: dict[str, Any]) -> str:
     provenance = dict(record["provenance"])
     metrics = provenance.pop("metrics", {})
     facts = {
-        **record, "tolerance": f"{golden.TOLERANCE:.0e}",
+        **record,
+        "tolerance": f"{golden.TOLERANCE:.0e}",
         "licence": provenance.get("data", {}).get("licence", "unknown"),
         "rows": "\n".join(f"| `{name}` | {text} |" for name, text in record["inputs"].items()),
-        "seen": _symbols(record["elements_in_training"]), "embedded": _symbols(record["elements"]),
+        "seen": _symbols(record["elements_in_training"]),
+        "embedded": _symbols(record["elements"]),
         "labels": "\n".join(_bullets(record["method"])),
         "origin": "\n".join(_bullets(provenance)) or "- unknown",
         "metrics": "\n".join(_bullets(metrics)) or "- none recorded",
-    }  # fmt: skip
+    }
     return CARD.format(**facts)
 
 
@@ -126,13 +127,13 @@ def _symbols(numbers: list[int]) -> str:
 
 
 def _bullets(record: dict[str, Any], prefix: str = "") -> list[str]:
-    lines = []
+    """The entries of a nested record, one Markdown line each, named by dotted key."""
+    lines: list[str] = []
     for key, value in record.items():
-        lines += (
-            _bullets(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else [f"- {prefix}{key}: {value}"]
-        )
+        if isinstance(value, dict):
+            lines += _bullets(value, f"{prefix}{key}.")
+        else:
+            lines.append(f"- {prefix}{key}: {value}")
     return lines
 
 
@@ -142,7 +143,8 @@ tags: [chemistry, molecules, equivariant, hamiltonian]
 ---
 # Backbone pretrained on Kohn-Sham Hamiltonians
 
-Molecule in, one feature tensor out: {features[irreps]}, shape [N, {features[shape][1]}, {features[shape][2]}], {features[dtype]}.
+Molecule in, one feature tensor out: {features[irreps]},
+shape [N, {features[shape][1]}, {features[shape][2]}], {features[dtype]}.
 {parameters[trunk]:,} weights (with the Hamiltonian heads {parameters[all]:,}).
 
 ## Load
@@ -152,13 +154,17 @@ import torch
 from helm_backbone import load, neighbours
 
 backbone = load(".")
-positions = torch.tensor([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]], dtype=torch.float64)
+positions = torch.tensor(
+    [[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]], dtype=torch.float64
+)
 atomic_numbers, batch = torch.tensor([8, 1, 1]), torch.zeros(3, dtype=torch.int64)
+charge, spin = torch.tensor([0]), torch.tensor([1])
 edge_index = neighbours(positions, batch, backbone.cutoff)
-features = backbone(positions, atomic_numbers, edge_index, batch, charge=torch.tensor([0]), spin=torch.tensor([1]))
+features = backbone(positions, atomic_numbers, edge_index, batch, charge, spin)
 ```
-From ASE: `backbone.features(atoms)`, with `atoms.info["charge"]` and `atoms.info["spin"]` (multiplicity). Gradients with respect
-to `positions` (float64 inside) and to the weights pass through. model.pt2 is a program: load only what you trust.
+From ASE: `backbone.features(atoms)`, with `atoms.info["charge"]` and `atoms.info["spin"]`
+(multiplicity). Gradients with respect to `positions` (float64 inside) and to the weights pass
+through. model.pt2 is a program: load only what you trust.
 
 | input | meaning |
 |---|---|
@@ -169,34 +175,41 @@ Layers: {features[layers]}.
 Polar axis: {features[polar_axis]}.
 Parity: {features[parity]}.
 
+With helm_scale, `helm_scale.load(FOLDER).hamiltonian(atoms)` gives the Kohn-Sham Hamiltonian.
+
 ## Data and training
-Licence of the data: {licence}. No licence is stated for the weights here: whoever publishes them does.
+Licence of the data: {licence}. No licence is stated for the weights here: whoever publishes them
+does.
 {origin}
 
 Labels, Kohn-Sham Hamiltonians at:
 {labels}
 
 ## Metrics of the run
-Errors of Hamiltonian matrix elements in 1e-6 Hartree (`_ueh`) on its training batch and its validation split.
+Errors of Hamiltonian matrix elements in 1e-6 Hartree (`_ueh`) on its training batch and its
+validation split.
 {metrics}
 
 `helm-scale evaluate --source FOLDER` measures more, on your data.
 
 ## Limits
 - elements seen in training: {seen}; embedded: {embedded}
-- charge {charge_range[0]} to {charge_range[1]}, spin multiplicity {spin_multiplicity_range[0]} to {spin_multiplicity_range[1]}
+- charge {charge_range[0]} to {charge_range[1]},
+  spin multiplicity {spin_multiplicity_range[0]} to {spin_multiplicity_range[1]}
 - elements, charges and multiplicities that training did not show have untrained embeddings
-- molecules without periodic images; messages reach {trunk_cutoff_angstrom:g} Angstrom, Hamiltonian pairs {pair_cutoff_angstrom:g} Angstrom
+- molecules without periodic images; messages reach {trunk_cutoff_angstrom:g} Angstrom,
+  Hamiltonian pairs {pair_cutoff_angstrom:g} Angstrom
 
 ## Units and conventions
 Angstrom, Hartree. Atomic orbitals: {ao_convention}.
 
 ## Check
-`sha256sum -c SHA256SUMS`, and `helm-scale export --verify --out FOLDER`, which recomputes the golden
-features to {tolerance} of their largest entry.
+`sha256sum -c SHA256SUMS`, and `helm-scale export --verify --out FOLDER`, which recomputes the
+golden features to {tolerance} of their largest entry.
 
 ## Citation
-The architecture is that of HELM, with changes that docs/model.md of helm_scale names: M. Kaniselvan, B. K. Miller, M. Gao,
-J. Nam, D. S. Levine, "Learning from the electronic structure of molecules across the periodic table", arXiv:2510.00224
-(2025). Cite it, the source of the data, and helm_scale {versions[helm_scale]}.
+The architecture is that of HELM, with changes that docs/model.md of helm_scale names:
+M. Kaniselvan, B. K. Miller, M. Gao, J. Nam, D. S. Levine, "Learning from the electronic structure
+of molecules across the periodic table", arXiv:2510.00224 (2025). Cite it, the source of the data,
+and helm_scale {versions[helm_scale]}.
 """

@@ -1,5 +1,4 @@
-"""The trunk as a program that runs without this package: torch.export's, dynamic in atoms, edges
-and molecules.
+"""The trunk as a torch.export program, which runs without this package.
 
 Axes: N atoms, K = (lmax+1)^2 coefficients, C channels.
 """
@@ -11,9 +10,8 @@ from helm_scale.model.trunk import Trunk
 from helm_scale.types import Geometry
 
 
-class States(nn.Module):
-    """The trunk's features after every layer; its weights are named as in the whole model,
-    `trunk.*`."""
+class LayerFeatures(nn.Module):
+    """Node features after every layer; weights are named as in the whole model, `trunk.*`."""
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
@@ -33,17 +31,17 @@ class States(nn.Module):
         return tuple(self.trunk.states(geometry))
 
 
-def exported(states: States, example: Geometry) -> torch.export.ExportedProgram:
-    """The program for any number of atoms, edges (none too) and molecules; positions keep their
-    gradient.
+def export_program(network: LayerFeatures, example: Geometry) -> torch.export.ExportedProgram:
+    """Trace the program for any number of atoms, edges (none too) and molecules.
+
+    Positions keep their gradient.
 
     Args:
         example: molecules to trace with.
     """
-    states(*example)  # makes the cached tables real tensors before they are traced
+    network(*example)  # makes the cached tables real tensors before they are traced
     atoms, edges, molecules = ({axis: torch.export.Dim.DYNAMIC} for axis in (0, 1, 0))
-    program = torch.export.export(
-        states, tuple(example), dynamic_shapes=(atoms, atoms, edges, atoms, molecules, molecules)
-    )
-    program.example_inputs = None
+    sizes = (atoms, atoms, edges, atoms, molecules, molecules)
+    program = torch.export.export(network, tuple(example), dynamic_shapes=sizes)
+    program.example_inputs = None  # the golden molecules need not travel twice
     return program

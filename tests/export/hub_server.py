@@ -1,5 +1,4 @@
-"""A small server that speaks what huggingface_hub needs to upload and download a repository, into
-and out of a local folder."""
+"""A small server for huggingface_hub: repositories go into and out of a local folder."""
 
 import base64
 import hashlib

@@ -1,8 +1,7 @@
-"""A program that has torch, safetensors and the standard library alone; run it in a bundle's folder
-by `python -I`.
+"""A program that has torch, safetensors and the standard library alone.
 
-It runs the code of the model card, then compares with the golden features. Arguments: folders to
-import from, where the interpreter was started with -S.
+Run by `python -I` in a bundle's folder, it runs the code of the model card, then compares with the
+golden features. Arguments: folders to import from, where the interpreter was started with -S.
 """
 
 import importlib.util
@@ -24,6 +23,7 @@ FORBIDDEN = (
     "tqdm",
     "huggingface_hub",
 )
+INPUTS = ("positions", "atomic_numbers", "edge_index", "batch", "charge", "spin")
 
 
 def main() -> None:
@@ -42,20 +42,16 @@ def main() -> None:
     keys = {name.partition(".")[0] for name in golden}
     assert len(keys) == 5
     for key in keys:
-        positions, numbers, edges, batch, charge, spin = (
-            golden[f"{key}.{name}"]
-            for name in ("positions", "atomic_numbers", "edge_index", "batch", "charge", "spin")
-        )
+        inputs = {name: golden[f"{key}.{name}"] for name in INPUTS}
+        positions, batch = inputs["positions"].requires_grad_(), inputs["batch"]
         wanted = golden[f"{key}.features"]
-        found = backbone(positions.requires_grad_(), numbers, edges, batch, charge, spin)
-        worst = max(worst, float((found - wanted).detach().abs().max() / wanted.abs().max()))
-        assert sorted(neighbours(positions, batch, backbone.cutoff).T.tolist()) == sorted(
-            edges.T.tolist()
-        ), key
-        assert (
-            len(numbers) == 1
-            or torch.autograd.grad(found.square().sum(), positions)[0].abs().max() > 0
-        )
+        features = backbone(**inputs)
+        worst = max(worst, float((features - wanted).detach().abs().max() / wanted.abs().max()))
+        pairs = neighbours(positions, batch, backbone.cutoff)
+        assert sorted(pairs.T.tolist()) == sorted(inputs["edge_index"].T.tolist()), key
+        if len(positions) > 1:
+            (gradient,) = torch.autograd.grad(features.square().sum(), positions)
+            assert gradient.abs().max() > 0
     assert worst <= 1e-5, worst
     assert not set(FORBIDDEN) & set(sys.modules)
     print(json.dumps({"torch": torch.__version__, "golden_error": worst}))

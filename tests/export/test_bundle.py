@@ -15,7 +15,7 @@ from helm_scale import commands
 from helm_scale.config import ExportConfig
 from helm_scale.export import bundle, loader
 from helm_scale.export.backbone import Backbone
-from helm_scale.export.program import States, exported
+from helm_scale.export.program import LayerFeatures, export_program
 from helm_scale.files import sha256
 from helm_scale.model.weights import load_weights, save_weights
 from helm_scale.types import Geometry
@@ -53,7 +53,8 @@ def test_program_has_the_features_and_position_gradients_of_the_model_at_any_siz
 @pytest.mark.slow
 def test_gradients_of_a_float64_program_are_those_of_finite_differences() -> None:
     config = CONFIG.model_copy(update={"dtype": "float64", "lmax": 6})
-    network = exported(States(make_model(config).trunk), graph([5, 3])).module()
+    features = LayerFeatures(make_model(config).trunk)
+    network = export_program(features, graph([5, 3])).module()
     positions, *others = graph([4, 2])
     weight = torch.randn(6, 49, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     direction = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -83,10 +84,13 @@ def test_config_says_what_an_outsider_needs(pristine: Path) -> None:
     assert record["features"]["irreps"] == "8x0e+8x1o+8x2e+8x3o+8x4e+8x5o+8x6e"
     assert record["elements_in_training"] == [1, 6, 53] and len(record["elements"]) == 58
     assert record["provenance"] == {
-        "run": pristine.parent.name, "checkpoint": "step-00000007", "weights": "moving average over the steps, decay 0.9",
-        "data": {"manifest_sha256": "abc", "train_split": "train", "licence": "CC-BY-4.0"}, "training": {"ema_decay": 0.9},
+        "run": pristine.parent.name,
+        "checkpoint": "step-00000007",
+        "weights": "moving average over the steps, decay 0.9",
+        "data": {"manifest_sha256": "abc", "train_split": "train", "licence": "CC-BY-4.0"},
+        "training": {"ema_decay": 0.9},
         "metrics": {"step": 6, "loss": 1.0, "validation_h_mae_ueh": 4.0},
-    }  # fmt: skip
+    }
     assert str(pristine.parent.parent) not in "".join(
         (pristine / name).read_text() for name in ("config.json", "README.md")
     )
@@ -159,7 +163,8 @@ def test_a_flipped_bit_is_found_by_file_name_wherever_the_bundle_is_used(
     for use in (bundle.verify, commands.load_model, Backbone.from_pretrained):
         with pytest.raises(
             ValueError,
-            match=rf"{re.escape(name)}: SHA-256 got [0-9a-f]{{64}}, wanted [0-9a-f]{{64}}.*copy the bundle again",
+            match=rf"{re.escape(name)}: SHA-256 got [0-9a-f]{{64}}, wanted [0-9a-f]{{64}}"
+            ".*copy the bundle again",
         ):
             use(copy)
 

@@ -1,5 +1,4 @@
-"""The backbone under fairchem's own heads; runs where fairchem-core is installed (`make
-test-adapters`)."""
+"""The backbone under fairchem's own heads; needs fairchem-core (`make test-adapters`)."""
 
 from pathlib import Path
 from typing import Any
@@ -59,9 +58,8 @@ def test_node_embedding_is_that_of_the_plain_loader(
     wanted = torch.cat([plain.features(one) for one in molecules()])
     turned = torch.einsum("ij,njc->nic", polar_axis_z_to_y(6).float(), wanted)
     error = float((embedding - turned).detach().abs().max() / wanted.abs().max())
-    print(
-        f"fairchem-core {fairchem.core.__version__}, torch {torch.__version__}: node_embedding deviates by {error:.1e}"
-    )
+    versions = f"fairchem-core {fairchem.core.__version__}, torch {torch.__version__}"
+    print(f"{versions}: node_embedding deviates by {error:.1e}")
     assert error <= 1e-5
     torch.testing.assert_close(embedding[:, 0], wanted[:, 0], rtol=1e-5, atol=1e-5)
 

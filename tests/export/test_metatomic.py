@@ -1,5 +1,4 @@
-"""Models of metatomic through its own ASE calculator; runs where metatomic-torch is installed
-(`make test-adapters`)."""
+"""Models of metatomic through its own ASE calculator; needs metatomic-torch (`make test-adapters`)."""
 
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tests.export import page
 
 pytest.importorskip(
     "metatomic.torch",
-    reason="metatomic-torch is not in this environment; `make test-adapters` builds one that has it",
+    reason="metatomic-torch is not installed; `make test-adapters` builds an environment",
 )
 
 import metatomic.torch
@@ -48,9 +47,8 @@ def test_features_are_those_of_the_plain_loader(pristine: Path, tmp_path: Path) 
     assert found.samples.names == ["system", "atom"] and found.values.dtype == torch.float64
     wanted = torch.cat([backbone.features(one, invariants=True) for one in molecules()]).double()
     error = float((found.values - wanted).detach().abs().max() / wanted.abs().max())
-    print(
-        f"metatomic-torch {metatomic.torch.__version__}, torch {torch.__version__}: feature deviates by {error:.1e}"
-    )
+    versions = f"metatomic-torch {metatomic.torch.__version__}, torch {torch.__version__}"
+    print(f"{versions}: feature deviates by {error:.1e}")
     assert error <= 1e-5
 
 
