@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from helm_scale.config import FinetuneConfig, HeadConfig, ModelConfig
-from helm_scale.finetuning import train
-from helm_scale.finetuning.features import Samples, kept_features, reading
-from helm_scale.finetuning.labels import Labelled, gather_labels
+from helm_scale.finetuning import modes, train
+from helm_scale.finetuning.features import GraphCache, cached_features, from_cache
+from helm_scale.finetuning.labels import LabelledSplits, fit_reference
 from helm_scale.model.helm import Helm
 from helm_scale.types import Molecule
 
@@ -49,11 +49,11 @@ def molecules(count: int, generator: np.random.Generator) -> tuple[Molecule, ...
     return tuple(found)
 
 
-def epoch_seconds(run: train.Run, config: FinetuneConfig) -> float:
+def epoch_seconds(run: train.FinetuneRun, config: FinetuneConfig) -> float:
     """Time of one epoch."""
-    parts = train.parts_of(run.model, "frozen", config)
+    groups = modes.parameter_groups(run.model, "frozen", config)
     begin = time.perf_counter()
-    train.train(run, parts, config, seed=0)
+    train.train(run, groups, config, seed=0)
     return time.perf_counter() - begin
 
 
@@ -77,19 +77,21 @@ def main() -> None:
         num_layers=2,
     )
     found = molecules(count, np.random.default_rng(0))
-    labels = gather_labels(Labelled(found, (), {"test": found[:10]}))
+    splits = fit_reference(LabelledSplits(train=found, tests={"test": found[:10]}))
     config = FinetuneConfig(
         head=HeadConfig(kind="mlp"), batch_molecules=BATCH, steps=-(-count // BATCH)
     )
-    model = train.start("frozen", Helm(shape), labels, config, 0)
-    samples = Samples(found, model)
+    model = modes.start_model("frozen", Helm(shape), splits, config, seed=0)
+    graphs = GraphCache(found, model)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        kept = reading(kept_features(model, found, Path(folder)))
+        kept = from_cache(cached_features(model, found, Path(folder)))
         making = time.perf_counter() - begin
     runs = {
-        name: train.Run("frozen", model, labels, samples, read)
-        for name, read in (("kept", kept), ("computed", model.select))
+        name: train.FinetuneRun(
+            mode="frozen", model=model, splits=splits, graphs=graphs, features=features
+        )
+        for name, features in (("kept", kept), ("computed", model.select))
     }
     epoch_seconds(runs["kept"], config.model_copy(update={"steps": 1}))
     seconds = {name: epoch_seconds(run, config) for name, run in runs.items()}

@@ -3,6 +3,7 @@
 Axes: N atoms of all molecules of a batch, B molecules, E message edges, P unordered pairs.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass, replace
 from types import UnionType
@@ -53,6 +54,11 @@ class Quantity:
     report_unit: str
     in_file_unit: float = 1.0
     in_report_unit: float = 1.0
+
+    @property
+    def components(self) -> int:
+        """Numbers in one value."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ DOORS = {
     "pydantic": ("config/",),
     "pyscf": ("dft/",),
     "safetensors": ("export/loader.py", "model/weights.py", "parallel/snapshot.py"),
-    "scipy": ("evaluation/", "finetuning/report.py"),
+    "scipy": ("evaluation/", "finetuning/tables.py"),
     "tensorboard": ("pretraining/",),
     "torch.distributed": ("parallel/",),
     "torch.utils.tensorboard": ("pretraining/",),

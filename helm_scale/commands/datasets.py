@@ -42,7 +42,14 @@ def shards_generate(config: GenerateConfig) -> str:
         rejected = []
         todo = work.missing(molecules)
         jobs = [
-            generate.Job(molecule, method, config.forces, config.overlap, config.max_cycle)
+            generate.Job(
+                molecule,
+                method,
+                forces=config.forces,
+                overlap=config.overlap,
+                max_cycle=config.max_cycle,
+                dipole=config.dipole,
+            )
             for molecule in todo
         ]
         for number, result in generate.label_all(jobs, config.processes):

@@ -1,4 +1,4 @@
-"""Learn energies from few labels, starting from a pretrained backbone."""
+"""Learn a property of molecules from few labels, starting from a pretrained backbone."""
 
 import torch
 
@@ -7,15 +7,15 @@ from helm_scale.config import FinetuneConfig
 
 
 def finetune(config: FinetuneConfig) -> str:
-    """Learn energies from few labels on a random, a frozen and a finetuned backbone.
+    """Learn energies, forces or dipoles on a random, a frozen and a finetuned backbone.
 
     Tables and models go to `out`.
 
     Returns:
         The tables, Markdown.
     Raises:
-        ValueError: no model, no such data or split, molecules without energies, or a molecule
-            outside the model's range.
+        ValueError: no model, no such target, data or split, molecules without labels, or a
+            molecule outside the model's range.
     """
     from helm_scale.finetuning import labels
     from helm_scale.finetuning.report import study

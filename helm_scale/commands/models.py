@@ -7,8 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from helm_scale.config import HeadConfig, ModelConfig, parse, read_record
+from helm_scale.finetuning.targets import new_property_model
 from helm_scale.model.energy import EnergyModel
+from helm_scale.model.heads import HEADS
+from helm_scale.model.heads.energy import ENERGY
 from helm_scale.model.helm import Helm
+from helm_scale.model.properties import PropertyModel
 from helm_scale.model.weights import load_weights
 from helm_scale.types import Method
 
@@ -49,17 +53,17 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load_energy_model(folder: str | Path) -> tuple[EnergyModel, dict[str, Any]]:
-    """Load an energy model as `helm-scale finetune` writes it.
+def load_property_model(folder: str | Path) -> tuple[PropertyModel, dict[str, Any]]:
+    """Load a model as `helm-scale finetune` writes it: of energies, dipoles or another property.
 
     Args:
         folder: with model.json and model.safetensors.
     Returns:
-        (model in evaluation mode, its record: "model", "head", "method" of the energies,
+        (model in evaluation mode, its record: "model", "head", "target", "method" of the labels,
         "training").
     Raises:
-        ValueError: nothing to load there, a model of Hamiltonians, or files that do not fit each
-            other.
+        ValueError: nothing to load there, a model of Hamiltonians, a target without head, or files
+            that do not fit each other.
     """
     path = Path(folder) / "model.json"
     if not path.is_file():
@@ -72,12 +76,31 @@ def load_energy_model(folder: str | Path) -> tuple[EnergyModel, dict[str, Any]]:
         raise ValueError(
             f"{path}: no energy head: a model of Hamiltonians; finetune it with helm-scale finetune"
         )
-    model = EnergyModel(
+    target = record.setdefault("target", ENERGY.quantity.name)  # all were of energies once
+    if target not in HEADS:
+        raise ValueError(f"{path}: target: got {target!r}, wanted one of {', '.join(HEADS)}")
+    model = new_property_model(
         parse(ModelConfig, record["model"], str(path)),
+        HEADS[target],
         parse(HeadConfig, record["head"], str(path)),
     )
     load_state(model, load_weights(Path(folder) / WEIGHTS), str(folder))
     return model.eval(), record
+
+
+def load_energy_model(folder: str | Path) -> tuple[EnergyModel, dict[str, Any]]:
+    """Load an energy model as `helm-scale finetune` writes it.
+
+    Raises:
+        ValueError: as `load_property_model`, or a model of another property.
+    """
+    model, record = load_property_model(folder)
+    if not isinstance(model, EnergyModel):
+        raise ValueError(
+            f"{folder}: a model of the target {record['target']}, wanted energy;"
+            " load it with load_property_model"
+        )
+    return model, record
 
 
 def find_model(source: str | Path) -> tuple[Path, dict[str, Any]]:

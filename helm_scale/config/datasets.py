@@ -53,6 +53,7 @@ class GenerateConfig(Strict):
     max_cycle: int = Field(100, ge=1, description="SCF cycles after which a molecule is rejected.")
     baseline: Literal["none", "atoms", "minao"] = Field("none", description="Kind of H0 to store.")
     forces: bool = Field(True, description="Store forces.")
+    dipole: bool = Field(False, description="Store the dipole moment.")
     overlap: bool = Field(False, description="Store the overlap.")
     licence: str = Field("CC0-1.0", description="Licence of the dataset, by SPDX name.")
     molecules_per_shard: int = Field(64, ge=1, description="Molecules per tar file.")

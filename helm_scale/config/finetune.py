@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from helm_scale.config.datasets import GenerateConfig
 from helm_scale.config.model import HeadConfig
@@ -11,7 +11,7 @@ from helm_scale.config.strict import Strict
 
 
 class FinetuneConfig(Strict):
-    """Learn energies from few labels."""
+    """Learn energies, forces or dipoles from few labels."""
 
     source: str = Field(
         "runs/bundle",
@@ -23,7 +23,14 @@ class FinetuneConfig(Strict):
         "data_shards/quickstart",
         description=(
             "Labelled molecules: folder of shards, extended XYZ (.xyz, .extxyz) or ASE database"
-            " (.db). The last two hold eV and eV/Angstrom."
+            " (.db). The last two hold eV, eV/Angstrom and e*Angstrom."
+        ),
+    )
+    target: str = Field(
+        "energy",
+        description=(
+            "What is learned: energy, forces (with energies), dipole, or another head of"
+            " helm_scale/model/heads."
         ),
     )
     train_split: str = Field("train", description="Split to train on.")
@@ -100,12 +107,11 @@ class FinetuneConfig(Strict):
         ),
     )
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
-    force_weight: float = Field(
-        0.0,
-        ge=0,
+    force_weight: float | None = Field(
+        None,
+        gt=0,
         description=(
-            "Weight of the loss of forces beside that of energies, Angstrom. 0: forces are not "
-            "learned."
+            "Target forces: weight of their loss beside that of energies, Angstrom. None: 1."
         ),
     )
     evaluations: int = Field(
@@ -130,6 +136,22 @@ class FinetuneConfig(Strict):
         "runs/finetune", description="Folder of tables, pictures, the report and the models."
     )
     threads: int = Field(0, ge=0, description="CPU threads. 0: as torch chooses.")
+
+    @model_validator(mode="after")
+    def _forces_are_the_target(self) -> "FinetuneConfig":
+        if self.force_weight is not None and self.target != "forces":
+            raise ValueError(
+                f"force_weight: got {self.force_weight}, but target is {self.target};"
+                " set target: forces"
+            )
+        return self
+
+    @property
+    def weight_of_forces(self) -> float:
+        """Weight of the loss of forces beside that of energies, Angstrom; 0: not learned."""
+        if self.target != "forces":
+            return 0.0
+        return 1.0 if self.force_weight is None else self.force_weight
 
 
 class LowDataConfig(Strict):

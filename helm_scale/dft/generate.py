@@ -7,9 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyscf
+from pyscf.dft.rks import RKS
 
 from helm_scale.config import GenerateConfig
-from helm_scale.dft.molecule import baseline_hamiltonian, build_mol, kohn_sham, to_canonical
+from helm_scale.dft.molecule import (
+    baseline_hamiltonian,
+    build_mol,
+    centre_of_nuclear_charge,
+    kohn_sham,
+    to_canonical,
+)
 from helm_scale.dft.processes import run_parallel
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
@@ -26,6 +33,7 @@ class Job:
     forces: bool
     overlap: bool
     max_cycle: int
+    dipole: bool = False
 
 
 def method_of(config: GenerateConfig) -> Method:
@@ -40,7 +48,7 @@ def labels_of(config: GenerateConfig) -> tuple[str, ...]:
     """Names of the labels that a config asks for, as Molecule names them."""
     wanted = {
         "hamiltonian": True, "baseline_hamiltonian": config.baseline != "none", "overlap": config.overlap, "energy": True,
-        "forces": config.forces,
+        "forces": config.forces, "dipole": config.dipole,
     }  # fmt: skip
     return tuple(name for name, asked in wanted.items() if asked)
 
@@ -79,7 +87,14 @@ def label(job: Job) -> Molecule:
         energy=energy,
         forces=-solver.nuc_grad_method().kernel() / BOHR_IN_ANGSTROM if job.forces else None,
         method=method,
+        properties={"dipole": dipole(solver, molecule)} if job.dipole else {},
     )
+
+
+def dipole(solver: RKS, molecule: Molecule) -> np.ndarray:
+    """Dipole moment [3] of a converged density, e*Angstrom, about the centre of nuclear charge."""
+    centre = centre_of_nuclear_charge(molecule) / BOHR_IN_ANGSTROM
+    return np.asarray(solver.dip_moment(unit="AU", origin=centre, verbose=0)) * BOHR_IN_ANGSTROM
 
 
 def label_or_reason(job: Job) -> Molecule | str:

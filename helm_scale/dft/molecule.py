@@ -81,6 +81,14 @@ def baseline_hamiltonian(solver: dft.rks.RKS, kind: str) -> np.ndarray:
     return np.asarray(solver.get_fock(dm=solver.get_init_guess(key=DENSITIES[kind])))
 
 
+def centre_of_nuclear_charge(molecule: Molecule) -> np.ndarray:
+    """Mean position of the atoms, weighted with their atomic numbers: [3], Angstrom.
+
+    ECP or not: the origin of an ion's dipole does not depend on how its cores are treated.
+    """
+    return np.average(molecule.positions, axis=0, weights=molecule.atomic_numbers)  # type: ignore[no-any-return]
+
+
 def bonded(molecule: Molecule) -> np.ndarray:
     """Which atoms are closer than 1.25 times the sum of their covalent radii (Cordero, as PySCF
     tabulates them): [N, N] bool."""

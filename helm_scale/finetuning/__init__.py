@@ -1,1 +1,1 @@
-"""Energies and forces from few labels, on a pretrained backbone."""
+"""Properties of molecules from few labels, on a pretrained backbone."""

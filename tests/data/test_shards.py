@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from helm_scale.data.format import columns, manifest, shards
+from helm_scale.data.format import codec, columns, manifest, shards
 from helm_scale.data.format.manifest import Manifest, RejectedMolecule
 from helm_scale.data.format.shards import ShardReader, ShardWriter, verify
 from helm_scale.types import Molecule
@@ -69,6 +69,18 @@ def test_the_manifest_lists_what_the_dataset_holds(dataset: Manifest) -> None:
     )
     with pytest.raises(ValueError, match="no split 'validation'; known: train, test"):
         dataset.split("validation")
+
+
+def test_properties_of_molecules_are_kept_and_named() -> None:
+    dataset_labels = codec.labels_of(random_molecule("hof", 0))
+    value = np.array([0.1, -0.2, 1 / 3])
+    molecule = replace(random_molecule("hof", 0), properties={"dipole": value})
+    sample = codec.parse(codec.encode(molecule), "here")
+    assert np.array_equal(sample.dense().properties["dipole"], value)
+    assert sample.labels == codec.labels_of(molecule) == (*dataset_labels, "dipole")
+    with pytest.raises(ValueError, match="molecule 'hof': dipole holds NaN or infinity"):
+        codec.encode(replace(molecule, properties={"dipole": value * np.nan}))
+    assert "properties" not in json.loads(codec.encode(random_molecule("hof", 0))["json"])
 
 
 def test_plain_webdataset_reads_the_same_molecules(dataset: Manifest) -> None:

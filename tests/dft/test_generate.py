@@ -18,7 +18,9 @@ from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader, verify
 from helm_scale.dft.energies import EnergyFunctional
 from helm_scale.dft.generate import Job, label, label_or_reason
+from helm_scale.dft.molecule import build_mol, kohn_sham
 from helm_scale.types import Method, Molecule
+from helm_scale.units import E_ANGSTROM_IN_DEBYE
 
 ROOT = Path(__file__).parents[2]
 SVP = Method(
@@ -110,6 +112,24 @@ def test_labels_are_those_of_the_method_record() -> None:
     assert (
         label(Job(HF, replace(SVP, baseline="none"), False, False, 50)).baseline_hamiltonian is None
     )
+
+
+def test_dipoles_are_taken_about_the_centre_of_nuclear_charge() -> None:
+    anion = Molecule(
+        "oh", np.array([8, 1]), np.array([[0.2, 0.1, -0.4], [0.3, 0.2, 0.5]]), charge=-1
+    )
+    shifted = replace(anion, positions=anion.positions + [1.0, -2.0, 3.0])
+    method = replace(SVP, grid_level=1)
+    job = Job(anion, method, forces=False, overlap=False, max_cycle=50, dipole=True)
+    dipole = label(job).properties["dipole"]
+    assert label(replace(job, molecule=shifted)).properties["dipole"] == pytest.approx(
+        dipole, abs=1e-5
+    )
+    centre = (8 * anion.positions[0] + anion.positions[1]) / 9
+    solver = kohn_sham(build_mol(anion, "def2-svp"), method).run()
+    about_origin = solver.dip_moment(unit="Debye", verbose=0) / E_ANGSTROM_IN_DEBYE
+    assert dipole == pytest.approx(about_origin + centre, abs=1e-5)  # Q = -1
+    assert job.molecule.charge == -1 and np.abs(dipole).max() > 0.1
 
 
 @pytest.mark.parametrize(

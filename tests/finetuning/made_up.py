@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from helm_scale.config import FinetuneConfig, ModelConfig
-from helm_scale.finetuning import train
-from helm_scale.finetuning.features import Samples
-from helm_scale.finetuning.labels import Labelled, gather_labels
+from helm_scale.finetuning import modes, train
+from helm_scale.finetuning.features import GraphCache
+from helm_scale.finetuning.labels import LabelledSplits, fit_reference
 from helm_scale.model.helm import Helm
 from helm_scale.types import Method, Molecule
 
@@ -63,27 +63,29 @@ def backbone(config: ModelConfig = CONFIG) -> Helm:
     return Helm(config)
 
 
-def labelled(bonding: float = 0.2, validation: int = 0) -> Labelled:
+def labelled(bonding: float = 0.2, validation: int = 0) -> LabelledSplits:
     held = tuple(molecules(5, 2, bonding))
-    return Labelled(
-        tuple(molecules(16, 1, bonding)),
-        tuple(molecules(validation, 3, bonding)),
-        {"test": held},
-        {},
-        asdict(METHOD),
+    return LabelledSplits(
+        train=tuple(molecules(16, 1, bonding)),
+        validation=tuple(molecules(validation, 3, bonding)),
+        tests={"test": held},
+        method=asdict(METHOD),
     )
 
 
 def started(
     mode: str,
     config: FinetuneConfig,
-    source: Labelled | None = None,
+    source: LabelledSplits | None = None,
     model_config: ModelConfig = CONFIG,
-) -> train.Run:
+) -> train.FinetuneRun:
     data = source or labelled()
-    labels = gather_labels(data)
-    model = train.start(mode, backbone(model_config), labels, config, 0)
-    return train.Run(mode, model, labels, Samples(data.everything(), model), model.select)
+    splits = fit_reference(data)
+    model = modes.start_model(mode, backbone(model_config), splits, config, seed=0)
+    graphs = GraphCache(data.all_molecules(), model)
+    return train.FinetuneRun(
+        mode=mode, model=model, splits=splits, graphs=graphs, features=model.select
+    )
 
 
 def settings(**changes: Any) -> FinetuneConfig:
@@ -91,9 +93,12 @@ def settings(**changes: Any) -> FinetuneConfig:
 
 
 def trained(
-    mode: str, source: Labelled | None = None, model_config: ModelConfig = CONFIG, **changes: Any
-) -> train.Run:
+    mode: str,
+    source: LabelledSplits | None = None,
+    model_config: ModelConfig = CONFIG,
+    **changes: Any,
+) -> train.FinetuneRun:
     config = settings(**changes)
     run = started(mode, config, source, model_config)
-    train.train(run, train.parts_of(run.model, mode, config), config, 0)
+    train.train(run, modes.parameter_groups(run.model, mode, config), config, seed=0)
     return run

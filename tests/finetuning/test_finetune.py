@@ -14,9 +14,9 @@ import torch
 
 from helm_scale.config import HeadConfig
 from helm_scale.data.graphs.collate import collate
-from helm_scale.finetuning import fit, report, train
-from helm_scale.finetuning.features import joined, kept_features, reading
-from helm_scale.finetuning.labels import Labelled, gather_labels
+from helm_scale.finetuning import fit, modes, tables, train
+from helm_scale.finetuning.features import cached_features, from_cache, join
+from helm_scale.finetuning.labels import LabelledSplits, fit_reference
 from helm_scale.model.energy import EnergyModel
 from tests.finetuning.made_up import (
     ATOMIC,
@@ -46,15 +46,15 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 def test_zero_steps_change_nothing(mode: str, kind: str) -> None:
     run = trained(mode, steps=0, head=HeadConfig(kind=kind))
     assert same(run.model.trunk, backbone().trunk) == (mode != "direct")
-    batch = collate(run.labels.tests["test"], CONFIG)
+    batch = collate(run.splits.tests["test"], CONFIG)
     features = EnergyModel(CONFIG)
     features.trunk.load_state_dict(backbone().trunk.state_dict())
     assert torch.equal(run.model.features(batch), features.features(batch)) == (mode != "direct")
     wanted = torch.zeros(5, dtype=torch.float64).index_add(
-        0, batch.molecule, run.labels.reference[batch.atomic_numbers]
+        0, batch.molecule, run.splits.reference[batch.atomic_numbers]
     )
     assert torch.equal(run.model(batch), wanted)
-    train.fit_linear(run)
+    train.fit_linear_readout(run)
     assert same(run.model.trunk, backbone().trunk) == (mode != "direct") and not torch.equal(
         run.model(batch), wanted
     )
@@ -70,7 +70,7 @@ def test_frozen_leaves_the_backbone_as_it_was_to_the_last_bit(kind: str) -> None
 def test_finetuned_trains_every_tensor_that_energies_depend_on() -> None:
     config = settings()
     run, before = trained("finetuned"), backbone().trunk.state_dict()
-    seen = {int(z) for m in run.labels.train for z in m.atomic_numbers}
+    seen = {int(z) for m in run.splits.train for z in m.atomic_numbers}
     for name, parameter in run.model.trunk.named_parameters():
         changed = (
             (parameter != before[name]).flatten(1).any(1)
@@ -81,7 +81,7 @@ def test_finetuned_trains_every_tensor_that_energies_depend_on() -> None:
             assert set(changed.nonzero().flatten().tolist()) <= seen and changed.any(), name
         else:
             assert changed.any() or parameter.grad is None or not parameter.grad.any(), name
-    rates = [part.rate for part in train.parts_of(run.model, "finetuned", config)]
+    rates = [part.rate for part in modes.parameter_groups(run.model, "finetuned", config)]
     assert rates == pytest.approx([5e-4 * 0.49, 5e-4 * 0.7, 5e-4, 2e-3])
 
 
@@ -91,7 +91,7 @@ def test_frozen_layers_stay_and_every_tensor_belongs_to_one_part() -> None:
         name for name, p in run.model.trunk.named_parameters() if not torch.equal(p, before[name])
     }
     assert changed and all(name.startswith(("layers.1.", "norm.")) for name in changed)
-    parts = train.parts_of(run.model, "finetuned", settings(freeze_layers=2))
+    parts = modes.parameter_groups(run.model, "finetuned", settings(freeze_layers=2))
     assert [part.rate > 0 for part in parts] == [False, False, True, True]
     assert sorted(id(p) for part in parts for p in part.tensors) == sorted(
         map(id, run.model.parameters())
@@ -99,31 +99,31 @@ def test_frozen_layers_stay_and_every_tensor_belongs_to_one_part() -> None:
 
 
 def test_a_random_backbone_depends_on_the_seed_alone_and_disturbs_no_other_draw() -> None:
-    helm, found, config = backbone(), gather_labels(labelled()), settings()
-    first, state = train.start("direct", helm, found, config, 0), torch.get_rng_state()
+    helm, found, config = backbone(), fit_reference(labelled()), settings()
+    first, state = modes.start_model("direct", helm, found, config, seed=0), torch.get_rng_state()
     torch.rand(1)
-    assert same(first, train.start("direct", helm, found, config, 0))
-    assert not same(first, train.start("direct", helm, found, config, 1))
+    assert same(first, modes.start_model("direct", helm, found, config, seed=0))
+    assert not same(first, modes.start_model("direct", helm, found, config, seed=1))
     torch.set_rng_state(state)
-    train.start("direct", helm, found, config, 0)
+    modes.start_model("direct", helm, found, config, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("mode", ["direct", "finetuned"])
 def test_training_learns_what_references_cannot(mode: str) -> None:
     run = started(mode, settings())
-    alone = train.errors(run, run.labels.train)
+    alone = train.errors(run, run.splits.train)
     after = trained(
         mode, steps=80, learning_rate=5e-3, backbone_learning_rate=5e-3, layer_decay=1.0
     )
-    found = train.errors(after, after.labels.train)
+    found = train.errors(after, after.splits.train)
     assert found.mae < 0.4 * alone.mae and found.mae_per_atom < 0.4 * alone.mae_per_atom
 
 
 def test_a_loss_on_forces_teaches_the_backbone() -> None:
     run = started("finetuned", settings())
-    train.fit_linear(run)
-    batch = run.samples.batch(run.labels.train)
+    train.fit_linear_readout(run)
+    batch = run.graphs.batch(run.splits.train)
 
     def of_forces() -> torch.Tensor:
         return train.loss(run, batch, 2.0) - train.loss(run, batch, 0.0)
@@ -141,10 +141,10 @@ def test_a_loss_on_forces_teaches_the_backbone() -> None:
                 parameter -= 1e-3 / size * slope
     assert of_forces().item() == pytest.approx(before.item() - 1e-3 * size, abs=3e-4 * size)
     with pytest.raises(
-        ValueError, match=r"force_weight: got 1\.0, but .* are not all labelled with forces"
+        ValueError, match=r"target: got forces, but .* are not all labelled with them"
     ):
         bare = replace(labelled(), train=tuple(replace(m, forces=None) for m in molecules(16, 1)))
-        trained("finetuned", bare, force_weight=1.0)
+        trained("finetuned", bare, target="forces", force_weight=1.0)
 
 
 def test_forces_are_the_gradient_of_the_energy() -> None:
@@ -171,17 +171,17 @@ def test_references_are_exact_for_additive_energies() -> None:
     run = started("frozen", settings(), labelled(bonding=0.0))
     assert {
         z: round(float(energy), 6)
-        for z, energy in enumerate(run.labels.reference)
+        for z, energy in enumerate(run.splits.reference)
         if abs(energy) > 1e-6
     } == ATOMIC
-    assert train.errors(run, run.labels.tests["test"]).mae < 1e-8
+    assert train.errors(run, run.splits.tests["test"]).mae < 1e-8
 
 
 def test_energies_of_free_atoms_are_taken_as_they_are() -> None:
-    found = gather_labels(replace(labelled(), atoms={1: -0.45}))
-    assert float(found.reference[1]) == -0.45 and found.scale > gather_labels(labelled()).scale
+    found = fit_reference(replace(labelled(), atoms={1: -0.45}))
+    assert float(found.reference[1]) == -0.45 and found.scale > fit_reference(labelled()).scale
     run = started("frozen", settings(), replace(labelled(), atoms={1: -0.45}))
-    train.fit_linear(run)
+    train.fit_linear_readout(run)
     assert float(run.model.reference[1]) == -0.45
 
 
@@ -213,9 +213,9 @@ def test_the_linear_fit_does_not_depend_on_the_scales_of_features() -> None:
 
 def test_the_linear_fit_is_the_optimum_that_steps_approach() -> None:
     run = started("frozen", settings())
-    alone = train.errors(run, run.labels.train).mae
-    train.fit_linear(run)
-    assert train.errors(run, run.labels.train).mae < 0.8 * alone
+    alone = train.errors(run, run.splits.train).mae
+    train.fit_linear_readout(run)
+    assert train.errors(run, run.splits.train).mae < 0.8 * alone
 
 
 def test_errors_per_atom_divide_by_the_atoms_of_each_molecule() -> None:
@@ -227,7 +227,7 @@ def test_errors_per_atom_divide_by_the_atoms_of_each_molecule() -> None:
         replace(two, key="a", energy=two.energy + 0.2),
         replace(four, energy=four.energy - 0.8),
     )
-    found = started("direct", settings(), Labelled((two,), (), {"test": shifted}))
+    found = started("direct", settings(), LabelledSplits(train=(two,), tests={"test": shifted}))
     error = train.errors(found, shifted)
     assert error.mae == pytest.approx(0.5) and error.mae_per_atom == pytest.approx((0.1 + 0.2) / 2)
 
@@ -260,7 +260,7 @@ def test_trained_energies_are_invariant_permute_and_add_up(kind: str) -> None:
 
 def test_an_exact_fit_does_not_end_in_nan() -> None:
     one = tuple(molecules(1, 1))
-    run = trained("finetuned", Labelled(one, (), {"test": one}))
+    run = trained("finetuned", LabelledSplits(train=one, tests={"test": one}))
     assert train.errors(run, one).mae < 1e-3
 
 
@@ -275,8 +275,8 @@ def test_the_best_step_on_validation_is_kept() -> None:
     run = started("finetuned", config, spoiled)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     seen: list[float] = [train.errors(run, spoiled.validation).mae]
-    step = train.train(run, train.parts_of(run.model, "finetuned", config), config, 0)
-    kept = train.errors(run, run.labels.validation).mae
+    step = train.train(run, modes.parameter_groups(run.model, "finetuned", config), config, seed=0)
+    kept = train.errors(run, run.splits.validation).mae
     assert kept <= seen[0] and step <= 20
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items()
@@ -290,13 +290,13 @@ def test_molecules_without_a_defined_reference_are_left_out_and_named() -> None:
         molecule("Br2", np.array([35, 35]), np.eye(2, 3), 0.1),
         molecule("CH", np.array([6, 1]), np.eye(2, 3), 0.1),
     )
-    found = gather_labels(Labelled(pair, (), {"test": asked}))
+    found = fit_reference(LabelledSplits(train=pair, tests={"test": asked}))
     assert found.skipped == ("Br2", "CH") and [m.key for m in found.tests["test"]] == ["H2Br2"]
     with pytest.raises(
         ValueError,
         match="split 'test': none of 2 molecules has a composition that the 1 training molecules span",
     ):
-        gather_labels(Labelled(pair, (), {"test": asked[1:]}))
+        fit_reference(LabelledSplits(train=pair, tests={"test": asked[1:]}))
 
 
 def test_every_sample_comes_once_per_epoch() -> None:
@@ -306,20 +306,18 @@ def test_every_sample_comes_once_per_epoch() -> None:
 
 
 def test_smaller_training_sets_are_part_of_larger_ones() -> None:
-    few, more = ({m.key for m in labelled().drawn(size, seed=1).train} for size in (4, 9))
-    assert (
-        len(few) == 4 and few < more and few != {m.key for m in labelled().drawn(4, seed=2).train}
-    )
-    assert len(labelled().drawn(0, seed=1).train) == 16
+    few, more = ({m.key for m in labelled().draw(size, seed=1).train} for size in (4, 9))
+    assert len(few) == 4 and few < more and few != {m.key for m in labelled().draw(4, seed=2).train}
+    assert len(labelled().draw(0, seed=1).train) == 16
 
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_joined_graphs_and_kept_features_give_the_energies_of_the_model(
     kind: str, tmp_path: Path
 ) -> None:
-    run = trained("frozen", head=HeadConfig(kind=kind), force_weight=0.5)
-    part = run.labels.train
-    batch = run.samples.batch(part)
+    run = trained("frozen", head=HeadConfig(kind=kind), target="forces", force_weight=0.5)
+    part = run.splits.train
+    batch = run.graphs.batch(part)
     plain = collate(part, CONFIG)
     for name in (
         "atomic_numbers",
@@ -331,20 +329,20 @@ def test_joined_graphs_and_kept_features_give_the_energies_of_the_model(
         "forces",
     ):
         assert torch.equal(getattr(batch, name), getattr(plain, name)), name
-    assert joined([collate([part[0]], CONFIG)]).keys == (part[0].key,)
+    assert join([collate([part[0]], CONFIG)]).keys == (part[0].key,)
     with torch.no_grad():
         wanted = run.model(plain)
         for _ in range(2):  # computed, then read back
-            kept = reading(kept_features(run.model, part, tmp_path))
+            kept = from_cache(cached_features(run.model, part, tmp_path))
             assert (run.model.values(kept(batch), batch) - wanted).abs().max() < 1e-5
     assert len(list(tmp_path.iterdir())) == 1
-    kept_features(run.model, part[:3], tmp_path)
+    cached_features(run.model, part[:3], tmp_path)
     run.model.trunk.element.weight.data[1] += 1e-3
-    kept_features(run.model, part, tmp_path)
+    cached_features(run.model, part, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_confidence_intervals_are_those_of_students_t() -> None:
-    mean, half = report.interval([1.0, 2.0, 3.0])
+    mean, half = tables.confidence_interval([1.0, 2.0, 3.0])
     assert mean == 2.0 and half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
-    assert np.isnan(report.interval([1.0])[1])
+    assert np.isnan(tables.confidence_interval([1.0])[1])

@@ -65,7 +65,7 @@ def test_the_launcher_writes_tables_record_pictures_and_models(
     )
     report = json.loads((out / "report.json").read_text())
     assert [row["mode"] for row in report["rows"][:4]] == [
-        "reference energies only",
+        "reference only",
         *MODES,
     ] and len(report["rows"]) == 16
     assert all(
@@ -133,7 +133,7 @@ def test_energies_are_read_in_electronvolt_however_they_are_stored(
         ase.io.write(path, kept, format="extxyz")
     found = labels.read(FinetuneConfig(data=str(path)))
     assert (len(found.train), len(found.validation), len(found.tests["test"])) == (16, 2, 2)
-    every = {m.key: m for m in found.everything()}
+    every = {m.key: m for m in found.all_molecules()}
     for number, one in enumerate(wanted):
         got = every[f"frame-{number:06d}"]
         assert (

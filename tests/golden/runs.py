@@ -19,9 +19,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from helm_scale import commands
 from helm_scale.config import FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig, load
+from helm_scale.finetuning import modes
 from helm_scale.finetuning import train as finetune
-from helm_scale.finetuning.features import Samples
-from helm_scale.finetuning.labels import gather_labels, read
+from helm_scale.finetuning.features import GraphCache
+from helm_scale.finetuning.labels import fit_reference, read
 from helm_scale.model.helm import Helm
 from helm_scale.types import GraphBatch
 
@@ -57,6 +58,7 @@ def energy(dtype: str, data: Path, out: Path) -> Rows:
         learning_rate=1e-2,
         backbone_learning_rate=5e-3,
         weight_decay=0.1,
+        target="forces",
         force_weight=0.5,
     )
     torch.manual_seed(4)
@@ -67,14 +69,19 @@ def energy(dtype: str, data: Path, out: Path) -> Rows:
         )
     )  # fmt: skip
     labelled = read(config)
-    labels = gather_labels(labelled)
-    model = finetune.start("finetuned", backbone, labels, config, seed=5)
-    run = finetune.Run(
-        "finetuned", model, labels, Samples(labelled.everything(), model), model.select
+    splits = fit_reference(labelled)
+    model = modes.start_model("finetuned", backbone, splits, config, seed=5)
+    run = finetune.FinetuneRun(
+        mode="finetuned",
+        model=model,
+        splits=splits,
+        graphs=GraphCache(labelled.all_molecules(), model),
+        features=model.select,
     )
     with _recorded() as rows:
-        finetune.train(run, finetune.parts_of(model, "finetuned", config), config, seed=6)
-    errors = finetune.errors(run, labels.tests["validation"], forces=True)
+        groups = modes.parameter_groups(model, "finetuned", config)
+        finetune.train(run, groups, config, seed=6)
+    errors = finetune.errors(run, splits.tests["validation"], forces=True)
     return rows | {"end": {"energy_mae": errors.mae, "force_mae": errors.force_mae or 0.0}}
 
 
@@ -84,7 +91,7 @@ def _recorded() -> Iterator[Rows]:
     rows: Rows = {}
     true_loss = finetune.loss
 
-    def loss(run: finetune.Run, batch: GraphBatch, force_weight: float) -> Tensor:
+    def loss(run: finetune.FinetuneRun, batch: GraphBatch, force_weight: float) -> Tensor:
         value = true_loss(run, batch, force_weight)
         rows[str(len(rows) + 1)] = {"loss": value.item()}
         return value

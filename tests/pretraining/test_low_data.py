@@ -46,7 +46,7 @@ def test_one_command_labels_pretrains_and_finetunes(tmp_path: Path) -> None:
     assert len(made) == 2
     report = json.loads((tmp_path / "finetune" / "report.json").read_text())
     assert [(row["mode"], row["size"]) for row in report["rows"][4:8]] == [
-        ("reference energies only", 3), ("direct", 3), ("frozen", 3), ("finetuned", 3)
+        ("reference only", 3), ("direct", 3), ("frozen", 3), ("finetuned", 3)
     ]  # fmt: skip
     assert (tmp_path / "finetune" / "table.md").read_text().strip() in result.stdout
     commands.low_data(load(LowDataConfig, arguments(tmp_path)))

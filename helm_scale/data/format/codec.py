@@ -31,7 +31,8 @@ SYMMETRY_LIMIT = 1e-6  # largest |M - M^T| that counts as round-off, Hartree
 
 def labels_of(molecule: Molecule) -> tuple[str, ...]:
     """Names of the labels that a molecule has."""
-    return tuple(name for name in LABELS if getattr(molecule, name) is not None)
+    own = [name for name in LABELS if getattr(molecule, name) is not None]
+    return (*own, *sorted(molecule.properties))
 
 
 def encode(molecule: Molecule) -> dict[str, bytes]:
@@ -39,7 +40,7 @@ def encode(molecule: Molecule) -> dict[str, bytes]:
 
     Raises:
         ValueError: no method record; a matrix that holds NaN, is not symmetric or has the wrong
-            size; energy or forces that are not finite; each names the molecule.
+            size; energy, forces or a property that are not finite; each names the molecule.
     """
     if molecule.method is None:
         raise ValueError(
@@ -55,6 +56,12 @@ def encode(molecule: Molecule) -> dict[str, bytes]:
         "labels": labels_of(molecule),
         "method": asdict(molecule.method),
     }
+    if molecule.properties:
+        # Readers that do not know this key leave it alone, so it needs no new version.
+        header["properties"] = {
+            name: np.asarray(value, dtype=np.float64).tolist()
+            for name, value in molecule.properties.items()
+        }
     offsets = ao_offsets(molecule.method.basis, molecule.atomic_numbers)
     arrays = {
         "atomic_numbers": molecule.atomic_numbers.astype(np.int64),
@@ -93,11 +100,8 @@ class StoredSample:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels that the sample has."""
-        return tuple(
-            name
-            for name in LABELS
-            if name in self.matrices or getattr(self.molecule, name) is not None
-        )
+        own = labels_of(self.molecule)
+        return (*(name for name in MATRICES if name in self.matrices), *own)
 
     def check_finite(self) -> None:
         """Raise ValueError naming the matrix that holds NaN or infinity."""
@@ -268,9 +272,13 @@ def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -
     matrices = {name: _parts(arrays, name) for name in MATRICES if name in labels}
     for parts in matrices.values():
         check_parts(parts, offsets)
+    properties = {
+        name: np.asarray(value, dtype=np.float64)
+        for name, value in header.get("properties", {}).items()
+    }
     molecule = Molecule(
         key=header["key"], atomic_numbers=numbers, charge=header["charge"], spin_multiplicity=header["spin_multiplicity"],
-        energy=header["energy"], method=method, **vectors,
+        energy=header["energy"], method=method, properties=properties, **vectors,
     )  # fmt: skip
     return StoredSample(molecule, offsets, matrices, where)
 
@@ -294,6 +302,9 @@ def _check_labels(molecule: Molecule) -> None:
         "energy": (),
         **dict.fromkeys(MATRICES, (nao, nao)),
     }
+    for name, value in molecule.properties.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{where}: {name} holds NaN or infinity; reject the molecule")
     for name, shape in shapes.items():
         values = getattr(molecule, name)
         if values is None:

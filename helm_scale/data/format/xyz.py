@@ -1,8 +1,7 @@
 """Extended XYZ and ASE databases -> molecules; charge, multiplicity, key and split come from the
 comment line.
 
-`read_xyz` leaves labels alone; `read_energies` wants them, in ASE's units (eV, eV/Angstrom), and
-gives Hartree.
+`read_xyz` leaves labels alone; `read_labels` wants one, in ASE's units.
 """
 
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import ase.io
 import numpy as np
 
 from helm_scale.data.graphs import neighbors
-from helm_scale.types import Molecule
+from helm_scale.types import Molecule, Quantity
 from helm_scale.units import HARTREE_IN_EV
 
 MULTIPLICITY_NAMES = ("multiplicity", "spin_multiplicity", "spin")  # the field writes all three
@@ -39,31 +38,33 @@ def read_xyz(path: str | Path) -> tuple[list[Molecule], list[str]]:
     return molecules, [str(atoms.info.get("split", "train")) for atoms in frames]
 
 
-def read_energies(path: str | Path) -> tuple[list[Molecule], list[str | None]]:
-    """Read molecules with energies, and forces where there are some, from extended XYZ or an ASE
-    database (.db, .json).
+def read_labels(path: str | Path, wanted: Quantity) -> tuple[list[Molecule], list[str | None]]:
+    """Read molecules with a label from extended XYZ or an ASE database (.db, .json).
 
-    Energies are total energies in eV: `REF_energy`, or `energy` as ASE reads it; forces
-    `REF_forces` or `forces`, eV/Angstrom. In a database these are results of the calculator,
-    key-value pairs or data. `config_type=IsolatedAtom` marks a free atom.
+    The label is `REF_<name>`, or `<name>` as ASE reads it, in `wanted.file_unit`: total energies in
+    eV, dipoles in e*Angstrom. With energies come forces where there are some, `REF_forces` or
+    `forces`, eV/Angstrom. In a database these are results of the calculator, key-value pairs or
+    data. `config_type=IsolatedAtom` marks a free atom, which only energies have a use for.
 
     Returns:
-        (molecules, Hartree and Hartree/Angstrom; name of the split of each: None where none is
+        (molecules with the label in `wanted.unit`; name of the split of each: None where none is
         given, "isolated" for free atoms).
     Raises:
-        ValueError: as `read_xyz`, and an energy that is missing or not finite, or forces of another
-            shape; names file and frame.
+        ValueError: as `read_xyz`, and a label that is missing, not finite or of another shape;
+            names file and frame.
     """
     frames = _frames(Path(path)) if Path(path).suffix in (".xyz", ".extxyz") else _rows(Path(path))
     molecules, splits = [], []
     for number, (atoms, molecule) in enumerate(
         zip(frames, _molecules(frames, Path(path)), strict=True)
     ):
-        molecules.append(_labelled(atoms, molecule, f"{path}, frame {number} ({molecule.key})"))
         isolated = atoms.info.get("config_type") == "IsolatedAtom"
-        splits.append(
-            "isolated" if isolated else str(atoms.info["split"]) if "split" in atoms.info else None
-        )
+        if isolated and wanted.name != "energy":
+            continue
+        where = f"{path}, frame {number} ({molecule.key})"
+        molecules.append(_labelled(atoms, molecule, wanted, where))
+        split = str(atoms.info["split"]) if "split" in atoms.info else None
+        splits.append("isolated" if isolated else split)
     return molecules, splits
 
 
@@ -80,28 +81,41 @@ def _molecules(frames: list[ase.Atoms], path: Path) -> Iterator[Molecule]:
         yield molecule
 
 
-def _labelled(atoms: ase.Atoms, molecule: Molecule, where: str) -> Molecule:
-    """The molecule with energy and forces of the frame, in Hartree and Hartree/Angstrom."""
-    results = atoms.calc.results if atoms.calc is not None else {}
-    energy = atoms.info.get("REF_energy", results.get("energy", atoms.info.get("energy")))
-    if energy is None:
-        raise ValueError(f"{where}: no energy; wanted REF_energy or energy, in eV")
-    if not np.isfinite(float(energy)):
-        raise ValueError(f"{where}: energy is {energy}, wanted a finite number, in eV")
-    given = [
-        *(atoms.arrays.get(name, atoms.info.get(name)) for name in ("REF_forces", "forces")),
-        results.get("forces"),
-    ]
-    forces = next((np.asarray(one, dtype=np.float64) for one in given if one is not None), None)
+def _labelled(atoms: ase.Atoms, molecule: Molecule, wanted: Quantity, where: str) -> Molecule:
+    """The molecule with the label of the frame, and with forces beside an energy."""
+    value = _label(atoms, wanted.name)
+    if value is None:
+        raise ValueError(
+            f"{where}: no {wanted.name}; wanted REF_{wanted.name} or {wanted.name},"
+            f" in {wanted.file_unit}"
+        )
+    if value.shape != wanted.shape or not np.isfinite(value).all():
+        size = f"{wanted.shape} finite numbers" if wanted.shape else "a finite number"
+        raise ValueError(f"{where}: {wanted.name} is {value}, wanted {size}, in {wanted.file_unit}")
+    if wanted.name != "energy":
+        return replace(molecule, properties={wanted.name: value / wanted.in_file_unit})
+    forces = _label(atoms, "forces")
     if forces is not None and (forces.shape != (len(atoms), 3) or not np.isfinite(forces).all()):
         raise ValueError(
-            f"{where}: forces of shape {forces.shape}, wanted {len(atoms)} x 3 finite numbers, in eV/Angstrom"
+            f"{where}: forces of shape {forces.shape}, wanted {len(atoms)} x 3 finite numbers,"
+            " in eV/Angstrom"
         )
     return replace(
         molecule,
-        energy=float(energy) / HARTREE_IN_EV,
+        energy=float(value) / HARTREE_IN_EV,
         forces=None if forces is None else forces / HARTREE_IN_EV,
     )
+
+
+def _label(atoms: ase.Atoms, name: str) -> np.ndarray | None:
+    """A label as the frame has it, if it has one: what is called REF_ comes first."""
+    results = atoms.calc.results if atoms.calc is not None else {}
+    places = [
+        (atoms.info, f"REF_{name}"), (atoms.arrays, f"REF_{name}"),
+        (results, name), (atoms.info, name), (atoms.arrays, name),
+    ]  # fmt: skip
+    found = next((place[key] for place, key in places if place.get(key) is not None), None)
+    return None if found is None else np.asarray(found, dtype=np.float64)
 
 
 def _rows(path: Path) -> list[ase.Atoms]:
