@@ -98,8 +98,16 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
     ("model/two_stage.py", NAIVE, {
         "product-of-an-atom-with-itself": ("both.roll(pair_index.shape[1])", "both"),
     }),
-    ("model/energy.py", f"{NAIVE} {ENERGY}", {
+    ("model/heads/readouts.py", f"{NAIVE} {ENERGY}", {
         "invariants-are-sums-over-orders": ("x.square().mean(dim=2)", "x.square().sum(dim=2)"),
+    }),
+    ("model/heads/dipole.py", "model/test_heads.py", {
+        "vectors-are-not-x-y-z": ("np.argsort(ao_order", "(ao_order"),
+        "charge-is-made-on-edges": ("(flow[first] - flow[second])", "flow[first]"),
+        "edges-end-at-the-cutoff": ("envelope(edge.norm(dim=-1), cutoff) * (", "("),
+        "ions-about-the-origin": (" - centre_of_nuclear_charge(batch)[batch.molecule]", ""),
+    }),
+    ("model/energy.py", f"{NAIVE} {ENERGY}", {
         "forces-are-the-gradient": ("energy, -gradient", "energy, gradient", ENERGY),
     }),
     ("model/helm.py", NAIVE, {
