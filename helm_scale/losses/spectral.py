@@ -1,20 +1,21 @@
-"""Errors of H that know S: in the Loewdin basis, and of orbital energies to first order in the
-basis of the true coefficients.
+"""Errors of H that know the overlap S: in the Loewdin basis, and of orbital energies.
 
 With d = H_pred - H, S = U s U^T and X = U s^-1/2 over the eigenvalues s above a threshold:
-|S^-1/2 d S^-1/2|^2 = |X^T d X|^2, and e_k = C_k^T d C_k with H C = S C E in the span of X (QHFlow2, arXiv:2602.16897, finetunes
-on orbital energies). Where S is nearly singular, d that looks small moves orbitals by a lot.
+|S^-1/2 d S^-1/2|^2 = |X^T d X|^2, and to first order e_k = C_k^T d C_k with H C = S C E in the span
+of X (QHFlow2, arXiv:2602.16897, finetunes on orbital energies). Where S is nearly singular, d that
+looks small moves orbitals by a lot.
 
-Both need the whole matrix of a molecule, which the fused pass over pairs never holds. So a first
+Both need the whole matrix of a molecule, which a loss over chunks of pairs never holds. So a first
 pass without gradients predicts it, and gives the value and its slope with respect to every
 predicted irrep; the second pass, chunk by chunk, adds slope times prediction, whose gradient is
-that of the value. Memory is that of one dense matrix, engines need not know.
+that of the value. Memory is that of one dense matrix, and engines need not know.
 
-Axes: N atoms, P pairs, n blocks a x b, nao AOs of a molecule, k kept orthonormal functions.
+Axes: nao AOs of a molecule.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,22 @@ from helm_scale.types import GraphBatch
 Reference = Callable[[GraphBatch], Tensor]
 
 
+class _MoleculeTerms(NamedTuple):
+    """Of one molecule: value, slope [nao, nao], first-order errors of orbital energies."""
+
+    value: Tensor
+    slope: Tensor
+    energy_errors: Tensor
+
+
 @dataclass(frozen=True)
 class Slopes:
-    """Value of the terms (float64 scalar, Hartree squared), its slope for every packed irrep, and
-    sums for metrics."""
+    """Value of the terms for a batch, and how it changes with the prediction.
+
+    Attributes:
+        value: float64 scalar, Hartree squared. onsite, offsite: its slope for every packed irrep.
+        metrics: name -> (sum, count).
+    """
 
     value: Tensor
     onsite: Tensor
@@ -66,69 +79,66 @@ class SpectralTerms:
                 molecule.
         """
         self._check_whole(batch)
-        assert batch.onsite_target is not None and batch.offsite_target is not None
         assert batch.onsite_overlap is not None and batch.offsite_overlap is not None
-        with torch.no_grad():
-            prediction = model(batch)
-        packed = (
-            (
-                prediction.onsite.double() - (batch.onsite_target - reference(batch))
-            ).requires_grad_(),
-            (prediction.offsite.double() - batch.offsite_target.double()).requires_grad_(),
-        )
-        overlaps, labels = (
-            self.dense(batch, batch.onsite_overlap, batch.offsite_overlap),
-            self._labels(batch),
-        )
+        packed = self._packed_error(model, batch, reference)
+        overlaps = self.dense(batch, batch.onsite_overlap, batch.offsite_overlap)
+        molecules = zip(overlaps, self._labels(batch), self._occupied(batch), strict=True)
         with torch.enable_grad():
             errors = self.dense(batch, *packed)
-            found = [
-                self._of_molecule(*one)
-                for one in zip(errors, overlaps, labels, self._occupied(batch), strict=True)
+            terms = [
+                self._of_molecule(error.detach(), *molecule)
+                for error, molecule in zip(errors, molecules, strict=True)
             ]
+            # The slope for a matrix becomes that for its irreps by the gradient of their product.
             products = [
-                packed[0].sum() * 0,
-                *((error * one[1]).sum() for error, one in zip(errors, found, strict=True)),
+                (error * term.slope).sum() for error, term in zip(errors, terms, strict=True)
             ]
-            slopes = torch.autograd.grad(
-                torch.stack(products).sum(), packed, allow_unused=True, materialize_grads=True
+            onsite, offsite = torch.autograd.grad(
+                torch.stack([packed[0].sum() * 0, *products]).sum(),
+                packed,
+                allow_unused=True,
+                materialize_grads=True,
             )
-        value = torch.stack([batch.onsite_target.new_zeros(()), *(one[0] for one in found)]).sum()
-        energies = torch.cat([batch.onsite_target.new_zeros(0), *(one[2] for one in found)])
-        metrics = {
-            "orbital_energy_mae": (energies.abs().sum(), energies.new_tensor(float(len(energies))))
-        }
-        return Slopes(value, slopes[0], slopes[1], metrics)
+        none = onsite.new_zeros(0)  # an empty batch has no molecules
+        value = torch.cat([none, *(term.value.reshape(1) for term in terms)]).sum()
+        energies = torch.cat([none, *(term.energy_errors for term in terms)])
+        count = energies.new_tensor(float(len(energies)))
+        metrics = {"orbital_energy_mae": (energies.abs().sum(), count)}
+        return Slopes(value, onsite, offsite, metrics)
+
+    @staticmethod
+    def _packed_error(
+        model: nn.Module, batch: GraphBatch, reference: Reference
+    ) -> tuple[Tensor, Tensor]:
+        """Predicted minus true irreps, on-site and off-site, float64 leaves."""
+        assert batch.onsite_target is not None and batch.offsite_target is not None
+        with torch.no_grad():
+            prediction = model(batch)
+        onsite = prediction.onsite.double() - (batch.onsite_target - reference(batch))
+        offsite = prediction.offsite.double() - batch.offsite_target.double()
+        return onsite.requires_grad_(), offsite.requires_grad_()
 
     def _of_molecule(
         self, error: Tensor, overlap: Tensor, label: Tensor, occupied: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Value, slope [nao, nao] and first-order errors of orbital energies of one molecule."""
-        d = error.detach()
+    ) -> _MoleculeTerms:
+        """The terms of one molecule, from its matrices [nao, nao]."""
         _, (x,) = canonical_orthogonalizers(overlap, (self.threshold,))
         c = solve_roothaan_hall(label, x)[1][:, : occupied + self.virtuals]
-        reduced, energies = x.T @ d @ x, ((d @ c) * c).sum(0)
-        share = self.orbitals * d.numel() / max(len(energies), 1)
+        reduced, energies = x.T @ error @ x, ((error @ c) * c).sum(0)
+        # The mean over orbitals times the number of matrix elements, by which all sums are divided.
+        share = self.orbitals * error.numel() / max(len(energies), 1)
         value = self.loewdin * reduced.square().sum() + share * energies.square().sum()
-        return (
-            value,
-            2 * self.loewdin * (x @ reduced @ x.T) + 2 * share * (c * energies) @ c.T,
-            energies,
-        )
+        slope = 2 * self.loewdin * (x @ reduced @ x.T) + 2 * share * (c * energies) @ c.T
+        return _MoleculeTerms(value, slope, energies)
 
     def _labels(self, batch: GraphBatch) -> list[Tensor]:
         """The true H of every molecule."""
         onsite, offsite = batch.onsite_target, batch.offsite_target
         assert onsite is not None and offsite is not None
         if self.baseline:
-            assert (
-                batch.onsite_baseline_hamiltonian is not None
-                and batch.offsite_baseline_hamiltonian is not None
-            )
-            onsite, offsite = (
-                onsite + batch.onsite_baseline_hamiltonian,
-                offsite.double() + batch.offsite_baseline_hamiltonian,
-            )
+            h0 = batch.onsite_baseline_hamiltonian, batch.offsite_baseline_hamiltonian
+            assert h0[0] is not None and h0[1] is not None
+            onsite, offsite = onsite + h0[0], offsite.double() + h0[1]
         return self.dense(batch, onsite, offsite)
 
     def dense(self, batch: GraphBatch, onsite: Tensor, offsite: Tensor) -> list[Tensor]:
@@ -154,9 +164,11 @@ class SpectralTerms:
     def _check_whole(batch: GraphBatch) -> None:
         atoms = torch.bincount(batch.molecule, minlength=batch.num_molecules)
         pairs = torch.bincount(batch.molecule[batch.pair_index[0]], minlength=batch.num_molecules)
-        for key, n, found in zip(batch.keys, atoms.tolist(), pairs.tolist(), strict=True):
-            if found != n * (n - 1) // 2:
+        missing = atoms * (atoms - 1) // 2 - pairs
+        for key, count in zip(batch.keys, missing.tolist(), strict=True):
+            if count:
                 raise ValueError(
-                    f"molecule '{key}': {n * (n - 1) // 2 - found} pairs lie beyond model.pair_cutoff; errors that know S need the whole"
-                    " matrix: raise it, or set training.loewdin_weight and training.orbital_weight to 0"
+                    f"molecule '{key}': {count} pairs lie beyond model.pair_cutoff; errors that"
+                    " know S need the whole matrix: raise it, or set training.loewdin_weight and"
+                    " training.orbital_weight to 0"
                 )

@@ -2,7 +2,8 @@
 
 Two ways, for two needs. A loss over pairs is a number at once, so each chunk runs forward and
 backward before the next begins and nothing is computed twice (`loss_over_chunks`). Messages are
-needed by what follows, so their chunks are recomputed in the backward pass (`sum_chunks_recomputed`).
+needed by what follows, so their chunks are computed again in the backward pass
+(`sum_chunks_recomputed`).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +14,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 ChunkT = TypeVar("ChunkT")
-RECOMPUTE: dict[str, Any] = {
-    "use_reentrant": False,
-    "preserve_rng_state": False,
-}  # nothing here draws random numbers
+# Options of torch's checkpoint; nothing that is recomputed here draws random numbers.
+RECOMPUTE: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
 
 
 def sum_chunks(function: Callable[[ChunkT], Tensor], chunks: Sequence[ChunkT]) -> Tensor:
@@ -58,6 +57,8 @@ def loss_over_chunks(
 
 
 class _LossOverChunks(torch.autograd.Function):
+    """Runs both passes of every chunk in `forward`; `backward` only scales what they gave."""
+
     @staticmethod
     def forward(
         ctx: Any, function: Any, chunks: Any, states: Tensor, *parameters: Tensor
@@ -68,15 +69,14 @@ class _LossOverChunks(torch.autograd.Function):
         for chunk in chunks:
             with torch.enable_grad():
                 sums = function(leaf, chunk)
-                found = torch.autograd.grad(sums[0], (leaf, *parameters))
+                of_chunk = torch.autograd.grad(sums[0], (leaf, *parameters))
             totals = sums.detach().double() if totals is None else totals + sums.detach()
             if gradients:
-                torch._foreach_add_(gradients, found)
+                torch._foreach_add_(gradients, of_chunk)
             else:
-                gradients = [
-                    gradient.clone() if gradient._is_view() else gradient for gradient in found
-                ]
-            del found, sums  # or they stay while the next chunk runs
+                # Views may share memory with each other, so they cannot be added to in place.
+                gradients = [g.clone() if g._is_view() else g for g in of_chunk]
+            del of_chunk, sums  # or they stay while the next chunk runs
         ctx.gradients = gradients
         return cast(Tensor, totals)
 
