@@ -74,12 +74,12 @@ def _graph(molecules: Sequence[Molecule], config: ModelConfig) -> MolecularGraph
     for molecule in molecules:
         _check(molecule, config)
     keys, sizes = tuple(m.key for m in molecules), [len(m.atomic_numbers) for m in molecules]
-    numbers = np.concatenate([m.atomic_numbers for m in molecules] or [np.zeros(0)]).astype(
-        np.int64
-    )
-    positions = np.concatenate([m.positions for m in molecules] or [np.zeros((0, 3))])
+    numbers = np.concatenate([np.zeros(0, np.int64), *(m.atomic_numbers for m in molecules)])
+    positions = np.concatenate([np.zeros((0, 3)), *(m.positions for m in molecules)])
+    numbers = numbers.astype(np.int64)
     index, distance = neighbors.atom_pairs(keys, sizes, positions)
     pairs = neighbors.by_element(index[:, distance < config.pair_cutoff], numbers)
+    # By element pair; within one, first the pairs whose blocks are stored as they are wanted.
     pairs = pairs[:, np.lexsort((pairs[0] > pairs[1], numbers[pairs[1]], numbers[pairs[0]]))]
     atom_order = np.argsort(numbers, kind="stable")
     return MolecularGraph(
@@ -105,21 +105,26 @@ def _check(molecule: Molecule, config: ModelConfig) -> None:
     elements.check_supported(config.basis, molecule.atomic_numbers, where)
     if abs(molecule.charge) > config.max_charge:
         raise ValueError(
-            f"{where}: charge {molecule.charge:+d}, wanted at most model.max_charge = {config.max_charge}"
+            f"{where}: charge {molecule.charge:+d},"
+            f" wanted at most model.max_charge = {config.max_charge}"
         )
     if not 1 <= molecule.spin_multiplicity <= config.max_multiplicity:
         raise ValueError(
-            f"{where}: multiplicity {molecule.spin_multiplicity}, wanted 1 to model.max_multiplicity = {config.max_multiplicity}"
+            f"{where}: multiplicity {molecule.spin_multiplicity},"
+            f" wanted 1 to model.max_multiplicity = {config.max_multiplicity}"
         )
 
 
-def _segments(kinds: np.ndarray) -> tuple[Segment, ...]:
-    """Runs of equal columns of [2, n]."""
-    if kinds.shape[1] == 0:
+def _segments(numbers: np.ndarray) -> tuple[Segment, ...]:
+    """Runs of equal columns of sorted atomic numbers [2, n]."""
+    if numbers.shape[1] == 0:
         return ()
-    changes = np.nonzero((np.diff(kinds, axis=1) != 0).any(axis=0))[0] + 1
-    bounds = [0, *changes.tolist(), kinds.shape[1]]
-    return tuple(Segment(int(kinds[0, a]), int(kinds[1, a]), a, b) for a, b in pairwise(bounds))
+    changes = np.nonzero((np.diff(numbers, axis=1) != 0).any(axis=0))[0] + 1
+    bounds = [0, *changes.tolist(), numbers.shape[1]]
+    return tuple(
+        Segment(int(numbers[0, start]), int(numbers[1, start]), start, stop)
+        for start, stop in pairwise(bounds)
+    )
 
 
 def _stack(values: list, join) -> Tensor | None:  # type: ignore[no-untyped-def]

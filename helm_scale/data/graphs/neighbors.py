@@ -39,8 +39,9 @@ def atom_pairs(
         number = int(np.searchsorted(starts, index[0, place], side="right")) - 1
         i, j = index[:, place] - starts[number]
         raise ValueError(
-            f"molecule '{keys[number]}': atoms {i} and {j} coincide (distance {distance[place]:.2e} Angstrom,"
-            f" wanted at least {MINIMUM_DISTANCE}); check the coordinates and their unit"
+            f"molecule '{keys[number]}': atoms {i} and {j} coincide (distance"
+            f" {distance[place]:.2e} Angstrom, wanted at least {MINIMUM_DISTANCE}); check the"
+            " coordinates and their unit"
         )
     return index, distance
 

@@ -1,15 +1,15 @@
-"""Blocks -> packed irreps, the labels of a batch, on the device that trains.
+"""Blocks -> packed irreps: the labels of a batch, on the device that trains.
 
-Blocks of one kind are gathered as rows, turned into the columns of a table and coupled by one
+Blocks of one shape are gathered as rows, turned into the columns of a table and coupled by one
 sparse product: some 3 ns per matrix element on one CPU core, next to nothing beside a training
-step. Coupling here and not in the processes that read leaves them a third to a half of their work,
-and a GPU does it in passing; what travels there is as large either way, as coupling is orthogonal.
+step. Coupling here and not in the processes that read saves them a third to a half of their work,
+and a GPU does it in passing. What travels is as large either way, as coupling is orthogonal.
 
-Axes: N atoms of all molecules, P unordered pairs, B blocks of one kind of shape a x b, S packed
-components.
+Axes: N atoms of all molecules, P unordered pairs, B blocks of one shape a x b, E their elements,
+S packed components.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -41,8 +41,10 @@ class Blocks:
 
 @dataclass(frozen=True)
 class _Coupling:
-    """A sparse matrix by rows: component c is the sum of value[k] * block[element[k]], start[c] <=
-    k < start[c+1]."""
+    """A sparse matrix by rows, one for every packed component.
+
+    Component c is the sum of value[k] * block[element[k]] over start[c] <= k < start[c+1].
+    """
 
     element: Tensor
     start: Tensor
@@ -72,19 +74,18 @@ class BlockLabels:
 
     @torch.no_grad()
     def coupled(self, batch: BlockBatch) -> dict[str, Tensor]:
-        """Packed irreps under the names of GraphBatch, on the device and with the dtypes of the
-        blocks.
+        """Packed irreps by their names in GraphBatch; device and dtypes are those of the blocks.
 
         Raises:
             ValueError: parity "semilocal" would drop a part of an on-site block.
         """
         labels = {}
-        for name, label in (
+        for matrix, label in (
             ("hamiltonian", "target"),
             ("overlap", "overlap"),
             ("baseline_hamiltonian", "baseline_hamiltonian"),
         ):
-            blocks: Blocks | None = getattr(self, name)
+            blocks: Blocks | None = getattr(self, matrix)
             if blocks is not None:
                 labels[f"onsite_{label}"] = self._onsite(blocks, batch.atom_segments)
                 labels[f"offsite_{label}"] = self._offsite(blocks, batch.pair_segments)
@@ -92,55 +93,62 @@ class BlockLabels:
 
     def _onsite(self, blocks: Blocks, segments: Sequence[Segment]) -> Tensor:
         """Packed irreps of the on-site blocks, segment after segment."""
-        kinds = [
-            layout.onsite_layout(self.basis, segment.first, self.parity) for segment in segments
-        ]
-        target = blocks.onsite.new_empty(
-            sum(s.count * kind.size for s, kind in zip(segments, kinds, strict=True))
-        )
-        place, dropped = 0, []
-        for segment, kind in zip(segments, kinds, strict=True):
-            size, count = kind.shape[0] * (kind.shape[0] + 1) // 2, segment.count
-            triangles = _rows(blocks.onsite, self.triangle[segment.start : segment.stop], size)
-            packed = target[place : place + count * kind.size].view(count, kind.size)
-            _couple(
-                triangles,
-                _onsite_coupling(self.basis, segment.first, self.parity, target.device),
-                packed,
-            )
-            dropped.append(_dropped(triangles, packed, kind.shape[0]))
+        layouts = [layout.onsite_layout(self.basis, s.first, self.parity) for s in segments]
+        target = _empty_like(blocks.onsite, segments, layouts)
+        begins = self.triangle.split([segment.count for segment in segments])
+        dropped, place = [], 0
+        for segment, block, begin in zip(segments, layouts, begins, strict=True):
+            aos = block.shape[0]
+            triangles = _rows(blocks.onsite, begin, aos * (aos + 1) // 2)
+            coupling = _onsite_coupling(self.basis, segment.first, self.parity, target.device)
+            packed = target[place : place + segment.count * block.size].view(-1, block.size)
+            _couple(triangles, coupling, packed)
+            dropped.append(_dropped(triangles, packed, aos))
             place += packed.numel()
         _check_nothing_dropped(dropped, segments, self.parity)
         return target
 
     def _offsite(self, blocks: Blocks, segments: Sequence[Segment]) -> Tensor:
         """Packed irreps of the pairs' blocks, segment after segment."""
-        kinds = [layout.offsite_layout(self.basis, s.first, s.second) for s in segments]
-        target = blocks.offsite.new_empty(
-            sum(s.count * kind.size for s, kind in zip(segments, kinds, strict=True))
-        )
-        place = 0
-        for segment, kind, as_stored in zip(segments, kinds, self.as_stored, strict=True):
-            middle = segment.start + as_stored
-            for first, last, transposed in (
-                (segment.start, middle, False),
-                (middle, segment.stop, True),
-            ):
-                if first == last:
-                    continue
-                coupling = _offsite_coupling(
-                    self.basis,
-                    segment.first,
-                    segment.second,
-                    transposed,
-                    target.dtype,
-                    target.device,
-                )
-                for begin in self.block[first:last].split(_at_once(kind.size, target.device)):
-                    packed = target[place : place + len(begin) * kind.size].view(-1, kind.size)
-                    _couple(_rows(blocks.offsite, begin, kind.size), coupling, packed)
-                    place += packed.numel()
+        layouts = [layout.offsite_layout(self.basis, s.first, s.second) for s in segments]
+        target, place = _empty_like(blocks.offsite, segments, layouts), 0
+        for segment, block, transposed, begins in self._runs(segments, layouts):
+            coupling = _offsite_coupling(
+                self.basis,
+                (segment.first, segment.second),
+                transposed=transposed,
+                dtype=target.dtype,
+                device=target.device,
+            )
+            # Few at a time, so that their table stays in the processor's cache.
+            for begin in begins.split(_at_once(block.size, target.device)):
+                packed = target[place : place + len(begin) * block.size].view(-1, block.size)
+                _couple(_rows(blocks.offsite, begin, block.size), coupling, packed)
+                place += packed.numel()
         return target
+
+    def _runs(
+        self, segments: Sequence[Segment], layouts: Sequence[layout.BlockLayout]
+    ) -> Iterator[tuple[Segment, layout.BlockLayout, bool, Tensor]]:
+        """Pairs of one segment whose blocks are stored alike: where each of them begins.
+
+        First those stored as they are wanted, then the transposed ones.
+        """
+        for segment, block, as_stored in zip(segments, layouts, self.as_stored, strict=True):
+            middle = segment.start + as_stored
+            if as_stored:
+                yield segment, block, False, self.block[segment.start : middle]
+            if middle < segment.stop:
+                yield segment, block, True, self.block[middle : segment.stop]
+
+
+def _empty_like(
+    flat: Tensor, segments: Sequence[Segment], layouts: Sequence[layout.BlockLayout]
+) -> Tensor:
+    """Uninitialised packed irreps of all segments, flat."""
+    return flat.new_empty(
+        sum(s.count * block.size for s, block in zip(segments, layouts, strict=True))
+    )
 
 
 def _rows(flat: Tensor, begin: Tensor, size: int) -> Tensor:
@@ -149,34 +157,39 @@ def _rows(flat: Tensor, begin: Tensor, size: int) -> Tensor:
 
 
 def _couple(rows_BE: Tensor, coupling: _Coupling, packed_BS: Tensor) -> None:
-    """Couple blocks, their elements as rows.
+    """Couple blocks, their elements as rows, into `packed_BS`.
 
     The sparse product is a sum of weighted rows, which is what an embedding bag is: with the blocks
     as columns of a table it runs through whole vector registers.
     """
     table = rows_BE.T.contiguous()
+    summed = 0  # the mode of torch's embedding_bag that adds up
     product = torch.embedding_bag(
-        table, coupling.element, coupling.start, mode=0, per_sample_weights=coupling.value
-    )[0]  # 0: sum
+        table, coupling.element, coupling.start, mode=summed, per_sample_weights=coupling.value
+    )[0]
     packed_BS.copy_(product.T)
 
 
 def _at_once(size: int, device: torch.device) -> int:
-    """Blocks of so many matrix elements that are coupled at once."""
-    return max(
-        LANES, (AT_ONCE_ON_CPU if device.type == "cpu" else AT_ONCE) // size // LANES * LANES
-    )
+    """How many blocks of so many matrix elements are coupled at once."""
+    elements_at_once = AT_ONCE_ON_CPU if device.type == "cpu" else AT_ONCE
+    return max(LANES, elements_at_once // size // LANES * LANES)
 
 
 @cache
 def _offsite_coupling(
-    basis: str, first: int, second: int, transposed: bool, dtype: torch.dtype, device: torch.device
+    basis: str,
+    numbers: tuple[int, int],
+    *,
+    transposed: bool,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> _Coupling:
     """Blocks [a, b] between two elements, or transposed [b, a] -> packed irreps."""
-    kind = layout.offsite_layout(basis, first, second)
-    component, row, column, value = packing.packing_entries(kind)
-    element = column * kind.shape[0] + row if transposed else row * kind.shape[1] + column
-    return _by_component(component, element, value, dtype, device)
+    block = layout.offsite_layout(basis, *numbers)
+    component, row, column, value = packing.packing_entries(block)
+    element = column * block.shape[0] + row if transposed else row * block.shape[1] + column
+    return _by_component(component, element, torch.from_numpy(value).to(dtype), device)
 
 
 @cache
@@ -184,56 +197,47 @@ def _onsite_coupling(
     basis: str, atomic_number: int, parity: str, device: torch.device
 ) -> _Coupling:
     """Upper triangles [a*(a+1)/2] of an element's on-site blocks -> packed irreps."""
-    kind = layout.onsite_layout(basis, atomic_number, parity)
-    component, row, column, value = packing.packing_entries(kind)
-    low, high, size = np.minimum(row, column), np.maximum(row, column), kind.shape[0]
-    return _by_component(
-        component, low * size - low * (low - 1) // 2 + high - low, value, torch.float64, device
-    )
+    block = layout.onsite_layout(basis, atomic_number, parity)
+    component, row, column, value = packing.packing_entries(block)
+    low, high, size = np.minimum(row, column), np.maximum(row, column), block.shape[0]
+    element = low * size - low * (low - 1) // 2 + high - low  # place in the triangle, row-major
+    return _by_component(component, element, torch.from_numpy(value), device)
 
 
 def _by_component(
-    component: np.ndarray,
-    element: np.ndarray,
-    value: np.ndarray,
-    dtype: torch.dtype,
-    device: torch.device,
+    component: np.ndarray, element: np.ndarray, value: Tensor, device: torch.device
 ) -> _Coupling:
     """Sort the entries by component; every component has one at least."""
     order = np.argsort(component, kind="stable")
     start = np.searchsorted(component[order], np.arange(component.max() + 1))
-    places, starts = (
-        torch.from_numpy(values.astype(np.int32)).to(device) for values in (element[order], start)
+    # embedding_bag takes 32-bit indices, too: half as many bytes to read
+    elements_of, starts = (
+        torch.from_numpy(index.astype(np.int32)).to(device) for index in (element[order], start)
     )
-    return _Coupling(places, starts, torch.from_numpy(value[order]).to(device, dtype))
+    return _Coupling(elements_of, starts, value[torch.from_numpy(order)].to(device))
 
 
 def _dropped(triangles_BE: Tensor, packed_BS: Tensor, size: int) -> Tensor:
-    """Squared norm of blocks, given as triangles, that their irreps lack, in excess of what is
-    round-off."""
+    """Squared norm that blocks have and their irreps lack, in excess of round-off."""
     kept = packed_BS.square().sum()
-    return (
-        (triangles_BE.square() @ _occurrences(size, triangles_BE.device)).sum()
-        - kept
-        - 1e-8
-        - 1e-12 * kept
-    )
+    whole = (triangles_BE.square() @ _occurrences(size, triangles_BE.device)).sum()
+    return whole - kept - 1e-8 - 1e-12 * kept
 
 
 @cache
 def _occurrences(size: int, device: torch.device) -> Tensor:
-    """How often a block has every element of its upper triangle: once on the diagonal, else
-    twice."""
+    """How often a block has each element of its upper triangle: once on the diagonal, else twice."""
     row, column = torch.triu_indices(size, size)
     return (2.0 - (row == column).double()).to(device)
 
 
 def _check_nothing_dropped(dropped: list[Tensor], segments: Sequence[Segment], parity: str) -> None:
-    for segment, value in zip(
-        segments, torch.stack(dropped).tolist() if dropped else (), strict=True
-    ):  # waits for the device once
+    # one transfer of all values, for which the host waits for the device once
+    norms = torch.stack(dropped).tolist() if dropped else []
+    for segment, value in zip(segments, norms, strict=True):
         if value > 0:
             raise ValueError(
-                f"on-site blocks of {elements.symbol(segment.first)}: parity '{parity}' drops {value**0.5:.1e} Eh;"
-                " hybrid functionals need model.parity: full (or the blocks are not symmetric)"
+                f"on-site blocks of {elements.symbol(segment.first)}: parity '{parity}' drops"
+                f" {value**0.5:.1e} Eh; hybrid functionals need model.parity: full (or the blocks"
+                " are not symmetric)"
             )
