@@ -1,5 +1,4 @@
-"""Configs are strict: what is written counts, what is misspelt stops the run with one clear
-line."""
+"""Configs are strict: what is misspelt stops the run with one clear line."""
 
 from pathlib import Path
 
@@ -46,24 +45,16 @@ def test_overrides_are_stronger_than_the_file_and_the_file_than_the_defaults(
 
 
 def test_of_two_equal_overrides_the_later_counts() -> None:
-    assert (
-        config.load(
-            config.PretrainConfig, ["--training.seed", "1", "--training.seed", "2"]
-        ).training.seed
-        == 2
-    )
+    flags = ["--training.seed", "1", "--training.seed", "2"]
+    assert config.load(config.PretrainConfig, flags).training.seed == 2
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1.0e-3", "0.001", "1E-3"])
 def test_powers_of_ten_are_numbers_on_the_command_line_and_in_files(
     tmp_path: Path, text: str
 ) -> None:
-    assert (
-        config.load(
-            config.PretrainConfig, ["--training.learning_rate", text]
-        ).training.learning_rate
-        == 1e-3
-    )
+    flags = ["--training.learning_rate", text]
+    assert config.load(config.PretrainConfig, flags).training.learning_rate == 1e-3
     file = write(tmp_path, f"training:\n  learning_rate: {text}\n")
     assert config.load(config.PretrainConfig, ["--config", file]).training.learning_rate == 1e-3
 
@@ -133,8 +124,9 @@ def test_an_old_key_is_refused_with_its_new_name(tmp_path: Path, old: str, new: 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("model.lmax", "four"), ("model.lmax", "4.5"), ("model.basis", "sto-3g"), ("training.steps", "0"), ("execution.engine", "fsdp"),
-     ("training.learning_rate", "fast"), ("training.learning_rate", "nan"), ("dry_run", "perhaps"), ("model", "3")],
+    [("model.lmax", "four"), ("model.lmax", "4.5"), ("model.basis", "sto-3g"),
+     ("training.steps", "0"), ("execution.engine", "fsdp"), ("training.learning_rate", "fast"),
+     ("training.learning_rate", "nan"), ("dry_run", "perhaps"), ("model", "3")],
 )  # fmt: skip
 def test_a_wrong_value_names_the_key_and_the_value(key: str, value: str) -> None:
     message = mistake(f"--{key}", value)
@@ -143,9 +135,8 @@ def test_a_wrong_value_names_the_key_and_the_value(key: str, value: str) -> None
 
 
 def test_every_mistake_is_reported_at_once() -> None:
-    assert (
-        len(mistake("--model.lmax", "x", "--training.stepz", "3", "--rum", "a").splitlines()) == 3
-    )
+    flags = ["--model.lmax", "x", "--training.stepz", "3", "--rum", "a"]
+    assert len(mistake(*flags).splitlines()) == 3
 
 
 def test_more_orders_than_degrees_are_refused() -> None:
@@ -159,9 +150,8 @@ def test_a_list_that_does_not_end_is_refused() -> None:
 
 
 def test_a_value_without_a_flag_is_refused() -> None:
-    assert (
-        mistake("config.yaml") == "command line: got 'config.yaml', wanted --key value (see --help)"
-    )
+    wanted = "command line: got 'config.yaml', wanted --key value (see --help)"
+    assert mistake("config.yaml") == wanted
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

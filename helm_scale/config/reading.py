@@ -84,9 +84,11 @@ def packaged() -> list[str]:
 def parse(
     kind: type[ConfigT], values: dict[str, Any], where: str, overridden: Collection[str] = ()
 ) -> ConfigT:
-    """Check values against a config model; `overridden` are the dotted keys that came from the
-    command line, not `where`.
+    """Check values against a config model.
 
+    Args:
+        where: file that the values come from, for messages. overridden: dotted keys that came from
+            the command line instead.
     Raises:
         ValueError: names the file, the key, what it got and what it wanted.
     """
@@ -105,19 +107,9 @@ def dump(config: BaseModel) -> str:
 
 def help_text(kind: type[BaseModel]) -> str:
     """Every key of a config model, one line each: type, default, meaning."""
-    lines = [
-        (kind.__doc__ or "").strip(),
-        "",
-        "  --config NAME  YAML file or packaged config; the keys below override it",
-        "",
-    ]
-    return "\n".join(
-        lines
-        + [
-            f"  --{key} ({kind_}; {default})  {text}"
-            for key, kind_, default, text in _flatten(kind)
-        ]
-    )
+    head = (kind.__doc__ or "").strip()
+    name = "  --config NAME  YAML file or packaged config; the keys below override it"
+    return "\n".join([head, "", name, "", *_help_lines(kind)])
 
 
 def new_name(dotted: str) -> str | None:
@@ -128,24 +120,20 @@ def new_name(dotted: str) -> str | None:
     return None
 
 
-def _flatten(kind: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    rows: list[tuple[str, str, str, str]] = []
+def _help_lines(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """One line per key, those of sections by their dotted names."""
+    lines: list[str] = []
     for name, field in kind.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            rows += _flatten(field.annotation, f"{prefix}{name}.")
+            lines += _help_lines(field.annotation, f"{prefix}{name}.")
         else:
-            rows.append(
-                (
-                    prefix + name,
-                    _type_name(field.annotation),
-                    str(field.default),
-                    field.description or "",
-                )
-            )
-    return rows
+            about = f"({_type_name(field.annotation)}; {field.default})"
+            lines.append(f"  --{prefix}{name} {about}  {field.description or ''}")
+    return lines
 
 
 def _type_name(annotation: Any) -> str:
+    """A type as people write it: alternatives with |, a list as the type of its items."""
     if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in get_args(annotation))
     if get_origin(annotation) in (Union, UnionType, tuple):
@@ -156,7 +144,8 @@ def _type_name(annotation: Any) -> str:
 
 
 def _overrides(arguments: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """Values by dotted key: `--key value`, `--key=value`, or `--key` for true."""
+    values: dict[str, Any] = {}
     position = 0
     while position < len(arguments):
         flag = arguments[position]
@@ -165,16 +154,17 @@ def _overrides(arguments: list[str]) -> dict[str, Any]:
         key, separator, text = flag[2:].partition("=")
         position += 1
         if not separator:
+            # "--" tells flags from values: a single dash may begin a negative number
             has_value = position < len(arguments) and not arguments[position].startswith("--")
             text = arguments[position] if has_value else "true"
             position += int(has_value)
-        found[key.replace("-", "_")] = _scalar(text)
-    return found
+        values[key.replace("-", "_")] = _scalar(text)
+    return values
 
 
 def _scalar(text: str) -> Any:
-    """Keep text as it is, for pydantic to turn into numbers; only lists (`[a, b]`) and null are
-    read as YAML."""
+    """Read lists (`[a, b]`) and null as YAML; other text stays, for pydantic to convert."""
+    # YAML would turn a folder named 1e-3 or true into a number or a truth value
     if text != "null" and not (text.startswith("[") and text.endswith("]")):
         return text
     try:
@@ -196,6 +186,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a value below its sections, which are made where they are missing."""
     *parents, last = dotted.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
@@ -205,6 +196,7 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _explain(kind: type[BaseModel], item: Any, where: str, overridden: Collection[str]) -> str:
+    """One line for one of pydantic's errors: where, key, got, wanted."""
     *parents, last = item["loc"] or ("",)
     dotted = ".".join(str(part) for part in item["loc"])
     if any(f"{dotted}.".startswith(f"{key}.") for key in overridden):
@@ -218,10 +210,13 @@ def _explain(kind: type[BaseModel], item: Any, where: str, overridden: Collectio
         return f"{where}: {dotted}: got {item.get('input')!r}, {item['msg']}"
     if renamed := new_name(dotted):
         return f"{where}: {dotted}: is now called {'.'.join([*map(str, parents), renamed])}"
-    section: Any = kind
-    for parent in parents:
-        section = section.model_fields[parent].annotation
-    known = sorted(section.model_fields)
-    close = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
-    hint = f"; did you mean '{close[0]}'?" if close else ";"
-    return f"{where}: {dotted}: unknown key{hint} known: {', '.join(known)}"
+    return f"{where}: {dotted}: unknown key{_hint(kind, parents, str(last))}"
+
+
+def _hint(kind: Any, sections: Sequence[Any], key: str) -> str:
+    """The keys that a section has, the most similar one first."""
+    for section in sections:
+        kind = kind.model_fields[section].annotation
+    known = sorted(kind.model_fields)
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return (f"; did you mean '{close[0]}'?" if close else ";") + f" known: {', '.join(known)}"

@@ -49,9 +49,9 @@ def upgrade(record: Any, where: str) -> dict[str, Any]:
 
 
 def _from_format_1(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename keys; list the samples of a replay file, which a dictionary by key could not repeat."""
+    """Rename keys; list the samples of a replay file."""
     renamed = {**_with_new_names(record), "format": FORMAT}
-    if "samples" in renamed:
+    if "samples" in renamed:  # by key they could not repeat, as they do where an epoch ends
         renamed["samples"] = [[key, int(number)] for key, number in renamed["samples"].items()]
     return renamed
 

@@ -80,8 +80,9 @@ def commit(
     hashes: Mapping[str, str] | None = None,
     validation_loss: float | None = None,
 ) -> Path:
-    """Hash, sync, rename and mark a folder from `begin`; one process calls it once all have
-    written.
+    """Make a folder from `begin` a checkpoint: hash, sync, rename, mark.
+
+    One process calls it once all have written.
 
     Args:
         finite: whether the weights are finite; `purge` keeps a finite checkpoint.

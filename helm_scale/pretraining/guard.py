@@ -10,16 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_WINDOW, _ENOUGH = 64, 16  # losses remembered; losses before any judgement
-_NOISE = 0.05  # of log(loss): the least spread assumed, so that a quiet run does not cry wolf
+_WINDOW = 64  # losses that are remembered
+_FEWEST = 16  # losses before any is judged
+_LEAST_SPREAD = 0.05  # of log(loss), so that a very quiet run does not cry wolf
 
 
 class SpikeMonitor:
-    """Robust z-score of log(loss) among the last losses: distance from the median over 1.4826 times
-    the median deviation.
+    """Finds losses that lie far above the last ones, by a robust z-score of log(loss).
+
+    z = (log L - median) / (1.4826 * median absolute deviation); for normally distributed numbers
+    the denominator is the standard deviation.
 
     Args:
-        score: from which a loss is a spike.
+        score: z from which a loss is a spike.
     """
 
     def __init__(self, score: float) -> None:
@@ -27,11 +30,11 @@ class SpikeMonitor:
 
     def is_spike(self, loss: float) -> bool:
         """Whether a loss lies far above the last ones."""
-        if len(self._logs) < _ENOUGH or not loss > 0:
+        if len(self._logs) < _FEWEST or not loss > 0:
             return False
         middle = statistics.median(self._logs)
         spread = 1.4826 * statistics.median(abs(value - middle) for value in self._logs)
-        return (math.log(loss) - middle) / max(spread, _NOISE) > self._score
+        return (math.log(loss) - middle) / max(spread, _LEAST_SPREAD) > self._score
 
     def add(self, loss: float) -> None:
         """Remember the loss of a step that was taken."""
@@ -52,6 +55,7 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
         """Inside, the signals ask to stop instead of killing."""
+        # SLURM sends SIGUSR1 where asked to warn before the time limit, SIGTERM before the kill
         before = {
             number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)
         }
@@ -78,7 +82,8 @@ def reason(code: int) -> str:
 
 
 def _age() -> float:
-    """Seconds since this process started."""
+    """Seconds since this process started, imports included, as a batch system counts them."""
     with open("/proc/self/stat") as file:
+        # field 22, start time; the name of the program (field 2, in brackets) may hold spaces
         ticks = float(file.read().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,5 +1,4 @@
-"""What a run leaves for people: metrics.jsonl (one line per step), TensorBoard scalars, a progress
-bar.
+"""What a run leaves for people: metrics.jsonl, TensorBoard scalars, a progress bar.
 
 Only rank 0 has a Monitor that writes; the others have a silent one, so that the loop reads the same
 everywhere.
@@ -42,9 +41,10 @@ class Monitor(SilentMonitor):
     """Writes a run's metrics.
 
     Args:
-        run: folder. done: steps of the checkpoint that the run resumes from; later lines of
-            metrics.jsonl are dropped, so that each step occurs once. steps: steps of the whole run.
-            progress: show a bar on standard error.
+        run: folder.
+        done: steps of the checkpoint that the run resumes from; later lines of metrics.jsonl are
+            dropped, so that each step occurs once.
+        steps: steps of the whole run. progress: show a bar on standard error.
     """
 
     def __init__(self, run: Path, done: int, steps: int, progress: bool) -> None:
@@ -103,10 +103,10 @@ def in_microhartree(metrics: Mapping[str, float], prefix: str = "") -> dict[str,
 
 
 def peak_memory_mb() -> float:
-    """Largest memory so far, MB: of this process, or allocated on the GPU where there is one in
-    use."""
+    """Largest memory so far, MB: allocated on the GPU if one is in use, else of this process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
+    # ru_maxrss counts kB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
@@ -114,13 +114,13 @@ def _truncate(path: Path, done: int) -> None:
     """Keep the lines of steps up to `done`; a line that a kill has torn is dropped."""
     if not path.is_file():
         return
-    kept = []
+    lines = []
     for text in path.read_text().splitlines():
         try:
-            line = json.loads(text)
+            step = json.loads(text)["step"]
         except json.JSONDecodeError:
             break
-        if line["step"] > done:
+        if step > done:
             break
-        kept.append(text + "\n")
-    write_atomically(path, "".join(kept))
+        lines.append(text + "\n")
+    write_atomically(path, "".join(lines))

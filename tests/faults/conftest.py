@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from helm_scale import commands, config
 from tests.faults import runs
 from tests.pretraining import launching
 
@@ -19,7 +18,5 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of runs.STEPS steps in one process."""
     run = tmp_path_factory.mktemp("unbroken") / "run"
-    commands.pretrain(
-        config.load(config.PretrainConfig, launching.flags(data, run, **runs.SETTINGS))
-    )
+    launching.pretrain(data, run, **runs.SETTINGS)
     return run

@@ -14,16 +14,9 @@ from tests.pretraining import launching
 
 STEPS = 12
 SETTINGS = {
-    "training__steps": STEPS, "training__micro_batches": 6, "training__ema_decay": 0.9, "execution__checkpoint_every": 3,
-    "execution__validate_every": 4,
+    "training__steps": STEPS, "training__micro_batches": 6, "training__ema_decay": 0.9,
+    "execution__checkpoint_every": 3, "execution__validate_every": 4,
 }  # fmt: skip
-CLOCK = {
-    "molecules_per_second",
-    "pairs_per_second",
-    "peak_memory_mb",
-    "seconds_by_rank",
-    "slowest_rank",
-}
 
 
 def sabotaged(
@@ -34,42 +27,23 @@ def sabotaged(
     restarts: int = 0,
     **changes: Any,
 ) -> tuple[int, str, str]:
-    """Run ranks to which something happens, to the end: (exit code, standard output, standard
-    error)."""
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={ranks}",
-        f"--max-restarts={restarts}",
-    ]
+    """Run ranks to which something happens, to the end.
+
+    Args:
+        plan: what happens, see sabotage.py.
+    Returns:
+        (exit code, standard output, standard error).
+    """
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    ranks_and_lives = [f"--nproc-per-node={ranks}", f"--max-restarts={restarts}"]
+    script = ["tests/faults/sabotage.py", json.dumps(plan)]
     flags = launching.flags(data, run, **{**SETTINGS, **changes})
-    return launching.finish(
-        launching.start([*torchrun, "tests/faults/sabotage.py", json.dumps(plan), *flags]), 240
-    )
-
-
-def numbers(run: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl without what a clock or the operating system says."""
-    return [
-        {name: value for name, value in line.items() if name not in CLOCK}
-        for line in launching.lines(run)
-    ]
-
-
-def assert_same_to_the_last_bit(run: Path, other: Path) -> None:
-    """Same lines, each step once, and the same last weights."""
-    assert [line["step"] for line in numbers(run)] == list(range(1, STEPS + 1))
-    assert numbers(run) == numbers(other)
-    files = [checkpoint.committed(folder)[-1] / "model.safetensors" for folder in (run, other)]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    return launching.finish(launching.start([*torchrun, *ranks_and_lives, *script, *flags]))
 
 
 def assert_same_within_round_off(run: Path, other: Path) -> None:
-    """Same samples and, on another number of ranks, the same losses and weights but for the order
-    of sums."""
-    ours, theirs = numbers(run), numbers(other)
+    """Same samples, and the same losses and weights but for the order in which ranks are summed."""
+    ours, theirs = launching.numbers(run), launching.numbers(other)
     assert [(line["step"], line["keys"]) for line in ours] == [
         (line["step"], line["keys"]) for line in theirs
     ]

@@ -1,5 +1,6 @@
-"""A rank of launch/pretrain.py to which something happens: sabotage.py '[["stop", 1, 5], ...]'
-FLAGS
+"""A rank of launch/pretrain.py to which something happens.
+
+sabotage.py '[["stop", 1, 5], ...]' FLAGS
 
 Each item is [what, rank, step]; it happens once, on that rank, in that step, in the first life of
 the ranks. What: stop (SIGSTOP), terminate (SIGTERM), fail (an exception), nan (a label), outlier
@@ -26,12 +27,10 @@ _step = Engine.step
 
 def _sabotaged(engine: Any, micro_batches: list[Any], *rest: Any) -> Any:
     engine.taken = getattr(engine, "taken", 0) + 1
-    for what, rank, step in (
-        PLAN if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else []
-    ):
-        if (step == engine.taken and rank == engine.rank) or (
-            step == engine.taken and what == "outlier"
-        ):
+    first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    for what, rank, step in PLAN if first_life else []:
+        # an outlier comes on all ranks, so that the whole step is one
+        if step == engine.taken and (rank == engine.rank or what == "outlier"):
             micro_batches = _do(what, engine, micro_batches)
     return _step(engine, micro_batches, *rest)
 

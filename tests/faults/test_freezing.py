@@ -1,13 +1,10 @@
-"""What is frozen stays as it is to the last bit, through stops and starts; a resumed run freezes
-what the checkpoint says."""
+"""What is frozen stays as it is to the last bit, through stops and starts."""
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from helm_scale import commands, config
 from helm_scale.model.weights import load_weights
 from helm_scale.pretraining import checkpoint
 from tests.faults import runs
@@ -18,13 +15,6 @@ FROZEN = {
     "training__freeze_prefixes": '["trunk.layers", "pairs.head"]',
     "execution__keep_checkpoints": 4,
 }
-
-
-def pretrain(data: Path, run: Path, **settings: Any) -> str:
-    """Train in this process."""
-    return commands.pretrain(
-        config.load(config.PretrainConfig, launching.flags(data, run, **settings))
-    )
 
 
 def moved(run: Path, first: int, last: int) -> set[str]:
@@ -41,7 +31,7 @@ def test_a_frozen_part_stays_as_it_is_and_a_resumed_run_equals_the_unbroken_one(
     data: Path, tmp_path: Path
 ) -> None:
     run, resumed = tmp_path / "run", tmp_path / "resumed"
-    pretrain(data, run, **FROZEN)
+    launching.pretrain(data, run, **FROZEN)
     changed = moved(run, 3, 12)
     assert "trunk.element.weight" in changed and any(
         name.startswith("pairs.tower") for name in changed
@@ -50,14 +40,15 @@ def test_a_frozen_part_stays_as_it_is_and_a_resumed_run_equals_the_unbroken_one(
     shutil.copytree(run, resumed)
     for step in (9, 12):
         shutil.rmtree(resumed / "checkpoints" / f"step-{step:08d}")
-    pretrain(data, resumed, **FROZEN)
-    runs.assert_same_to_the_last_bit(resumed, run)
+    launching.pretrain(data, resumed, **FROZEN)
+    launching.assert_same_to_the_last_bit(resumed, run)
     with pytest.raises(
         ValueError,
-        match=r"settings or data: training\.freeze_prefixes: run has \['trunk.layers', 'pairs.head'\], now \[\]",
+        match=r"settings or data: training\.freeze_prefixes:"
+        r" run has \['trunk.layers', 'pairs.head'\], now \[\]",
     ):
-        pretrain(data, run, **{**FROZEN, "training__freeze_prefixes": "[]"})
-    pretrain(
+        launching.pretrain(data, run, **{**FROZEN, "training__freeze_prefixes": "[]"})
+    launching.pretrain(
         data,
         run,
         **{**FROZEN, "training__freeze_prefixes": "[]", "training__steps": 15},
@@ -70,10 +61,10 @@ def test_a_frozen_part_stays_as_it_is_and_a_resumed_run_equals_the_unbroken_one(
 def test_a_name_that_fits_nothing_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"training\.freeze_prefixes: no parameter is named trunc\.\.\.; known: .*trunk\.layers",
+        match=r"freeze_prefixes: no parameter is named trunc\.\.\.; known: .*trunk\.layers",
     ):
-        pretrain(data, tmp_path / "run", training__freeze_prefixes='["trunc"]')
+        launching.pretrain(data, tmp_path / "run", training__freeze_prefixes='["trunc"]')
     with pytest.raises(ValueError, match=r"leaves nothing to train"):
-        pretrain(
+        launching.pretrain(
             data, tmp_path / "run", training__freeze_prefixes='["trunk", "pairs", "onsite_head"]'
         )

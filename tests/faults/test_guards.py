@@ -1,5 +1,4 @@
-"""Bad samples, bad hardware, ranks that stop or fail: named, survived where that is right, and
-never trained on."""
+"""Bad samples, bad hardware, ranks that stop or fail: named, and never trained on."""
 
 import re
 from pathlib import Path
@@ -40,19 +39,15 @@ def test_a_bad_label_is_skipped_a_spike_computed_twice_and_wrong_arithmetic_stop
     )
     assert lines[20]["loss"] > 100 * lines[19]["loss"]
     assert re.search(
-        r"step 22: loss 0\.\d+, .* but \d+\.\d+ before, from the same weights and samples: rank 1 computes wrongly",
+        r"step 22: loss 0\.\d+, .* but \d+\.\d+ before, from the same weights and samples:"
+        r" rank 1 computes wrongly",
         err,
     )
     assert sorted(lines) == list(range(1, 22))
-    table = commands.replay(
-        config.load(
-            config.ReplayConfig, ["--file", str(run / "replay" / "step-00000022.safetensors")]
-        )
-    )
-    there, here = (
-        re.search(r"together, here: ([\d.e+-]+)", table),
-        re.search(r"step 22: loss (0\.\d+)", err),
-    )
+    file = run / "replay" / "step-00000022.safetensors"
+    table = commands.replay(config.ReplayConfig(file=str(file)))
+    there = re.search(r"together, here: ([\d.e+-]+)", table)
+    here = re.search(r"step 22: loss (0\.\d+)", err)
     assert there and here and float(there[1]) == pytest.approx(float(here[1]), rel=1e-5)
 
 
@@ -86,7 +81,8 @@ def test_a_stopped_rank_is_named_with_its_step_and_samples(data: Path, tmp_path:
     launching.kill(process)
     process.communicate()
     assert re.search(
-        r"no progress for 4 s; rank 1 \(host \S+, pid \d+, step 5, computing\) does not answer; its samples: mol-\d+",
+        r"no progress for 4 s; rank 1 \(host \S+, pid \d+, step 5, computing\)"
+        r" does not answer; its samples: mol-\d+",
         said,
     )
 
@@ -100,7 +96,8 @@ def test_a_rank_that_fails_is_named_by_the_others_and_torchrun_resumes(
     )
     assert code == 0, err
     assert re.search(
-        r"rank [01]: lost the other ranks .*; rank 2 \(host .*, step 5, computing\) failed: ValueError: shard-000003.tar",
+        r"rank [01]: lost the other ranks .*; rank 2 \(host .*, step 5, computing\)"
+        r" failed: ValueError: shard-000003.tar",
         err,
     )
     assert "resumed from step-00000003" in err

@@ -1,5 +1,4 @@
-"""Nothing that is loaded can run code: pickles, YAML tags and tar members from a stranger are
-refused, and none executes."""
+"""Nothing that is loaded can run code: pickles, YAML tags and tar members are refused."""
 
 import hashlib
 import json

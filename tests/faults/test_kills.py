@@ -1,5 +1,4 @@
-"""SIGKILL at any moment: rerunning the same line gives the run that nothing happened to, and no
-checkpoint is lost.
+"""SIGKILL at any moment: the same line again gives the run that nothing happened to.
 
 Runs are forked from a process that has imported everything, so that a life costs a second.
 """
@@ -74,4 +73,4 @@ def test_five_kills_change_nothing_and_lose_nothing(
     process = born(flags)
     process.join()
     assert process.exitcode == 0
-    runs.assert_same_to_the_last_bit(run, unbroken)
+    launching.assert_same_to_the_last_bit(run, unbroken)

@@ -1,5 +1,4 @@
-"""Two nodes, of which one dies: the other goes on alone with the same samples, without a hand on
-it.
+"""Two nodes, of which one dies: the other goes on alone with the same samples.
 
 The nodes are two network namespaces joined by a cable where namespaces are permitted, else two
 agents on the loopback.
@@ -28,10 +27,11 @@ $node1 ip link set lo up; $node1 ip addr add 10.77.0.2/24 dev helm1; $node1 ip l
 LOOPBACK = 'node0=""; node1=""; other=""\n'
 SCRIPT = """
 agent() {{ # number, how to enter the node, address, interface
-  GLOO_SOCKET_IFNAME=$4 $2 {torchrun} --nnodes 1:2 --nproc-per-node 1 --max-restarts 3 --rdzv-backend c10d \\
-    --rdzv-id faults --rdzv-endpoint {host}:{port} --local-addr $3 \\
-    --rdzv-conf is_host=$((1 - $1)),join_timeout=120,last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=3 \\
-    launch/pretrain.py {flags}
+  rendezvous=is_host=$((1 - $1)),join_timeout=120,last_call_timeout=3
+  rendezvous=$rendezvous,keep_alive_interval=1,keep_alive_max_attempt=3
+  GLOO_SOCKET_IFNAME=$4 $2 {torchrun} --nnodes 1:2 --nproc-per-node 1 --max-restarts 3 \\
+    --rdzv-backend c10d --rdzv-id faults --rdzv-endpoint {host}:{port} --rdzv-conf $rendezvous \\
+    --local-addr $3 launch/pretrain.py {flags}
 }}
 agent 0 "$node0" {host} {first} & zero=$!
 agent 1 "$node1" {peer} {second} & one=$!
@@ -64,11 +64,18 @@ def test_a_node_dies_and_the_other_goes_on(data: Path, unbroken: Path, tmp_path:
     flags = launching.flags(
         data, run, **runs.SETTINGS, execution__engine="fsdp2", execution__timeout_seconds=20.0
     )
+    host, peer = ("10.77.0.1", "10.77.0.2") if apart else ("127.0.0.1", "127.0.0.1")
+    first, second = ("helm0", "helm1") if apart else ("lo", "lo")
     script = (CABLE if apart else LOOPBACK) + SCRIPT.format(
-        torchrun=shlex.join([sys.executable, "-m", "torch.distributed.run"]), flags=shlex.join(flags), run=run,
-        host="10.77.0.1" if apart else "127.0.0.1", peer="10.77.0.2" if apart else "127.0.0.1", port=29577,
-        first="helm0" if apart else "lo", second="helm1" if apart else "lo",
-    )  # fmt: skip
+        torchrun=shlex.join([sys.executable, "-m", "torch.distributed.run"]),
+        flags=shlex.join(flags),
+        run=run,
+        host=host,
+        peer=peer,
+        port=29577,
+        first=first,
+        second=second,
+    )
     process = launching.start([*(PRIVATE if apart else []), "bash", "-c", script])
     code, _, err = launching.finish(process)
     assert code == 0, err

@@ -1,5 +1,4 @@
-"""Asked to stop, all ranks stop at the same step, save, and say that they want to be started
-again."""
+"""Asked to stop, all ranks stop at the same step, save, and ask to be started again."""
 
 import os
 import signal
@@ -35,23 +34,10 @@ def test_sigterm_to_one_of_three_ranks_stops_all_at_one_step_and_the_same_line_g
 
 @pytest.mark.slow
 def test_torchrun_sh_hands_the_signal_on_and_ends_with_75(data: Path, tmp_path: Path) -> None:
-    run, flags = (
-        tmp_path / "run",
-        launching.flags(data, tmp_path / "run", **{**runs.SETTINGS, "training__steps": 100000}),
-    )
-    process = launching.start(
-        [
-            "bash",
-            "launch/torchrun.sh",
-            str(run),
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "--",
-            *flags,
-            "--execution.engine=ddp",
-        ]
-    )
+    run, settings = tmp_path / "run", {**runs.SETTINGS, "training__steps": 100000}
+    flags = launching.flags(data, run, **settings, execution__engine="ddp")
+    ranks = ["--standalone", "--nproc-per-node", "2", "--"]
+    process = launching.start(["bash", "launch/torchrun.sh", str(run), *ranks, *flags])
     while len(launching.lines(run)) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)

@@ -1,5 +1,4 @@
-"""Disks that are full or cannot be written: a loud line, nothing lost, training goes on; and what
-is kept."""
+"""Disks that are full or cannot be written cost a checkpoint and a loud line, not the run."""
 
 import os
 import shlex
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from helm_scale import commands, config
 from helm_scale.parallel import collectives
 from helm_scale.pretraining import checkpoint
 from tests.faults import runs
@@ -52,7 +50,8 @@ def test_a_full_disk_costs_checkpoints_but_neither_the_run_nor_what_was_saved(
         [sys.executable, "launch/pretrain.py", *launching.flags(data, run, **runs.SETTINGS)]
     )
     done = in_private_mounts(
-        f"mount -t tmpfs -o size={int(1.6 * one)} tmpfs {run}/checkpoints && {python}; code=$?; cp -r {run}/checkpoints {saved}; exit $code"
+        f"mount -t tmpfs -o size={int(1.6 * one)} tmpfs {run}/checkpoints && {python}; code=$?;"
+        f" cp -r {run}/checkpoints {saved}; exit $code"
     )
     assert done.returncode == 1
     assert (
@@ -67,10 +66,8 @@ def test_a_full_disk_costs_checkpoints_but_neither_the_run_nor_what_was_saved(
     shutil.copytree(saved, run / "checkpoints", dirs_exist_ok=True)
     assert [folder.name for folder in (run / "checkpoints").iterdir()] == ["step-00000003"]
     assert checkpoint.damage(run / "checkpoints" / "step-00000003") == []
-    commands.pretrain(
-        config.load(config.PretrainConfig, launching.flags(data, run, **runs.SETTINGS))
-    )
-    runs.assert_same_to_the_last_bit(run, unbroken)
+    launching.pretrain(data, run, **runs.SETTINGS)
+    launching.assert_same_to_the_last_bit(run, unbroken)
 
 
 @pytest.mark.slow

@@ -1,5 +1,4 @@
-"""A dataset of ragged molecules with made-up labels, and real launches of launch/pretrain.py on
-it."""
+"""A dataset of ragged molecules with made-up labels, and real launches of pretraining on it."""
 
 import contextlib
 import json
@@ -13,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from helm_scale import commands, config
 from helm_scale.basis.shells import shells_of
 from helm_scale.data.format.shards import ShardWriter
+from helm_scale.pretraining import checkpoint
 from helm_scale.types import Method, Molecule
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,18 +29,25 @@ METHOD = Method(
     baseline="none",
     program="none: made-up labels",
 )
+CLOCK = {
+    "molecules_per_second", "pairs_per_second", "peak_memory_mb", "seconds_by_rank", "slowest_rank",
+}  # fmt: skip
 TINY = {
-    "model.basis": "def2-svp", "model.parity": "full", "model.lmax": 4, "model.mmax": 4, "model.channels": 4,
-    "model.hidden_channels": 4, "model.edge_channels": 8, "model.num_layers": 1, "model.radial_functions": 6,
-    "training.steps": 10, "training.batch_molecules": 6, "training.micro_batches": 4, "training.warmup_steps": 2,
-    "training.learning_rate": 1e-3, "training.muon_learning_rate": 1e-3, "execution.progress": False,
-    "execution.device": "cpu",
+    "model.basis": "def2-svp", "model.parity": "full", "model.lmax": 4, "model.mmax": 4,
+    "model.channels": 4, "model.hidden_channels": 4, "model.edge_channels": 8,
+    "model.num_layers": 1, "model.radial_functions": 6,
+    "training.steps": 10, "training.batch_molecules": 6, "training.micro_batches": 4,
+    "training.warmup_steps": 2, "training.learning_rate": 1e-3,
+    "training.muon_learning_rate": 1e-3,
+    "execution.progress": False, "execution.device": "cpu",
 }  # fmt: skip
 
 
 def molecule(key: str, numbers: Sequence[int], seed: int) -> Molecule:
-    """Atoms on a bent chain; between s shells a matrix that a model can learn, elsewhere a little
-    noise, Hartree."""
+    """Atoms on a bent chain, with a made-up Hamiltonian.
+
+    Between s shells it is a matrix that a model can learn, elsewhere a little noise, Hartree.
+    """
     rng = np.random.default_rng(seed)
     positions = np.cumsum(rng.uniform(0.6, 1.1, size=(len(numbers), 3)), axis=0)
     shells = [
@@ -81,17 +89,10 @@ def flags(data: Path, run: Path, **changes: Any) -> list[str]:
 
 def python(ranks: int) -> list[str]:
     """How a script is started: by python, or by torchrun for several ranks."""
-    return (
-        [sys.executable]
-        if ranks == 1
-        else [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={ranks}",
-        ]
-    )
+    if ranks == 1:
+        return [sys.executable]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return [sys.executable, *torchrun]
 
 
 def command(data: Path, run: Path, ranks: int = 1, **changes: Any) -> list[str]:
@@ -101,7 +102,8 @@ def command(data: Path, run: Path, ranks: int = 1, **changes: Any) -> list[str]:
 
 def start(arguments: list[str]) -> "subprocess.Popen[str]":
     """Start a launch."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # of `python` in shell scripts
+    # shell scripts find this `python` first
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path}
     return subprocess.Popen(
         arguments,
@@ -129,6 +131,11 @@ def launch(data: Path, run: Path, ranks: int = 1, **changes: Any) -> tuple[int, 
     return finish(start(command(data, run, ranks, **changes)))
 
 
+def pretrain(data: Path, run: Path, **changes: Any) -> str:
+    """Train in this process; what the command says."""
+    return commands.pretrain(config.load(config.PretrainConfig, flags(data, run, **changes)))
+
+
 def trained(data: Path, run: Path, ranks: int = 1, **changes: Any) -> list[dict[str, Any]]:
     """Run a launch that must succeed; the lines of its metrics.jsonl."""
     code, out, err = launch(data, run, ranks, **changes)
@@ -137,8 +144,7 @@ def trained(data: Path, run: Path, ranks: int = 1, **changes: Any) -> list[dict[
 
 
 def kill(process: "subprocess.Popen[str]") -> None:
-    """SIGKILL a launch: first its ranks, which torchrun puts in sessions of their own, then
-    itself."""
+    """SIGKILL a launch: first its ranks, which torchrun gives sessions of their own, then it."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in [*map(int, children), process.pid]:
         with contextlib.suppress(ProcessLookupError):
@@ -149,3 +155,18 @@ def lines(run: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl; a torn last one is left out."""
     text = (run / "metrics.jsonl").read_text() if (run / "metrics.jsonl").is_file() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def numbers(run: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without what a clock or the operating system says."""
+    return [
+        {name: value for name, value in line.items() if name not in CLOCK} for line in lines(run)
+    ]
+
+
+def assert_same_to_the_last_bit(run: Path, other: Path, steps: int = 12) -> None:
+    """Same lines, each step once, and the same last weights."""
+    assert [line["step"] for line in numbers(run)] == list(range(1, steps + 1))
+    assert numbers(run) == numbers(other)
+    files = [checkpoint.committed(folder)[-1] / "model.safetensors" for folder in (run, other)]
+    assert files[0].read_bytes() == files[1].read_bytes()

@@ -1,5 +1,6 @@
-"""Planned and measured bytes of training steps: peak.py MODEL '[[atoms, [pair_chunk, recompute,
-message_chunk]], ...]'
+"""Planned and measured bytes of training steps.
+
+peak.py MODEL '[[atoms, [pair_chunk, recompute, message_chunk]], ...]'
 
 Prints [[planned, measured], ...]: the peak of the resident memory above what is resident before the
 step, whose high-water mark Linux resets through /proc/self/clear_refs.

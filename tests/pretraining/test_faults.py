@@ -1,5 +1,4 @@
-"""Nothing is lost: killed runs go on bit for bit, damaged checkpoints are noticed, what does not
-fit is refused in time."""
+"""Nothing is lost: killed runs go on bit for bit, and damaged checkpoints are noticed."""
 
 import logging
 import random
@@ -11,23 +10,13 @@ from typing import Any
 
 import pytest
 
-from helm_scale import commands, config
 from helm_scale.pretraining import checkpoint
 from tests.pretraining import launching
 
-CLOCK = (
-    "molecules_per_second",
-    "pairs_per_second",
-    "peak_memory_mb",
-    "seconds_by_rank",
-    "slowest_rank",
-)
 LATE = {
-    "training__steps": 12,
-    "execution__checkpoint_every": 3,
+    "training__steps": 12, "training__ema_decay": 0.9, "execution__checkpoint_every": 3,
     "execution__validate_every": 4,
-    "training__ema_decay": 0.9,
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with checkpoints at steps 9 and 12."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    pretrain(data, run, **LATE)
+    launching.pretrain(data, run, **LATE)
     return run
 
 
@@ -48,29 +37,6 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run, to be damaged."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def pretrain(data: Path, run: Path, **changes: Any) -> str:
-    """Train in this process."""
-    return commands.pretrain(
-        config.load(config.PretrainConfig, launching.flags(data, run, **changes))
-    )
-
-
-def numbers(run: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl without what a clock or the operating system says."""
-    return [
-        {name: value for name, value in line.items() if name not in CLOCK}
-        for line in launching.lines(run)
-    ]
-
-
-def assert_same_to_the_last_bit(run: Path, other: Path) -> None:
-    """Same lines, each step once, and the same last weights."""
-    assert [line["step"] for line in numbers(run)] == list(range(1, 13))
-    assert numbers(run) == numbers(other)
-    files = [checkpoint.committed(folder)[-1] / "model.safetensors" for folder in (run, other)]
-    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def kill_when(arguments: list[str], reached: Callable[[], bool]) -> None:
@@ -99,21 +65,18 @@ def test_two_ranks_killed_twice_equal_the_uninterrupted_run(data: Path, tmp_path
     )
     assert checkpoint.latest(run) is not None, "the checkpoint before the save is whole"
     assert launching.trained(data, run, ranks, **changes)
-    assert_same_to_the_last_bit(run, uninterrupted)
+    launching.assert_same_to_the_last_bit(run, uninterrupted)
 
 
 @pytest.mark.slow
 def test_four_ranks_of_ddp_resume_to_the_last_bit(data: Path, tmp_path: Path) -> None:
-    run, resumed, changes = (
-        tmp_path / "run",
-        tmp_path / "resumed",
-        {"execution__engine": "ddp", **LATE},
-    )
+    run, resumed = tmp_path / "run", tmp_path / "resumed"
+    changes = {"execution__engine": "ddp", **LATE}
     launching.trained(data, run, ranks=4, **changes)
     shutil.copytree(run, resumed)
     shutil.rmtree(resumed / "checkpoints" / "step-00000012")
     launching.trained(data, resumed, ranks=4, **changes)
-    assert_same_to_the_last_bit(resumed, run)
+    launching.assert_same_to_the_last_bit(resumed, run)
 
 
 def flip(path: Path) -> None:
@@ -142,12 +105,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
 ) -> None:
     damage(run / "checkpoints" / "step-00000012" / name)
     with caplog.at_level(logging.INFO, "helm_scale"):
-        pretrain(data, run, **LATE)
+        launching.pretrain(data, run, **LATE)
     assert any(
         record.levelno == logging.ERROR and name in record.getMessage() for record in caplog.records
     )
     assert f"resumed from {checkpoint.committed(run)[0].name}" in caplog.text
-    assert_same_to_the_last_bit(run, finished)
+    launching.assert_same_to_the_last_bit(run, finished)
 
 
 def test_a_checkpoint_without_its_mark_does_not_exist(
@@ -155,8 +118,8 @@ def test_a_checkpoint_without_its_mark_does_not_exist(
 ) -> None:
     (run / "checkpoints" / "step-00000012" / "COMMITTED").unlink()
     assert checkpoint.latest(run) == run / "checkpoints" / "step-00000009"
-    pretrain(data, run, **LATE)
-    assert_same_to_the_last_bit(run, finished)
+    launching.pretrain(data, run, **LATE)
+    launching.assert_same_to_the_last_bit(run, finished)
 
 
 def test_a_run_without_any_whole_checkpoint_starts_anew_and_says_so(
@@ -164,23 +127,24 @@ def test_a_run_without_any_whole_checkpoint_starts_anew_and_says_so(
 ) -> None:
     for folder in checkpoint.committed(run):
         flip(folder / "model.safetensors")
-    pretrain(data, run, **LATE)
+    launching.pretrain(data, run, **LATE)
     assert caplog.text.count("model.safetensors: SHA-256 differs") == 2
-    assert_same_to_the_last_bit(run, finished)
+    launching.assert_same_to_the_last_bit(run, finished)
 
 
 def test_a_finished_run_says_so_and_changes_nothing(data: Path, run: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
-    assert "finished already (12 of 12 steps)" in pretrain(data, run, **LATE)
+    assert "finished already (12 of 12 steps)" in launching.pretrain(data, run, **LATE)
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_key(data: Path, run: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"another model or method: model\.channels: run has 4, now 6; model\.num_layers: run has 1, now 2\.",
+        match=r"another model or method: model\.channels: run has 4, now 6;"
+        r" model\.num_layers: run has 1, now 2\.",
     ):
-        pretrain(data, run, model__channels=6, model__num_layers=2, **LATE)
+        launching.pretrain(data, run, model__channels=6, model__num_layers=2, **LATE)
 
 
 def test_changed_settings_are_refused_by_key_unless_accepted(
@@ -189,10 +153,13 @@ def test_changed_settings_are_refused_by_key_unless_accepted(
     changed = {**LATE, "training__learning_rate": 2e-3, "training__steps": 13}
     with pytest.raises(
         ValueError,
-        match=r"settings or data: training\.steps: run has 12, now 13; training\.learning_rate: run has 0\.001, now 0\.002",
+        match=r"settings or data: training\.steps: run has 12, now 13;"
+        r" training\.learning_rate: run has 0\.001, now 0\.002",
     ):
-        pretrain(data, run, **changed)
-    assert "finished, 13 steps" in pretrain(data, run, **changed, allow_config_change=True)
+        launching.pretrain(data, run, **changed)
+    assert "finished, 13 steps" in launching.pretrain(
+        data, run, **changed, allow_config_change=True
+    )
     assert "training.learning_rate: run has 0.001, now 0.002" in caplog.text
 
 
@@ -201,7 +168,7 @@ def test_other_data_are_refused_by_their_hash(run: Path, tmp_path: Path) -> None
     with pytest.raises(
         ValueError, match=r"settings or data: data\.manifest_sha256: run has '\w+', now '\w+'"
     ):
-        pretrain(other, run, **LATE)
+        launching.pretrain(other, run, **LATE)
 
 
 def test_ranks_that_do_not_divide_the_bins_are_refused_before_they_meet(
@@ -213,9 +180,9 @@ def test_ranks_that_do_not_divide_the_bins_are_refused_before_they_meet(
     with pytest.raises(
         ValueError, match=r"training\.micro_batches: got 4, but 3 ranks do not divide it"
     ):
-        pretrain(data, tmp_path / "run", execution__engine="ddp")
+        launching.pretrain(data, tmp_path / "run", execution__engine="ddp")
     with pytest.raises(ValueError, match=r"execution\.engine: got 'single'.*torchrun started 3"):
-        pretrain(data, tmp_path / "run")
+        launching.pretrain(data, tmp_path / "run")
     for settings, message in (
         (
             {"engine": "fsdp2", "replicas": 2},
@@ -227,7 +194,7 @@ def test_ranks_that_do_not_divide_the_bins_are_refused_before_they_meet(
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            pretrain(
+            launching.pretrain(
                 data,
                 tmp_path / "run",
                 training__micro_batches=3,
@@ -254,7 +221,7 @@ def test_data_that_do_not_fit_are_refused(
     changes: dict[str, Any], message: str, data: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        pretrain(data, tmp_path / "run", **changes)
+        launching.pretrain(data, tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
 
 

@@ -1,5 +1,4 @@
-"""The low-data protocol in one command: labels, pretraining, finetuning; a rerun repeats nothing
-that is done."""
+"""The low-data protocol in one command; another run of it repeats nothing that is done."""
 
 import json
 import subprocess
@@ -21,10 +20,11 @@ def arguments(folder: Path) -> list[str]:
     settings = {
         "config": ROOT / "configs" / "low_data.yaml",
         "labels.xyz": folder / "in.xyz", "labels.out": folder / "data", "labels.processes": 1,
-        "pretrain.out": folder / "pretrain", "pretrain.data.path": folder / "data", "pretrain.training.steps": 2,
-        "pretrain.execution.progress": "false", "pretrain.execution.threads": 1, **{f"pretrain.model.{k}": v for k, v in model.items()},
-        "finetune.source": folder / "pretrain", "finetune.data": folder / "data", "finetune.out": folder / "finetune",
-        "finetune.threads": 1, "finetune.steps": 1,
+        "pretrain.out": folder / "pretrain", "pretrain.data.path": folder / "data",
+        "pretrain.training.steps": 2, "pretrain.execution.progress": "false",
+        "pretrain.execution.threads": 1, **{f"pretrain.model.{k}": v for k, v in model.items()},
+        "finetune.source": folder / "pretrain", "finetune.data": folder / "data",
+        "finetune.out": folder / "finetune", "finetune.threads": 1, "finetune.steps": 1,
         "finetune.sizes": "[3, 4]", "finetune.seeds": "[0, 1]", "finetune.test_splits": "[test]",
     }  # fmt: skip
     return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
@@ -57,6 +57,7 @@ def test_parts_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
     config = load(LowDataConfig, [*arguments(tmp_path), "--finetune.source", "runs/another"])
     with pytest.raises(
         ValueError,
-        match=r"finetune\.source: got runs/another, wanted .*pretrain, which the step before writes",
+        match=r"finetune\.source: got runs/another, wanted .*pretrain,"
+        r" which the step before writes",
     ):
         commands.low_data(config)

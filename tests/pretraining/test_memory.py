@@ -1,5 +1,4 @@
-"""The plan of memory is what a step takes, meets its limit, refuses by key; and an allocator that
-fails is told in terms of the model."""
+"""The memory plan is what a step takes, meets its limit, and refuses by key what cannot fit."""
 
 import json
 import os
@@ -31,8 +30,11 @@ from helm_scale.pretraining.memory.states import state_bytes
 from tests import tolerances
 from tests.pretraining import launching
 
-SMALL = {"basis": "def2-svp", "parity": "full", "lmax": 4, "mmax": 4, "channels": 32, "hidden_channels": 32, "edge_channels": 32,
-         "num_layers": 1, "pair_layers": 1, "radial_functions": 8, "trunk_cutoff": 12.0}  # fmt: skip
+SMALL = {
+    "basis": "def2-svp", "parity": "full", "lmax": 4, "mmax": 4, "channels": 32,
+    "hidden_channels": 32, "edge_channels": 32, "num_layers": 1, "pair_layers": 1,
+    "radial_functions": 8, "trunk_cutoff": 12.0,
+}  # fmt: skip
 MIXED = {"H": 5, "C": 4}
 CHUNKS = [
     ChunkSettings(0, "none", 1),
@@ -49,8 +51,7 @@ def estimator() -> StepEstimator:
 
 @pytest.fixture
 def shared(estimator: StepEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All planners share one estimator, which remembers what it has rehearsed, and look at two
-    steps."""
+    """All planners share one estimator, which remembers its estimates, and look at two steps."""
     monkeypatch.setattr(plan, "StepEstimator", lambda *arguments, low: estimator)
     monkeypatch.setattr(plan, "PLANNED_STEPS", 2)
 
@@ -59,7 +60,7 @@ def shared(estimator: StepEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Molecules of 2 to 24 atoms; the key says how many."""
     folder = tmp_path_factory.mktemp("sizes") / "data"
-    writer = ShardWriter(folder, launching.METHOD, "CC0-1.0", "made up", 8)
+    writer = ShardWriter(folder, launching.METHOD, "CC0-1.0", "made up", molecules_per_shard=8)
     for number, atoms in enumerate((2, 3, 24, 18, 3)):
         numbers = np.random.default_rng(number).choice([1, 6], size=atoms).tolist()
         writer.write(
@@ -95,8 +96,10 @@ def gib(count: float) -> float:
 
 
 def in_process(script: str, arguments: Sequence[str]) -> tuple[int, str, str]:
-    """Run a script with blocks of a page or more through mmap, so that freed memory is given back
-    and fragments do not count."""
+    """Run a script whose freed memory goes back to the system, so that fragments do not count.
+
+    Blocks of a page or more come from mmap.
+    """
     environment = {**os.environ, "PYTHONPATH": str(launching.ROOT), "OMP_NUM_THREADS": "1"}
     environment |= {"MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_TRIM_THRESHOLD_": "4096"}
     command = [sys.executable, str(Path(__file__).parent / script), *arguments]
@@ -246,7 +249,8 @@ def test_a_micro_batch_of_molecules_that_fit_alone_asks_for_more_bins(
     need = alone.plan(alone.bound(np.array([24])), ChunkSettings(32, "full", 32)).peak
     with pytest.raises(
         ValueError,
-        match=r"training.micro_batches: a micro-batch of \d+ atoms wants .* raise training.micro_batches \(1\)",
+        match=r"training.micro_batches: a micro-batch of \d+ atoms wants .*"
+        r" raise training.micro_batches \(1\)",
     ):
         planner(data, training__micro_batches=1, execution__memory_limit_gib=gib(need + 1)).choose()
 
@@ -327,10 +331,8 @@ def test_dry_run_and_info_print_the_plan_of_every_rank(data: Path, shared: None)
         "peak",
     ):
         assert wanted in said
-    assert (
-        "chunks for execution.memory_limit_gib = 4: pair_chunk 512, recompute none, message_chunk 512"
-        in said
-    )
+    chunks = "pair_chunk 512, recompute none, message_chunk 512"
+    assert f"chunks for execution.memory_limit_gib = 4: {chunks}" in said
     folder = [
         "--data.path",
         str(data),

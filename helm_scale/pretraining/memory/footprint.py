@@ -131,8 +131,7 @@ class StepEstimator:
         return self._peak_of(batch.to("meta"), chunks, first)
 
     def flops(self, size: BatchSize, recompute: str) -> int:
-        """Count the floating-point operations of the matrix products of a step (torch's
-        FlopCounterMode)."""
+        """Floating-point operations of the matrix products of a step (torch's FlopCounterMode)."""
         self.model.set_memory(0, recompute, max(size.edges, 1))
         with FlopCounterMode(display=False) as counter:
             self._step(self.batch(size))

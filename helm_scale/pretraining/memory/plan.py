@@ -190,9 +190,10 @@ class MemoryPlanner:
                 " each molecule alone fits: raise training.micro_batches"
                 f" ({self._sampler.micro_batches}), execution.pair_ranks or the limit"
             )
+        count = int((atoms >= smallest).sum())
         raise ValueError(
-            f"{self._dataset.folder}: {int((atoms >= smallest).sum())} molecules of {smallest} atoms"
-            f" or more do not fit even with {last.chunks.text()}:"
+            f"{self._dataset.folder}: {count} molecules of {smallest} atoms or more do not fit"
+            f" even with {last.chunks.text()}:"
             f" {self._largest_molecules(smallest, last.chunks)}; {budget}. Raise the limit or"
             " execution.pair_ranks, take an engine that shards weights, or leave these molecules"
             " out of the dataset (helm-scale shards import --exclude)"
