@@ -109,3 +109,7 @@ def test_a_spike_stands_out_of_the_spread_and_noise_does_not() -> None:
     losses = [0.1 * (1 + 0.1 * (-1) ** i) for i in range(20)]
     assert not any(monitor.is_spike(loss) or monitor.add(loss) for loss in losses)
     assert not monitor.is_spike(0.2) and monitor.is_spike(0.5) and not monitor.is_spike(1e-9)
+    quiet = SpikeMonitor(8.0)
+    for _ in range(20):
+        quiet.add(0.1)
+    assert not quiet.is_spike(0.14) and quiet.is_spike(0.16)  # 8 * 0.05 of log(loss) and more

@@ -166,3 +166,8 @@ def test_parts_of_the_pairs_add_up(plain: tuple) -> None:
     assert abs(sum(s.total for s in sums) - wanted.total) < CHUNKS * wanted.total
     assert abs(sum(s.count for s in sums) - wanted.count) < CHUNKS * wanted.count
     assert len({s.total.item() for s in sums}) == 3
+    for name, (total, count) in wanted.metrics.items():
+        parts = [torch.stack(s.metrics[name]) for s in sums]
+        torch.testing.assert_close(
+            torch.stack(parts).sum(0), torch.stack([total, count]), rtol=CHUNKS, atol=0
+        )
