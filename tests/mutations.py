@@ -10,18 +10,22 @@ runs/mutations.jsonl; the last line printed is one JSON object. The table is mut
 """
 
 import argparse
+import importlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 from tests.mutation_table import TABLE
 
@@ -29,6 +33,8 @@ ROOT = Path(__file__).parent.parent
 FOUND = ROOT / "runs" / "mutations.jsonl"
 COPIED = ("configs", "data_shards", "helm_scale", "launch", "pyproject.toml", "tests")
 PATIENCE = 420  # seconds; a fault that makes ranks wait for each other counts as noticed
+FORK = multiprocessing.get_context("fork")  # so that each trial need not import torch anew
+IMPORTED = ("torch", "torch.distributed.fsdp", "scipy.linalg", "e3nn.o3", "pyscf.dft", "pydantic")
 NOTICED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
@@ -43,8 +49,8 @@ class Fault(NamedTuple):
 
     @property
     def key(self) -> list[str]:
-        """What a result is about; a changed fault is another one."""
-        return [self.name, self.file, self.old, self.new]
+        """What a result is about: the fault, wherever the code has moved."""
+        return [self.name, self.old, self.new]
 
 
 def faults() -> Iterator[Fault]:
@@ -77,28 +83,40 @@ def attempt(fault: Fault, tree: Path) -> str:
     Returns:
         the test that noticed it; empty if none did.
     """
-    path = tree / "helm_scale" / fault.file
+    path, output = tree / "helm_scale" / fault.file, tree / "output.txt"
     right = path.read_text()
     path.write_text(right.replace(fault.old, fault.new))
-    tests = [f"tests/{test}" for test in fault.tests]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "-p", "no:cacheprovider", *tests]
-    # No .pyc files: they know a source by its second and its length, which a fault may keep.
-    settings = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            command, cwd=tree, env=os.environ | settings, capture_output=True, text=True,
-            timeout=PATIENCE,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
+    process = FORK.Process(target=run_tests, args=(tree, fault.tests, output))
+    process.start()
+    process.join(PATIENCE)
+    path.write_text(right)
+    if process.exitcode is None:
+        os.killpg(process.pid or 0, signal.SIGKILL)
         return f"still running after {PATIENCE} s"
-    finally:
-        path.write_text(right)
-    if done.returncode == 0:
+    if process.exitcode == 0:
         return ""
-    noticed = NOTICED.search(done.stdout)
-    if done.returncode not in (1, 2) or noticed is None:
-        raise RuntimeError(f"{fault.name}: pytest failed\n{done.stdout}\n{done.stderr}")
+    noticed = NOTICED.search(output.read_text())
+    if process.exitcode not in (1, 2) or noticed is None:
+        raise RuntimeError(f"{fault.name}: pytest failed\n{output.read_text()}")
     return noticed[1]
+
+
+def run_tests(tree: Path, tests: Sequence[str], output: Path) -> None:
+    """Run tests of the copy in this forked process, and end it with pytest's exit code."""
+    os.setsid()  # a group of its own, to be killed with the ranks that a test starts
+    os.chdir(tree)
+    os.environ["PYTHONPATH"] = str(tree)
+    sys.path[:] = [str(tree), *(place for place in sys.path if place not in ("", str(ROOT)))]
+    sys.dont_write_bytecode = True  # .pyc files know a source by its second and its length
+    for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+        del sys.modules[name]
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    options = ["-x", "-q", "-rfE", "-p", "no:cacheprovider"]
+    code = int(pytest.main([*options, *(f"tests/{test}" for test in tests)]))
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def known() -> dict[str, str]:
@@ -111,6 +129,9 @@ def known() -> dict[str, str]:
 def try_all(chosen: list[Fault]) -> None:
     """Try faults one at a time in one copy of the tree; a line for each, here and in FOUND."""
     FOUND.parent.mkdir(exist_ok=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for package in IMPORTED:
+        importlib.import_module(package)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         for name in COPIED:

@@ -1,7 +1,10 @@
-"""Every benchmark runs with --quick and ends with one JSON object, and names no figure that it has
-not measured."""
+"""Every benchmark runs with --quick and ends with one JSON object that has its figures.
+
+How fast anything is depends on the machine and what else it does; no test asserts that.
+"""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -20,34 +23,38 @@ def figures(script: str) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def has(row: dict, *names: str) -> bool:
+    """Whether the figures of these names are there, each a finite number."""
+    return row.keys() >= set(names) and all(math.isfinite(row[name]) for name in names)
+
+
 @pytest.mark.slow
 def test_throughput_measures_growing_molecules() -> None:
     rows = figures("throughput.py")["rows"]
     assert [row["atoms"] for row in rows] == [10, 20]
-    assert all(row["pairs_per_second"] > 0 and row["peak_above_model_mb"] > 0 for row in rows)
+    assert all(has(row, "peak_above_model_mb") for row in rows)
+    for row in rows:
+        assert row["pairs_per_second"] * row["step_seconds"] == pytest.approx(row["pairs"])
 
 
 @pytest.mark.slow
 def test_overfit_learns_eight_molecules() -> None:
     found = figures("overfit.py")
     assert found["molecules"] == 8 and found["steps"] == 10
-    assert found["h_mae_onsite_ueh"] > 0 and found["h_mae_offsite_ueh"] > 0
+    assert has(found, "h_mae_onsite_ueh", "h_mae_offsite_ueh", "seconds")
 
 
 @pytest.mark.slow
 def test_muon_is_compared_for_the_models_of_two_configs() -> None:
     rows = figures("muon.py")
     assert sorted(rows) == ["configs/quickstart.yaml", "configs/water.yaml"]
-    assert all(
-        row["matrices"] > 0 and row["float32_ratio"] > 0 and row["bfloat16_ratio"] > 0
-        for row in rows.values()
-    )
+    assert all(has(row, "matrices", "float32_ratio", "bfloat16_ratio") for row in rows.values())
 
 
 @pytest.mark.slow
 def test_checkpoints_are_written_in_the_background_and_at_once() -> None:
     found = figures("checkpoint.py")
-    assert found["background_seconds"] > 0 and found["at_once_seconds"] > 0
+    assert has(found, "background_seconds", "at_once_seconds")
     assert 1 < found["bytes_ratio"] < 1.1
 
 
@@ -65,14 +72,15 @@ def test_a_pass_of_a_flow_is_compared_with_regression() -> None:
     assert [(row["config"], row["atoms"]) for row in rows] == [
         (name, n) for name in ("water_flow", "qhflow2_s") for n in (3, 6)
     ]
-    assert all(row["flow_to_regression"] > 0 and row["flow_to_plain"] > 0 for row in rows)
+    assert all(has(row, "flow_to_regression", "flow_to_plain") for row in rows)
 
 
 @pytest.mark.slow
 def test_exchange_compares_exact_towers_with_a_mean() -> None:
     rows = figures("exchange.py")["rows"]
     assert [row["variant"][:5] for row in rows] == ["mean ", "exact", "exact", "exact"]
-    assert all(row["h_mae_onsite_ueh"][0] > 0 and row["h_mae_offsite_ueh"][0] > 0 for row in rows)
+    for row in rows:
+        assert math.isfinite(row["h_mae_onsite_ueh"][0] + row["h_mae_offsite_ueh"][0])
     assert rows[1]["operations_of_first"] < rows[2]["operations_of_first"]
 
 
@@ -80,12 +88,10 @@ def test_exchange_compares_exact_towers_with_a_mean() -> None:
 def test_settings_trains_every_variant() -> None:
     rows = figures("settings.py")["rows"]
     assert rows[0]["variant"] == "reference" and len(rows) == 5
-    assert all(
-        len(row["h_mae_ueh"]) == 1
-        and row["mean_h_mae_ueh"] > 0
-        and 0 < row["operations_of_first"] <= 1
-        for row in rows
-    )
+    assert rows[0]["operations_of_first"] == 1
+    for row in rows:
+        assert row["h_mae_ueh"] == [pytest.approx(row["mean_h_mae_ueh"])]
+        assert 0 < row["operations_of_first"] <= 1
 
 
 @pytest.mark.slow
@@ -95,7 +101,8 @@ def test_trunk_is_measured_plain_and_recomputed() -> None:
         "helm_scale",
         "helm_scale, messages recomputed",
     ]
-    assert all(row["seconds"] > 0 and row["million_parameters"] > 0 for row in rows.values())
+    assert all(has(row, "seconds", "peak_mb") for row in rows.values())
+    assert len({row["million_parameters"] for row in rows.values()}) == 1
 
 
 @pytest.mark.slow
@@ -104,25 +111,24 @@ def test_memory_measures_plain_and_chunked_steps() -> None:
     assert [(row["atoms"], row["variant"]) for row in rows] == [
         (n, v) for n in (8, 12) for v in ("plain", "chunked")
     ]
-    assert all(row["live_mb"] >= 0 and row["planned_mb"] > 0 and row["seconds"] > 0 for row in rows)
+    assert all(has(row, "live_mb", "planned_mb", "seconds") for row in rows)
+    for plain, chunked in (rows[:2], rows[2:]):
+        assert chunked["planned_mb"] < plain["planned_mb"]
 
 
 @pytest.mark.slow
 def test_speed_compares_four_variants_with_a_matrix_product() -> None:
     found = figures("speed.py")
-    assert len(found["rows"]) == 4 and found["gflop_per_second"] > 0
-    assert all(row["share_of_matrix_product_rate"] > 0 for row in found["rows"].values())
+    assert len(found["rows"]) == 4 and has(found, "gflop_per_second")
+    assert all(has(row, "share_of_matrix_product_rate") for row in found["rows"].values())
 
 
 def test_streaming_compares_all_ways_on_the_same_files() -> None:
     found = figures("streaming.py")
     for row in found["rows"].values():
-        assert min(row.pop("stages_mb_per_cpu_s").values()) > 0
-        ways = {
-            way
-            for way, rate in row.items()
-            if isinstance(rate, dict) and rate["mb_per_s"] > 0 and rate["mb_per_cpu_s"] > 0
-        }
+        assert all(map(math.isfinite, row.pop("stages_mb_per_cpu_s").values()))
+        rates = {way: rate for way, rate in row.items() if isinstance(rate, dict)}
+        ways = {way for way, rate in rates.items() if has(rate, "mb_per_s", "mb_per_cpu_s")}
         assert ways == {
             f"{way} {state}"
             for way in ("plain", "webdataset", "webdataset_2", "stream", "stream_2", "coupled_2")
@@ -153,7 +159,7 @@ def test_a_large_manifest_is_opened_and_read_at_any_step() -> None:
     found = figures("scale.py")
     assert found["samples"] == 200_000 and len(found["rows"]) == 4
     assert all(
-        row["open_cpu_s"] > 0 and row["first_batch_cpu_s"] > 0 and row["peak_mb"] < 2000
+        has(row, "open_cpu_s", "first_batch_cpu_s") and row["peak_mb"] < 2000
         for row in found["rows"]
     )
 
@@ -162,7 +168,8 @@ def test_a_large_manifest_is_opened_and_read_at_any_step() -> None:
 def test_spectral_loss_compares_three_losses_from_the_same_weights() -> None:
     rows = figures("spectral_loss.py")["rows"]
     assert [row["loss"] for row in rows] == ["before", "plain", "loewdin", "orbitals"]
-    assert len({row["occupied"] for row in rows}) == 4 and all(row["h_mae"] > 0 for row in rows)
+    assert all(has(row, "occupied", "h_mae") for row in rows)
+    assert len({row["occupied"] for row in rows}) == 4
 
 
 @pytest.mark.slow
@@ -176,7 +183,7 @@ def test_water_flow_judges_every_model_by_the_protocol() -> None:
             for name, k in (("regression", 1), ("flow", 1), ("flow", 3))
         ],
     ]
-    assert all(row["seconds_per_prediction"] > 0 for row in rows)
+    assert all(has(row, "seconds_per_prediction") for row in rows)
 
 
 @pytest.mark.slow
@@ -192,12 +199,9 @@ def test_scaling_draws_sizes_and_amounts() -> None:
 def test_protocol_finds_the_same_forces_as_the_script() -> None:
     found = figures("protocol.py")
     assert found["molecules"] == 1 and found["largest_relative_difference"] < 1e-6
-    assert all(
-        found[who][f"{kind}seconds_per_molecule"] > 0
-        for who in ("script", "evaluation")
-        for kind in ("", "cpu_")
-    )
-    assert found["molecules_per_second_ratio"] > 0
+    for who in ("script", "evaluation"):
+        assert has(found[who], "seconds_per_molecule", "cpu_seconds_per_molecule")
+    assert has(found, "molecules_per_second_ratio")
 
 
 @pytest.mark.slow
@@ -212,6 +216,6 @@ def test_ranks_that_share_a_molecule_find_the_same_numbers() -> None:
 
 
 @pytest.mark.slow
-def test_an_epoch_on_kept_features_is_a_small_part_of_one_without() -> None:
+def test_an_epoch_on_kept_features_is_compared_with_one_without() -> None:
     found = figures("finetune_cache.py")
-    assert found["molecules"] == 64 and found["ratio"] < 0.5
+    assert found["molecules"] == 64 and has(found, "making_seconds", "ratio")
