@@ -18,6 +18,7 @@ def make(shards: Sequence[FlatShard], config: TrainingConfig) -> Optimizer:
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    # fused: one pass over weights, gradients and moments instead of a dozen.
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 

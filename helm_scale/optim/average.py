@@ -39,6 +39,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
+        # In place: shards share memory with the weights that run, and no third copy stays.
         for average, weight in zip(self._averages, self._weights, strict=True):
             before = average.clone()
             average.copy_(weight)

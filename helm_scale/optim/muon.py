@@ -65,6 +65,8 @@ class StackedMuon(torch.optim.Optimizer):
             self.state[tensor].setdefault("momentum_buffer", torch.zeros_like(tensor.detach()))
             for tensor in group["params"]
         ]
+        # An average of gradients, not the sum that most momenta are; the iteration divides by the
+        # norm anyway.
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         updates: Sequence[Tensor] = momenta
         if self._nesterov:
@@ -95,6 +97,7 @@ def newton_schulz(matrices: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor
             gram = x @ x.mT
             polynomial = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
             x = torch.baddbmm(x, polynomial, x, beta=_A)
+        # The update is exact enough in bfloat16, the weights are not.
         x = x.to(matrices[members[0]].dtype)
         for i, polar in zip(members, x, strict=True):
             results[i] = polar if matrices[i].shape == polar.shape else polar.mT

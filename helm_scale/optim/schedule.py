@@ -10,4 +10,5 @@ def cosine_schedule(step: int, *, steps: int, warmup_steps: int) -> float:
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
+    # At least 1, for runs that end while they warm up.
     return 0.5 * (1 + cos(pi * (step - warmup_steps) / max(steps - warmup_steps, 1)))

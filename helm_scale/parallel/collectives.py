@@ -28,6 +28,7 @@ def from_rank_zero(rank: int, make: Callable[[], T]) -> T:
     Raises:
         OSError, ValueError: whatever of these it raised there, on every rank.
     """
+    # Only what a user can cause travels; any other error ends the rank, and the watchdog names it.
     box: list[Any] = [None, None]
     if rank == 0:
         try:
@@ -54,6 +55,7 @@ def gather_numbers(values: list[float]) -> list[list[float]]:
     """The numbers of all ranks, by rank; on the CPU and cheap enough for every step."""
     if not dist.is_initialized():
         return [values]
+    # Tensors, because gather pickles. On the CPU they go over gloo and do not wait for the GPU.
     rows = [torch.empty(len(values), dtype=torch.float64) for _ in range(dist.get_world_size())]
     dist.all_gather(rows, torch.tensor(values, dtype=torch.float64))
     return [row.tolist() for row in rows]

@@ -110,7 +110,9 @@ class Engine:
         self.trained = {name: s for name, s in model.shards.items() if s.local.requires_grad}
         self._model, self._processes = model, processes
         self._objective, self._clip_norm = objective, clip_norm
+        # After the wrapping: optimisers step on shards, not on the parameters of the model.
         self._optimizers = list(make_optimizers(self.trained))
+        # Steps overwrite the rates of the groups.
         self._peak_rates = [[g["lr"] for g in o.param_groups] for o in self._optimizers]
         self._state = TrainingState(
             model, processes, trained=self.trained, optimizers=self._optimizers
@@ -148,6 +150,7 @@ class Engine:
         doubted = collectives.on_any_rank(not math.isfinite(first.loss) or is_spike(first.loss))
         unsteady: tuple[int, ...] = ()
         if doubted:
+            # The same again is in the data; what differs between the passes is the hardware.
             self._forget_gradients()
             on_doubt()
             last = self._compute(micro_batches)
@@ -181,7 +184,7 @@ class Engine:
         for batch in batches:
             placed = self._placed(batch)
             local.add(self._objective(self._model.module, placed), placed)
-        self._model.reshard()
+        self._model.reshard()  # without a backward pass FSDP2 and ZeRO-3 keep weights gathered
         sums = local.over_ranks()
         return {"loss": float(self._objective.loss(sums.total, sums.count)), **sums.metrics}
 
@@ -227,6 +230,7 @@ class Engine:
         local = self._accumulate(micro_batches)
         seconds = time.perf_counter() - started
         sums = local.over_ranks()
+        # L is a function of two numbers: its slope needs no graph through the network.
         total = sums.total.detach().requires_grad_()
         loss = self._objective.loss(total, sums.count)
         (slope,) = torch.autograd.grad(loss, total)
@@ -243,6 +247,7 @@ class Engine:
             with self._model.micro_step(last), _memory_errors_name(batch):
                 placed = self._placed(batch)
                 sums = self._objective(self._model.module, placed)
+                # Also of an empty batch: every rank must take part in the collectives.
                 self._model.backward(sums.total)
             local.add(sums, placed)
         return local
@@ -268,6 +273,7 @@ class Engine:
             shards = [shard for shard in self.trained.values() if shard.local.grad is not None]
             gradients = [shard.local.grad for shard in shards if shard.local.grad is not None]
             grad_norm = abs(slope) * float(flat_shards.norm(shards, gradients))
+            # One vote: a rank that skipped a step alone would have other weights from then on.
             if collectives.on_any_rank(not (finite and math.isfinite(grad_norm))):
                 return
             clipped = self._clip_norm / grad_norm if 0 < self._clip_norm < grad_norm else 1.0

@@ -42,6 +42,7 @@ class FlatShard:
 
 def from_replicated(tensor: Tensor, replica: int = 0, replicas: int = 1) -> FlatShard:
     """The shard of a tensor that every rank holds whole."""
+    # A view: what an optimiser writes into the shard, the model reads.
     flat = _trainable(tensor.detach().view(-1), tensor)
     return FlatShard(local=flat, shape=tuple(tensor.shape), replica=replica, replicas=replicas)
 
@@ -70,6 +71,7 @@ def full_tensor(shard: FlatShard) -> Tensor:
     """The whole tensor on every rank, a copy; reached by all ranks of its group."""
     if shard.group is None:
         return shard.local.detach().reshape(shard.shape).clone()
+    # Zeros where other ranks hold the numbers, so the sum over ranks is the whole.
     full = shard.local.new_zeros(prod(shard.shape))
     full[shard.start : shard.start + shard.local.numel()] = shard.local.detach()
     dist.all_reduce(full, group=shard.group)
@@ -83,6 +85,7 @@ def norm(shards: Sequence[FlatShard], tensors: Sequence[Tensor]) -> Tensor:
         tensors: what this rank holds of each, cut as `shards`.
     """
     squares = torch.zeros((), dtype=torch.float64)
+    # A rank may hold nothing of a small tensor.
     filled = [tensor for tensor in tensors if tensor.numel()]
     if filled:
         squares = torch.stack([n.double().square() for n in torch._foreach_norm(filled)]).sum()

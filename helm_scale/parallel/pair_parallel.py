@@ -20,7 +20,7 @@ class _SumOverPairRanks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         ctx.group = group
-        total = part.clone()
+        total = part.clone()  # all_reduce works in place, and the caller still needs its part
         dist.all_reduce(total, group=group)
         return total
 

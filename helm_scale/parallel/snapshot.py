@@ -23,6 +23,7 @@ from torch import Tensor
 
 from helm_scale.parallel.flat_shards import FlatShard
 
+# Rank and number of ranks: a reader can tell when a file is missing.
 _NAME = re.compile(r"rank-(\d{5})-of-(\d{5})\.safetensors")
 _TYPES = {
     torch.float64: "F64",
@@ -96,6 +97,7 @@ def capture(shards: Mapping[str, FlatShard], rank: int, world_size: int) -> Snap
     tensors, places = {}, {}
     for name, shard in shards.items():
         flat = shard.local.detach()
+        # Replicas write equal shares, whose borders meet.
         first, last = (flat.numel() * (shard.replica + i) // shard.replicas for i in (0, 1))
         if last > first:
             tensors[name] = flat[first:last].to("cpu", copy=True)

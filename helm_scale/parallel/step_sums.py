@@ -54,7 +54,7 @@ class StepSums:
 
     def over_ranks(self) -> GlobalSums:
         """The sums over all ranks."""
-        names = sorted(self._sums)
+        names = sorted(self._sums)  # the same order on every rank
         summed = collectives.sum_over_ranks(torch.stack([self._sums[name] for name in names])).cpu()
         by_name = dict(zip(names, summed, strict=True))
         metrics = {}
@@ -71,5 +71,6 @@ class StepSums:
         )
 
     def _put(self, name: str, value: Tensor) -> None:
+        # float64: counts of matrix elements exceed the 2^24 up to which float32 counts by ones.
         value = value.detach().to(self._device, torch.float64)
         self._sums[name] = self._sums[name] + value if name in self._sums else value

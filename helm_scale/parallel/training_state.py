@@ -65,6 +65,7 @@ class TrainingState:
             ValueError: a file or a tensor is missing or does not fit.
         """
         reader = snapshot.StateReader(folder / "state")
+        # Every number is stored once: whole weights are in state/ only if the file has averages.
         averaged = reader.has("weights/")
         reader.add_file(folder / "model.safetensors", "average/" if averaged else "weights/")
         for name, shard in self._model.shards.items():
@@ -89,6 +90,7 @@ class TrainingState:
             if of_optimizer != prefix or name not in shards:
                 continue
             local = shards[name].local.detach()
+            # Steps are counted in a 0-d tensor; all other states have the shape of the shard.
             value = local.new_zeros(()) if shape == () else torch.zeros_like(local)
             reader.fill(stored, self._optimizer_shard(value, shards[name]))
             optimizer.state[shards[name].local][key] = value

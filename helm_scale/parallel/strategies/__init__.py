@@ -15,6 +15,7 @@ NAMES: tuple[str, ...] = get_args(ExecutionConfig.model_fields["engine"].annotat
 
 def spec_of(name: str) -> EngineSpec:
     """The engine of that name."""
+    # Imported when asked for, so that a file of an engine may import what only it needs.
     return cast(EngineSpec, import_module(f"{__name__}.{name}").ENGINE)
 
 

@@ -20,6 +20,7 @@ def wrap(
     model: nn.Module, processes: Processes, execution: ExecutionConfig, low_precision: bool
 ) -> ParallelModel:
     """Put DDP around a model."""
+    # Buffers are constants. Gradients as views of the buckets save a copy of all gradients.
     module = DistributedDataParallel(
         model, forward_sync_buffers=False, gradient_as_bucket_view=True
     )

@@ -12,6 +12,7 @@ def wrap(
     model: nn.Module, processes: Processes, execution: ExecutionConfig, low_precision: bool
 ) -> ParallelModel:
     """Leave the model as it is."""
+    # Number 0 of 1 replica: this process writes all of a checkpoint.
     return TorchModel(module=model, model=model, shards=shards_of(model, 0, 1))
 
 

@@ -42,6 +42,7 @@ class TorchModel:
             if parameter.grad is not None:
                 gradient = parameter.grad
                 local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+                # The shard, a parameter on the same memory, takes the gradient over.
                 self.shards[name].local.grad = local.reshape(-1)
                 parameter.grad = None
         apply()
@@ -58,6 +59,7 @@ class TorchModel:
 
 def shards_of(model: nn.Module, replica: int, replicas: int) -> dict[str, FlatShard]:
     """Shards of parameters and persistent buffers; what is not sharded lies on all ranks."""
+    # keep_vars: parameters themselves, which tell whether they are trained.
     return {
         name: flat_shards.from_dtensor(tensor)
         if isinstance(tensor, DTensor)
