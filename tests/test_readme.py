@@ -108,9 +108,8 @@ def test_the_map_names_real_signatures(name: str, arguments: str, returned: str,
         assert found, f"{file} has no {part} (of {name})"
         scope = found[0]
     assert isinstance(scope, ast.FunctionDef)
-    assert [a.arg for a in scope.args.args if a.arg != "self"] == [
-        a.strip() for a in arguments.split(",")
-    ]
+    taken = [argument.arg for argument in [*scope.args.args, *scope.args.kwonlyargs]]
+    assert [name for name in taken if name != "self"] == re.findall(r"\w+", arguments)
     assert scope.returns is not None
     assert ast.unparse(scope.returns) == returned
 
