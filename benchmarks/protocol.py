@@ -31,8 +31,8 @@ import pyscf
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
 from helm_scale.dft.molecule import build_mol, from_canonical, kohn_sham
-from helm_scale.evaluation.protocol import Job, evaluate_molecules
-from helm_scale.evaluation.tally import means
+from helm_scale.evaluation.error_sums import mean_errors
+from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecules
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
@@ -40,7 +40,7 @@ DATA, NOISE = Path("data_shards/quickstart"), 5e-6
 KEEP_EVERYTHING = 1e-6  # PySCF's own overlap threshold: the script knows no other
 
 
-def jobs_of(quick: bool) -> list[Job]:
+def jobs_of(quick: bool) -> list[EvaluationJob]:
     """Test molecules of the quickstart set of up to five atoms (quick: three), with a made-up
     prediction each."""
     manifest = Manifest.load(DATA)
@@ -51,7 +51,7 @@ def jobs_of(quick: bool) -> list[Job]:
         noise = np.random.default_rng(index).normal(scale=NOISE, size=molecule.hamiltonian.shape)
         residual = molecule.hamiltonian + np.triu(noise) + np.triu(noise, 1).T
         jobs.append(
-            Job(
+            EvaluationJob(
                 replace(molecule, baseline_hamiltonian=None),
                 residual,
                 manifest.method,
@@ -63,7 +63,7 @@ def jobs_of(quick: bool) -> list[Job]:
     return jobs
 
 
-def plain(jobs: list[Job], processes: int) -> dict[str, float]:
+def plain(jobs: list[EvaluationJob], processes: int) -> dict[str, float]:
     """The script: one molecule after another; mean |F - F_true| of every prediction."""
     return {
         job.molecule.key: _plain_molecule(job.molecule, job.residual, job.method) for job in jobs
@@ -94,16 +94,18 @@ def _plain_molecule(molecule: Molecule, predicted: np.ndarray, method: Method) -
     return float(np.abs(found - truth).mean() / BOHR_IN_ANGSTROM)
 
 
-def evaluation(jobs: list[Job], processes: int) -> dict[str, float]:
+def evaluation(jobs: list[EvaluationJob], processes: int) -> dict[str, float]:
     """The same by the evaluation."""
     return {
-        one.key: means(one.rows["prediction"])["forces"]
+        one.key: mean_errors(one.rows["prediction"])["forces"]
         for one in evaluate_molecules(iter(jobs), processes, len(jobs))
     }
 
 
 def timed(
-    run: Callable[[list[Job], int], dict[str, float]], jobs: list[Job], processes: int
+    run: Callable[[list[EvaluationJob], int], dict[str, float]],
+    jobs: list[EvaluationJob],
+    processes: int,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Results, and seconds per molecule: on the clock and of all processors."""
     spent = [_cpu(), time.perf_counter()]

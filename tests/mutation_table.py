@@ -56,6 +56,17 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
             "inverse[:, None], inverse", "index[:, None], index",
         ),
     }),
+    ("basis/electrons.py", "basis/test_electrons.py", {
+        "ecp-cores-are-ignored": ("int(z) - ecp_core_electrons(basis, int(z))", "int(z)"),
+        "a-cation-gains-electrons": ("atomic_numbers) - charge", "atomic_numbers) + charge"),
+    }),
+    ("basis/eigen.py", "basis/test_eigen.py", {
+        "orthogonalizer-multiplies-by-the-root": (".rsqrt()", ".sqrt()"),
+        "small-eigenvalues-are-kept": ("values_a >= threshold", "values_a <= threshold"),
+    }),
+    ("basis/shells.py", "basis/test_new_basis.py", {
+        "g-shells-are-dropped": ("range(highest_degree(basis) + 1)", "range(4)"),
+    }),
     ("basis/elements.py", "basis/test_tables.py", {
         "ecp-starts-one-element-late": ("FIRST_ECP_ELEMENT = 37", "FIRST_ECP_ELEMENT = 38"),
     }),
@@ -290,20 +301,20 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
         "orbital-gradient-without-2": ("return 2 * float(np.linalg", "return float(np.linalg"),
         "energy-weighted-density-of-one-spin": (
             "2 * (filled * self", "(filled * self",
-            "evaluation/test_protocol.py evaluation/test_report.py",
+            "evaluation/test_molecule.py evaluation/test_report.py",
         ),
         "threshold-near-the-noise": (
             "THRESHOLD_PER_ERROR = 15.0", "THRESHOLD_PER_ERROR = 1.5",
-            "evaluation/test_orbitals.py evaluation/test_protocol.py",
+            "evaluation/test_orbitals.py evaluation/test_molecule.py",
         ),
     }),
     ("evaluation/errors.py", "evaluation/test_errors.py", {
         "pairs-of-one-triangle": ("(ordered | ordered.T) & ~onsite", "ordered & ~onsite"),
     }),
-    ("evaluation/geometry.py", "evaluation/test_protocol.py", {
+    ("evaluation/geometry.py", "evaluation/test_molecule.py", {
         "near-pairs-are-cut-off": ("distances(molecule) < cutoff", "distances(molecule) > cutoff"),
     }),
-    ("evaluation/protocol.py", "evaluation/test_protocol.py", {
+    ("evaluation/molecule.py", "evaluation/test_molecule.py", {
         "judged-with-H0-added-twice": ("job.residual + below", "job.residual + 2 * below"),
     }),
     ("evaluation/prediction.py", "evaluation/test_guess.py evaluation/test_prediction.py", {

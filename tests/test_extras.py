@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 DOORS = (
     ("pyscf", "helm_scale.dft.energies", "dft"),
     ("h5py", "helm_scale.importers.omol_csh", "dft"),
-    ("matplotlib", "helm_scale.evaluation.plots.matrices", "plots"),
+    ("matplotlib", "helm_scale.evaluation.plots.hamiltonian", "plots"),
     ("matplotlib", "helm_scale.finetuning.plots", "plots"),
     ("matplotlib", "helm_scale.data.tools.histograms", "plots"),
     ("huggingface_hub", "helm_scale.export.hub", "hub"),

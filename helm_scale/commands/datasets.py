@@ -42,7 +42,7 @@ def shards_generate(config: GenerateConfig) -> str:
         rejected = []
         todo = work.missing(molecules)
         jobs = [
-            generate.Job(
+            generate.LabelJob(
                 molecule,
                 method,
                 forces=config.forces,

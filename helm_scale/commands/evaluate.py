@@ -23,16 +23,18 @@ def evaluate(config: EvaluateConfig) -> str:
             model's range.
     """
     from helm_scale.data.format.manifest import Manifest
-    from helm_scale.evaluation import predictors, protocol, study
+    from helm_scale.evaluation import predictors
+    from helm_scale.evaluation.dataset import evaluate_dataset
+    from helm_scale.evaluation.molecule import check_method
 
     manifest, source = Manifest.load(config.data), Path(config.source)
     if predictors.is_folder(source):
         files = predictors.of_folder(source, manifest.method.basis, config.ao_order)
-        return study.run(files, None, manifest, config)
+        return evaluate_dataset(files, None, manifest, config)
     model, method = load_predictor(source, flow_steps=config.flow_steps)
-    protocol.check_method(method, manifest.method, config.data)
+    check_method(method, manifest.method, config.data)
     other = _backbone_like(model, config.other) if "embedding" in config.extras else None
-    return study.run(predictors.of_model(model, method), other, manifest, config)
+    return evaluate_dataset(predictors.of_model(model, method), other, manifest, config)
 
 
 def _backbone_like(model: Helm, source: str | None) -> EnergyModel:

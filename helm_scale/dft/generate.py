@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class LabelJob:
     """One molecule to label; max_cycle: SCF cycles before it is given up."""
 
     molecule: Molecule
@@ -53,7 +53,7 @@ def labels_of(config: GenerateConfig) -> tuple[str, ...]:
     return tuple(name for name, asked in wanted.items() if asked)
 
 
-def label(job: Job) -> Molecule:
+def label(job: LabelJob) -> Molecule:
     """Run the SCF and return the molecule with its labels.
 
     The Hamiltonian is the Kohn-Sham matrix rebuilt from the final density, without DIIS or level
@@ -97,7 +97,7 @@ def dipole(solver: RKS, molecule: Molecule) -> np.ndarray:
     return np.asarray(solver.dip_moment(unit="AU", origin=centre, verbose=0)) * BOHR_IN_ANGSTROM
 
 
-def label_or_reason(job: Job) -> Molecule | str:
+def label_or_reason(job: LabelJob) -> Molecule | str:
     """`label`, or in words why it failed; for worker processes, where one molecule must not stop
     the others."""
     try:
@@ -108,7 +108,7 @@ def label_or_reason(job: Job) -> Molecule | str:
         return f"{type(error).__name__}: {error}"
 
 
-def label_all(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Molecule | str]]:
+def label_all(jobs: Sequence[LabelJob], processes: int) -> Iterator[tuple[int, Molecule | str]]:
     """Label molecules in parallel, with a progress bar: (number of the job, molecule or why it
     failed), as they finish.
 

@@ -14,8 +14,8 @@ import torch
 from helm_scale.basis import elements
 from helm_scale.basis.layout import ao_offsets
 from helm_scale.basis.shells import shells_of
+from helm_scale.evaluation.error_sums import ErrorSums, sum_errors
 from helm_scale.evaluation.geometry import distances
-from helm_scale.evaluation.tally import Tally, tally
 from helm_scale.irreps.coupling import couple
 from helm_scale.types import Molecule
 
@@ -32,7 +32,7 @@ DISTANCE_EDGES = np.array(
 
 def hamiltonian_errors(
     difference: np.ndarray, hamiltonian: np.ndarray, molecule: Molecule, basis: str
-) -> Tally:
+) -> ErrorSums:
     """Sums of |dH| and counts of matrix elements, Hartree, by part of the matrix.
 
     Names: `all`; `onsite`, `offsite`; `element/C` (on-site); `pair/H-C` (off-site, lower atomic
@@ -47,7 +47,7 @@ def hamiltonian_errors(
     sums = _atom_blocks(np.abs(difference), molecule, basis)
     counts = _atom_blocks(np.ones_like(difference), molecule, basis)
     onsite = np.eye(len(sums), dtype=bool)
-    found: Tally = {"all": tally(difference)}
+    found: ErrorSums = {"all": sum_errors(difference)}
     for name, mask in (("onsite", onsite), ("offsite", ~onsite)):
         found[name] = float(sums[mask].sum()), float(counts[mask].sum())
     found |= _by_element(sums, counts, onsite, molecule.atomic_numbers)
@@ -64,8 +64,8 @@ def _atom_blocks(matrix: np.ndarray, molecule: Molecule, basis: str) -> np.ndarr
 
 def _by_element(
     sums: np.ndarray, counts: np.ndarray, onsite: np.ndarray, numbers: np.ndarray
-) -> Tally:
-    found: Tally = {}
+) -> ErrorSums:
+    found: ErrorSums = {}
     present = sorted({int(z) for z in numbers})
     for z in present:
         mask = onsite & (numbers == z)
@@ -87,9 +87,9 @@ def _by_distance(
     counts: np.ndarray,
     apart: np.ndarray,
     mask: np.ndarray,
-) -> Tally:
+) -> ErrorSums:
     number = np.histogram(apart[mask], DISTANCE_EDGES, weights=counts[mask])[0]
-    found: Tally = {}
+    found: ErrorSums = {}
     for name, values in (("distance", sums), ("magnitude", magnitudes), ("apart", apart * counts)):
         total = np.histogram(apart[mask], DISTANCE_EDGES, weights=values[mask])[0]
         for edge, value, count in zip(DISTANCE_EDGES, total, number, strict=False):
@@ -98,12 +98,12 @@ def _by_distance(
     return found
 
 
-def _by_degree(difference: np.ndarray, molecule: Molecule, basis: str) -> Tally:
+def _by_degree(difference: np.ndarray, molecule: Molecule, basis: str) -> ErrorSums:
     """Couple every shell pair of the molecule, both triangles, degree pair by degree pair."""
     shells = [degree for z in molecule.atomic_numbers for degree in shells_of(basis, int(z))]
     degree_of_ao = np.repeat(shells, [2 * degree + 1 for degree in shells])
     rows = {degree: np.flatnonzero(degree_of_ao == degree) for degree in sorted(set(shells))}
-    found: Tally = {}
+    found: ErrorSums = {}
     for l1, first in rows.items():
         for l2, second in rows.items():
             block_SDSD = (

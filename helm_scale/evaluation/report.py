@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from helm_scale.basis import elements
+from helm_scale.evaluation.error_sums import ErrorSums, add_sums, mean_errors
+from helm_scale.evaluation.molecule import ROWS
 from helm_scale.evaluation.orbitals import LARGEST_THRESHOLD
-from helm_scale.evaluation.protocol import ROWS
-from helm_scale.evaluation.records import Record
-from helm_scale.evaluation.tally import Tally, add, means
+from helm_scale.evaluation.results import MoleculeResult
 from helm_scale.units import HARTREE_IN_MEV, MICROHARTREE
 
 _TITLES = {
@@ -75,7 +75,7 @@ NOTE = (
 )
 
 
-def build_report(records: Sequence[Record], about: dict[str, Any]) -> dict[str, Any]:
+def build_report(records: Sequence[MoleculeResult], about: dict[str, Any]) -> dict[str, Any]:
     """Reduce records to the report.
 
     Args:
@@ -87,7 +87,7 @@ def build_report(records: Sequence[Record], about: dict[str, Any]) -> dict[str, 
         raise ValueError(f"evaluation of {about}: no molecules; wanted at least one in the split")
     ordered = sorted(records, key=lambda record: record.key)
     rows = {row: [record.rows[row] for record in ordered if record.rows.get(row)] for row in ROWS}
-    prediction = add(rows["prediction"])
+    prediction = add_sums(rows["prediction"])
     return {
         **about,
         "molecules": len(ordered),
@@ -119,13 +119,13 @@ _COUNTED = {
 }
 
 
-def _mean_fact(records: Sequence[Record], name: str) -> float | None:
+def _mean_fact(records: Sequence[MoleculeResult], name: str) -> float | None:
     """Mean over the molecules that have it."""
     found = [record.facts[name] for record in records if name in record.facts]
     return sum(found) / len(found) if found else None
 
 
-def _projection(records: Sequence[Record]) -> dict[str, float] | None:
+def _projection(records: Sequence[MoleculeResult]) -> dict[str, float] | None:
     """What canonical orthogonalisation did to the molecules with orbitals."""
     facts = [record.facts for record in records if "occupied" in record.facts]
     if not facts:
@@ -139,7 +139,7 @@ def _projection(records: Sequence[Record]) -> dict[str, float] | None:
     }
 
 
-def _scf(records: Sequence[Record]) -> dict[str, Any] | None:
+def _scf(records: Sequence[MoleculeResult]) -> dict[str, Any] | None:
     """Cycles and seconds by initial density, over the molecules whose SCF converged from all of
     them."""
     ran = [record for record in records if "scf_energy_spread_Eh" in record.facts]
@@ -170,12 +170,12 @@ def _scf(records: Sequence[Record]) -> dict[str, Any] | None:
     }
 
 
-def _quantities(tallies: Sequence[Tally]) -> dict[str, float]:
+def _quantities(tallies: Sequence[ErrorSums]) -> dict[str, float]:
     """Means of one row, in the report's units."""
-    averaged = means(add(tallies))
+    averaged = mean_errors(add_sums(tallies))
     every = (*_MATRIX, *_ORBITALS, *_ENERGIES, _ONLY_IN_JSON)
     found = {name: averaged[key] * factor for key, name, _, factor in every if key in averaged}
-    each = np.array([means(one)["all"] for one in tallies if "all" in one])
+    each = np.array([mean_errors(one)["all"] for one in tallies if "all" in one])
     if not len(each):
         return found
     return {
@@ -184,10 +184,10 @@ def _quantities(tallies: Sequence[Tally]) -> dict[str, float]:
     } | found
 
 
-def _part(prediction: Tally, part: str) -> dict[str, dict[str, float]]:
+def _part(prediction: ErrorSums, part: str) -> dict[str, dict[str, float]]:
     """Errors by element, pair, degree or distance."""
     found: dict[str, dict[str, float]] = {}
-    averaged = means(prediction)
+    averaged = mean_errors(prediction)
     for key, mean in averaged.items():
         kind, _, name = key.partition("/")
         if kind != part:

@@ -27,8 +27,8 @@ MAX_CYCLE = 200  # stretched bonds converge slowly
 
 
 @dataclass(frozen=True)
-class PointJob:
-    """One geometry. residual, method, baseline, overlap_threshold: as protocol.Job."""
+class StretchJob:
+    """One geometry. residual, method, baseline, overlap_threshold: as molecule.EvaluationJob."""
 
     molecule: Molecule
     residual: np.ndarray
@@ -47,7 +47,7 @@ class Levels:
 
 
 @dataclass(frozen=True)
-class Point:
+class StretchPoint:
     """One geometry, twice. length: of the bond, Angstrom; factor: over that at the start."""
 
     factor: float
@@ -108,9 +108,9 @@ def follow(
     molecule: Molecule,
     bond: tuple[int, int],
     residual: Callable[[Molecule], np.ndarray],
-    job: PointJob,
+    job: StretchJob,
     processes: int,
-) -> tuple[list[Point], list[str]]:
+) -> tuple[list[StretchPoint], list[str]]:
     """Walk along the bond; `job` holds the settings that all points share.
 
     Returns:
@@ -118,21 +118,23 @@ def follow(
     """
     geometries = [stretched(molecule, bond, factor) for factor in FACTORS]
     jobs = (replace(job, molecule=one, residual=residual(one)) for one in geometries)
-    levels = dict(run_parallel(judge_point, jobs, processes, len(FACTORS), "stretch"))
+    levels = dict(run_parallel(label_point, jobs, processes, len(FACTORS), "stretch"))
     points, failed = [], []
     for place, (factor, one) in enumerate(zip(FACTORS, geometries, strict=True)):
         found = levels[place]
         if isinstance(found, str):
             failed.append(f"{factor:.1f}: {found}")
         else:
-            points.append(Point(factor, float(distances(one)[bond]), *found))
+            points.append(StretchPoint(factor, float(distances(one)[bond]), *found))
     return points, failed
 
 
-def judge_point(job: PointJob) -> tuple[Levels, Levels] | str:
+def label_point(job: StretchJob) -> tuple[Levels, Levels] | str:
     """PySCF's own levels and those of the prediction, or why PySCF has none."""
     truth = generate.label_or_reason(
-        generate.Job(job.molecule, job.method, forces=False, overlap=False, max_cycle=MAX_CYCLE)
+        generate.LabelJob(
+            job.molecule, job.method, forces=False, overlap=False, max_cycle=MAX_CYCLE
+        )
     )
     if isinstance(truth, str):
         return truth
@@ -163,7 +165,7 @@ def title(molecule: Molecule, bond: tuple[int, int]) -> str:
     return f"{molecule.key}, bond {names}"
 
 
-def table(points: Sequence[Point], failed: Sequence[str]) -> str:
+def table(points: Sequence[StretchPoint], failed: Sequence[str]) -> str:
     """Markdown: levels in eV, and energies in meV above PySCF's first point; then what failed."""
     lowest = points[0].reference.energy if points else 0.0
     heads = ["length / start", "length / A"]
@@ -185,6 +187,6 @@ def table(points: Sequence[Point], failed: Sequence[str]) -> str:
     return "\n".join([*grid(heads, rows), *["", *failed] * bool(failed)]) + "\n"
 
 
-def as_dict(points: Sequence[Point]) -> list[dict[str, Any]]:
+def as_dict(points: Sequence[StretchPoint]) -> list[dict[str, Any]]:
     """For JSON, Hartree and Angstrom."""
     return [asdict(point) for point in points]

@@ -17,7 +17,7 @@ from helm_scale.config import GenerateConfig
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader, verify
 from helm_scale.dft.energies import EnergyFunctional
-from helm_scale.dft.generate import Job, label, label_or_reason
+from helm_scale.dft.generate import LabelJob, label, label_or_reason
 from helm_scale.dft.molecule import build_mol, kohn_sham
 from helm_scale.types import Method, Molecule
 from helm_scale.units import E_ANGSTROM_IN_DEBYE
@@ -87,12 +87,12 @@ def command(config: GenerateConfig) -> list[str]:
 
 
 def test_forces_are_the_negative_gradient_of_the_energy_in_hartree_per_angstrom() -> None:
-    labelled, step = label(Job(HF, SVP, True, True, 50)), 2e-3
+    labelled, step = label(LabelJob(HF, SVP, True, True, 50)), 2e-3
     energies = []
     for sign in (1, -1):
         moved = HF.positions.copy()
         moved[1, 2] += sign * step
-        energy = label(Job(replace(HF, positions=moved), SVP, False, False, 50)).energy
+        energy = label(LabelJob(replace(HF, positions=moved), SVP, False, False, 50)).energy
         assert energy is not None
         energies.append(energy)
     assert labelled.forces is not None
@@ -103,14 +103,15 @@ def test_forces_are_the_negative_gradient_of_the_energy_in_hartree_per_angstrom(
 
 
 def test_labels_are_those_of_the_method_record() -> None:
-    labelled = label(Job(HF, SVP, False, True, 50))
+    labelled = label(LabelJob(HF, SVP, False, True, 50))
     assert labelled.forces is None and labelled.method == SVP
     functional = EnergyFunctional(HF, SVP)
     assert labelled.baseline_hamiltonian is not None and labelled.overlap is not None
     assert np.array_equal(labelled.baseline_hamiltonian, functional.baseline())
     assert np.diag(labelled.overlap) == pytest.approx(1.0)
     assert (
-        label(Job(HF, replace(SVP, baseline="none"), False, False, 50)).baseline_hamiltonian is None
+        label(LabelJob(HF, replace(SVP, baseline="none"), False, False, 50)).baseline_hamiltonian
+        is None
     )
 
 
@@ -120,7 +121,7 @@ def test_dipoles_are_taken_about_the_centre_of_nuclear_charge() -> None:
     )
     shifted = replace(anion, positions=anion.positions + [1.0, -2.0, 3.0])
     method = replace(SVP, grid_level=1)
-    job = Job(anion, method, forces=False, overlap=False, max_cycle=50, dipole=True)
+    job = LabelJob(anion, method, forces=False, overlap=False, max_cycle=50, dipole=True)
     dipole = label(job).properties["dipole"]
     assert label(replace(job, molecule=shifted)).properties["dipole"] == pytest.approx(
         dipole, abs=1e-5
@@ -149,7 +150,7 @@ def test_dipoles_are_taken_about_the_centre_of_nuclear_charge() -> None:
     ],
 )
 def test_a_failed_molecule_says_why(molecule: Molecule, max_cycle: int, reason: str) -> None:
-    assert label_or_reason(Job(molecule, SVP, False, False, max_cycle)) == reason
+    assert label_or_reason(LabelJob(molecule, SVP, False, False, max_cycle)) == reason
 
 
 @pytest.mark.slow
@@ -225,7 +226,7 @@ def test_kept_labels_of_another_method_or_geometry_are_not_used(
 
     method = replace(SVP, xc="lda")
     labels = ("hamiltonian", "baseline_hamiltonian", "energy")
-    StagingFolder(tmp_path, method, labels).add(label(Job(HF, method, False, False, 50)))
+    StagingFolder(tmp_path, method, labels).add(label(LabelJob(HF, method, False, False, 50)))
     assert StagingFolder(tmp_path, method, labels).missing([HF, replace(HF, key="other")]) == [
         replace(HF, key="other")
     ]

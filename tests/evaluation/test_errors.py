@@ -4,8 +4,8 @@ is."""
 import numpy as np
 import pytest
 
+from helm_scale.evaluation.error_sums import ErrorSums, add_sums, mean_errors
 from helm_scale.evaluation.errors import hamiltonian_errors
-from helm_scale.evaluation.tally import Tally, add, means
 from helm_scale.types import Molecule
 from tests.evaluation.labels import noise_like
 from tests.rotations import ao_rotation, random_rotation
@@ -20,19 +20,19 @@ NAO = 59 + 9 + 40 + 9 + 46
 
 
 @pytest.fixture(scope="module")
-def errors() -> tuple[np.ndarray, Tally]:
+def errors() -> tuple[np.ndarray, ErrorSums]:
     """Symmetric noise, and its parts."""
     difference = noise_like(np.zeros((NAO, NAO)), 1e-3, 5)
     return difference, hamiltonian_errors(difference, 100 * difference, MOLECULE, BASIS)
 
 
-def _sum(found: Tally, kind: str) -> tuple[float, float]:
+def _sum(found: ErrorSums, kind: str) -> tuple[float, float]:
     parts = [value for name, value in found.items() if name.startswith(kind + "/")]
     assert parts
     return sum(value for value, _ in parts), sum(count for _, count in parts)
 
 
-def test_parts_add_up_to_the_whole(errors: tuple[np.ndarray, Tally]) -> None:
+def test_parts_add_up_to_the_whole(errors: tuple[np.ndarray, ErrorSums]) -> None:
     difference, found = errors
     assert found["all"] == (pytest.approx(np.abs(difference).sum()), NAO**2)
     whole = tuple(a + b for a, b in zip(found["onsite"], found["offsite"], strict=True))
@@ -62,7 +62,7 @@ def test_an_error_is_booked_where_it_is() -> None:
 
 
 def test_squares_by_degree_do_not_change_when_the_molecule_turns(
-    errors: tuple[np.ndarray, Tally],
+    errors: tuple[np.ndarray, ErrorSums],
 ) -> None:
     difference, found = errors
     turn = ao_rotation(random_rotation(11), BASIS, MOLECULE.atomic_numbers)
@@ -75,6 +75,6 @@ def test_squares_by_degree_do_not_change_when_the_molecule_turns(
 
 
 def test_counts_and_not_means_are_averaged() -> None:
-    assert means(
-        add([{"x": (1.0, 1.0), "y": (3.0, 1.0)}, {"x": (3.0, 7.0)}, {"z": (0.0, 0.0)}])
+    assert mean_errors(
+        add_sums([{"x": (1.0, 1.0), "y": (3.0, 1.0)}, {"x": (3.0, 7.0)}, {"z": (0.0, 0.0)}])
     ) == {"x": 0.5, "y": 3.0}

@@ -9,9 +9,9 @@ occupied orbital energies are water 7.9 uEh / 6.7e-4 meV / 0.41 meV/A / 6.7 uEh,
 import numpy as np
 import pytest
 
-from helm_scale.evaluation.protocol import Job, evaluate_molecule
+from helm_scale.evaluation.error_sums import mean_errors
+from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecule
 from helm_scale.evaluation.report import build_report, tables
-from helm_scale.evaluation.tally import means
 from helm_scale.types import Molecule
 from helm_scale.units import HARTREE_IN_MEV, MICROHARTREE
 from tests.evaluation.labels import BENZENE, hexane, noise_like
@@ -19,16 +19,18 @@ from tests.evaluation.labels import BENZENE, hexane, noise_like
 LABELLED = tuple[Molecule, np.ndarray]
 
 
-def _job(molecule: Molecule, error: float, seed: int, **changes: object) -> Job:
+def _job(molecule: Molecule, error: float, seed: int, **changes: object) -> EvaluationJob:
     """White noise whose mean absolute value is `error` (uEh)."""
     assert molecule.hamiltonian is not None and molecule.method is not None
     noise = noise_like(molecule.hamiltonian, error * MICROHARTREE * (np.pi / 2) ** 0.5, seed)
-    return Job(molecule, molecule.hamiltonian + noise, molecule.method, "none", 50.0, **changes)  # type: ignore[arg-type]
+    return EvaluationJob(
+        molecule, molecule.hamiltonian + noise, molecule.method, "none", 50.0, **changes
+    )  # type: ignore[arg-type]
 
 
-def _averages(jobs: list[Job], row: str) -> dict[str, float]:
+def _averages(jobs: list[EvaluationJob], row: str) -> dict[str, float]:
     """Means over runs: all and occupied in uEh, energy in meV, forces in meV/A."""
-    found = [means(evaluate_molecule(job).rows[row]) for job in jobs]
+    found = [mean_errors(evaluate_molecule(job).rows[row]) for job in jobs]
     units = {
         "all": 1 / MICROHARTREE,
         "occupied": 1 / MICROHARTREE,
@@ -79,7 +81,9 @@ def test_no_ghost_survives_the_chosen_threshold_where_the_overlap_is_nearly_sing
         record = evaluate_molecule(
             _job(molecule, sigma / MICROHARTREE * (2 / np.pi) ** 0.5, 0, depth="orbitals")
         )
-        prediction, projected = (means(record.rows[row]) for row in ("prediction", "projected"))
+        prediction, projected = (
+            mean_errors(record.rows[row]) for row in ("prediction", "projected")
+        )
         assert record.facts["overlap_smallest"] < 1e-5 and record.facts["orbitals_dropped"] > 10
         assert record.facts["ghosts_unprojected"] >= 3 and prediction["ghosts"] == 0
         assert (
@@ -98,6 +102,6 @@ def test_no_ghost_survives_the_chosen_threshold_where_the_overlap_is_nearly_sing
 
 def test_too_small_a_threshold_fires_the_ghost_detector() -> None:
     record = evaluate_molecule(_job(hexane(), 8.0, 0, depth="orbitals", overlap_threshold=1e-6))
-    found = means(record.rows["prediction"])
+    found = mean_errors(record.rows["prediction"])
     assert found["ghosts"] >= 3 and found["lost_occupied"] > 2.5 and found["occupied"] > 0.1
     assert "WARNING: ghosts" in tables(build_report([record], {"method": BENZENE}))

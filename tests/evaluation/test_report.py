@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helm_scale.evaluation.protocol import Job, evaluate_molecule
-from helm_scale.evaluation.records import Record
+from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecule
 from helm_scale.evaluation.report import build_report, number, tables
+from helm_scale.evaluation.results import MoleculeResult
 from helm_scale.types import Molecule
 from tests.evaluation.labels import SVP, noise_like
 
@@ -18,14 +18,14 @@ ABOUT: dict[str, Any] = {"source": "noise", "split": "test", "method": asdict(SV
 
 
 @pytest.fixture(scope="module")
-def records(water: LABELLED) -> list[Record]:
+def records(water: LABELLED) -> list[MoleculeResult]:
     """Water with noise of 1e-5 Eh, to the end; a copy with twice the noise; and one atom of it
     without orbitals."""
     molecule = water[0]
     assert molecule.hamiltonian is not None
     noise = noise_like(molecule.hamiltonian, 1e-5, 0)
     jobs = [
-        Job(
+        EvaluationJob(
             molecule,
             molecule.hamiltonian + noise,
             replace(SVP, conv_tol=1e-9),
@@ -34,14 +34,18 @@ def records(water: LABELLED) -> list[Record]:
             depth="scf",
             inference_seconds=0.5,
         ),
-        Job(replace(molecule, key="twice"), molecule.hamiltonian + 2 * noise, SVP, "none", 50.0),
+        EvaluationJob(
+            replace(molecule, key="twice"), molecule.hamiltonian + 2 * noise, SVP, "none", 50.0
+        ),
     ]
     oxygen = Molecule("atom", np.array([8]), np.zeros((1, 3)), charge=-2, hamiltonian=np.eye(14))
-    jobs.append(Job(oxygen, np.eye(14) * (1 + 1e-3), SVP, "none", 50.0, depth="matrix"))
+    jobs.append(EvaluationJob(oxygen, np.eye(14) * (1 + 1e-3), SVP, "none", 50.0, depth="matrix"))
     return [evaluate_molecule(job) for job in jobs]
 
 
-def test_means_over_molecules_and_over_elements_are_told_apart(records: list[Record]) -> None:
+def test_means_over_molecules_and_over_elements_are_told_apart(
+    records: list[MoleculeResult],
+) -> None:
     report = build_report(records, ABOUT)
     row = report["rows"]["prediction"]
     maes = {
@@ -64,7 +68,7 @@ def test_means_over_molecules_and_over_elements_are_told_apart(records: list[Rec
     )
 
 
-def test_every_error_names_its_unit(records: list[Record]) -> None:
+def test_every_error_names_its_unit(records: list[MoleculeResult]) -> None:
     report = build_report(records, ABOUT)
     assert json.loads(json.dumps(report)) == report
     units = ("_uEh", "_meV", "_meV_per_angstrom", "_mD", "_percent", "_1e-6", "_per_molecule")
@@ -81,7 +85,7 @@ def test_every_error_names_its_unit(records: list[Record]) -> None:
     assert list(report["by_irrep_degree"]) == ["0", "1", "2", "3", "4"]
 
 
-def test_the_true_row_is_compared_with_the_stored_labels(records: list[Record]) -> None:
+def test_the_true_row_is_compared_with_the_stored_labels(records: list[MoleculeResult]) -> None:
     rows = build_report(records, ABOUT)["rows"]
     assert (
         rows["truth"]["energy_mae_meV"] < 1e-5
@@ -106,7 +110,7 @@ def test_a_wrong_stored_energy_or_force_shows_in_the_true_row(water: LABELLED) -
     )
     wrong = replace(molecule, energy=molecule.energy + 1e-3, forces=molecule.forces + 1e-3)
     rows = build_report(
-        [evaluate_molecule(Job(wrong, molecule.hamiltonian, SVP, "none", 50.0))], ABOUT
+        [evaluate_molecule(EvaluationJob(wrong, molecule.hamiltonian, SVP, "none", 50.0))], ABOUT
     )["rows"]
     assert rows["truth"]["energy_mae_meV"] == pytest.approx(27.2, rel=1e-3)
     assert rows["truth"]["forces_mae_meV_per_angstrom"] == pytest.approx(27.2, rel=1e-3)
@@ -117,7 +121,7 @@ def test_a_wrong_stored_energy_or_force_shows_in_the_true_row(water: LABELLED) -
     )
 
 
-def test_scf_cycles_and_seconds_are_reported(records: list[Record]) -> None:
+def test_scf_cycles_and_seconds_are_reported(records: list[MoleculeResult]) -> None:
     report = build_report(records, ABOUT)
     cycles = report["scf"]["cycles"]
     assert (
@@ -143,7 +147,7 @@ def test_scf_cycles_and_seconds_are_reported(records: list[Record]) -> None:
     assert "did not converge from every density: water." in tables(build_report([lost], ABOUT))
 
 
-def test_ghosts_are_reported_with_a_remedy(records: list[Record]) -> None:
+def test_ghosts_are_reported_with_a_remedy(records: list[MoleculeResult]) -> None:
     report = build_report(records, ABOUT)
     assert "WARNING" not in tables(report)
     report["rows"]["prediction"] |= {"ghosts_per_molecule": 0.5}

@@ -62,15 +62,17 @@ def test_levels_are_those_of_the_scf_and_of_the_prediction(water: LABELLED) -> N
     longer = stretch.stretched(molecule, (0, 1), 1.3)
     solver = kohn_sham(build_mol(longer, SVP.basis), SVP)
     solver.kernel()
-    job = stretch.PointJob(longer, np.zeros((24, 24)), replace(SVP, conv_tol=1e-10), "minao", None)
-    found = stretch.judge_point(job)
+    job = stretch.StretchJob(
+        longer, np.zeros((24, 24)), replace(SVP, conv_tol=1e-10), "minao", None
+    )
+    found = stretch.label_point(job)
     assert not isinstance(found, str)
     reference, predicted = found
     assert reference.energy == pytest.approx(solver.e_tot, abs=1e-8)
     assert reference.homo == pytest.approx(solver.mo_energy[4], abs=1e-6)
     assert reference.lumo == pytest.approx(solver.mo_energy[5], abs=1e-6)
     assert predicted.energy > reference.energy + 1e-3  # minao H0 alone
-    text = stretch.table([stretch.Point(1.0, 1.0, reference, predicted)], ["1.5: because"])
+    text = stretch.table([stretch.StretchPoint(1.0, 1.0, reference, predicted)], ["1.5: because"])
     assert (
         "HOMO / eV, PySCF" in text
         and text.endswith("1.5: because\n")

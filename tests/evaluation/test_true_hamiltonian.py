@@ -12,8 +12,8 @@ import pytest
 
 from helm_scale.dft.energies import overlap
 from helm_scale.evaluation import orbitals
-from helm_scale.evaluation.protocol import Job, evaluate_molecule
-from helm_scale.evaluation.tally import means
+from helm_scale.evaluation.error_sums import mean_errors
+from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecule
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 from tests.evaluation.labels import SVP, TZVPD, label
@@ -73,11 +73,11 @@ def test_the_true_hamiltonian_gives_pyscfs_energy_forces_and_orbitals(
 ) -> None:
     labelled, mo_energy = label(molecule, method)
     assert labelled.hamiltonian is not None
-    job = Job(
+    job = EvaluationJob(
         labelled, labelled.hamiltonian, replace(method, conv_tol=1e-9), "none", 50.0, depth="scf"
     )
     record = evaluate_molecule(job)
-    rows, facts = {name: means(row) for name, row in record.rows.items()}, record.facts
+    rows, facts = {name: mean_errors(row) for name, row in record.rows.items()}, record.facts
     assert rows["truth"]["energy"] < TRUE_H_ENERGY and rows["truth"]["forces"] < FORCES
     assert (
         rows["truth"]["all"] < 1e-8 and rows["truth"]["occupied"] < 1e-7

@@ -9,20 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helm_scale.evaluation import orbitals, protocol
+from helm_scale.evaluation import orbitals
+from helm_scale.evaluation.error_sums import mean_errors
 from helm_scale.evaluation.geometry import truncate
-from helm_scale.evaluation.protocol import Job, evaluate_molecule, evaluate_molecules
-from helm_scale.evaluation.tally import means
+from helm_scale.evaluation.molecule import (
+    DEPTHS,
+    EvaluationJob,
+    evaluate_molecule,
+    evaluate_molecules,
+)
 from helm_scale.types import Molecule
 from tests.evaluation.labels import noise_like
 
 LABELLED = tuple[Molecule, np.ndarray]
 
 
-def _job(molecule: Molecule, residual: np.ndarray, **changes: object) -> Job:
+def _job(molecule: Molecule, residual: np.ndarray, **changes: object) -> EvaluationJob:
     assert molecule.method is not None
     return replace(
-        Job(molecule, residual, molecule.method, "none", 50.0, depth="energies"), **changes
+        EvaluationJob(molecule, residual, molecule.method, "none", 50.0, depth="energies"),
+        **changes,
     )  # type: ignore[arg-type]
 
 
@@ -34,8 +40,7 @@ def _noisy(molecule: Molecule, sigma: float = 1e-5, seed: int = 0) -> np.ndarray
 def test_every_depth_adds_to_the_one_before(water: LABELLED) -> None:
     molecule = water[0]
     found = {
-        depth: evaluate_molecule(_job(molecule, _noisy(molecule), depth=depth))
-        for depth in protocol.DEPTHS
+        depth: evaluate_molecule(_job(molecule, _noisy(molecule), depth=depth)) for depth in DEPTHS
     }
     names = [set(record.rows["prediction"]) for record in found.values()]
     added = [after - before for before, after in pairwise(names)]
@@ -57,15 +62,15 @@ def test_the_residual_completes_with_the_baseline_stored_or_computed(water: LABE
     residual = molecule.hamiltonian - molecule.baseline_hamiltonian
     for one in (molecule, replace(molecule, baseline_hamiltonian=None)):
         record = evaluate_molecule(_job(one, residual, baseline="minao", depth="matrix"))
-        assert means(record.rows["prediction"])["all"] < 1e-9
-        assert means(record.rows["minao"])["all"] > 1e-3
+        assert mean_errors(record.rows["prediction"])["all"] < 1e-9
+        assert mean_errors(record.rows["minao"])["all"] > 1e-3
         assert "truth" not in record.rows and "occupied" not in record.facts
 
 
 def test_baselines_are_judged_whatever_the_predictor(water: LABELLED) -> None:
     molecule = replace(water[0], baseline_hamiltonian=None)
     rows = evaluate_molecule(_job(molecule, _noisy(molecule))).rows
-    minao, sad = (means(rows[name]) for name in ("minao", "sad"))
+    minao, sad = (mean_errors(rows[name]) for name in ("minao", "sad"))
     assert minao["energy"] > 1e-3 and sad["energy"] > 1e-3
     assert minao["all"] != pytest.approx(sad["all"], rel=1e-2)
 
@@ -81,22 +86,25 @@ def test_a_perfect_model_of_short_range_makes_exactly_the_truncated_row(nitroxyl
     record = evaluate_molecule(_job(molecule, cut, pair_cutoff=1.5))
     assert record.rows["prediction"] == record.rows["truncated"]
     assert record.facts["far_pairs"] == 1
-    assert means(record.rows["truncated"])["energy"] > 1e-6
+    assert mean_errors(record.rows["truncated"])["energy"] > 1e-6
     base = molecule.baseline_hamiltonian
     residual = truncate(molecule.hamiltonian - base, molecule, molecule.method.basis, 1.5)
     better = evaluate_molecule(
         _job(molecule, residual, baseline="minao", pair_cutoff=1.5, depth="matrix")
     )
-    assert means(better.rows["truncated"])["all"] < 0.5 * means(record.rows["truncated"])["all"]
+    assert (
+        mean_errors(better.rows["truncated"])["all"]
+        < 0.5 * mean_errors(record.rows["truncated"])["all"]
+    )
 
 
 def test_the_threshold_follows_the_error_unless_it_is_given(nitroxyl: LABELLED) -> None:
     molecule = nitroxyl[0]
     chosen = evaluate_molecule(_job(molecule, _noisy(molecule, 5e-4), depth="orbitals"))
-    error = means(chosen.rows["prediction"])["all"]
+    error = mean_errors(chosen.rows["prediction"])["all"]
     assert chosen.facts["overlap_threshold"] == pytest.approx(15 * error)
     assert chosen.facts["orbitals_dropped"] > 0 and "projected" in chosen.rows
-    assert means(chosen.rows["projected"])["occupied"] > 1e-9
+    assert mean_errors(chosen.rows["projected"])["occupied"] > 1e-9
     given = evaluate_molecule(
         _job(molecule, _noisy(molecule, 5e-4), depth="orbitals", overlap_threshold=1e-5)
     )

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from helm_scale.evaluation import orbitals
+from helm_scale.evaluation.error_sums import ErrorSums, sum_errors
 from helm_scale.evaluation.orbitals import Orbitals
-from helm_scale.evaluation.tally import Tally, tally
 
 
 @dataclass(frozen=True)
-class State:
+class ElectronicState:
     """Orbitals and what was computed from their density.
 
     Attributes:
@@ -24,7 +24,9 @@ class State:
     forces: np.ndarray | None = None
 
 
-def compare(found: State, reference: State, overlap: np.ndarray) -> Tally:
+def compare_states(
+    found: ElectronicState, reference: ElectronicState, overlap: np.ndarray
+) -> ErrorSums:
     """Errors of a state against another; what either lacks is left out.
 
     Names: occupied, homo, lumo, gap (orbital energies), energy, Hartree; dipole (length of the
@@ -33,25 +35,25 @@ def compare(found: State, reference: State, overlap: np.ndarray) -> Tally:
     """
     result = _orbitals(found.orbitals, reference.orbitals, overlap)
     if found.dipole is not None and reference.dipole is not None:
-        result["dipole"] = tally(float(np.linalg.norm(found.dipole - reference.dipole)))
+        result["dipole"] = sum_errors(float(np.linalg.norm(found.dipole - reference.dipole)))
     if found.energy is not None and reference.energy is not None:
-        result["energy"] = tally(found.energy - reference.energy)
+        result["energy"] = sum_errors(found.energy - reference.energy)
     if found.forces is not None and reference.forces is not None:
-        result["forces"] = tally(found.forces - reference.forces)
+        result["forces"] = sum_errors(found.forces - reference.forces)
     return result
 
 
-def _orbitals(found: Orbitals, reference: Orbitals, overlap: np.ndarray) -> Tally:
+def _orbitals(found: Orbitals, reference: Orbitals, overlap: np.ndarray) -> ErrorSums:
     filled = slice(0, reference.occupied)
     weights = orbitals.occupied_weights(found, reference, overlap)
     return {
-        "occupied": tally(found.energies[filled] - reference.energies[filled]),
-        "homo": tally(found.homo - reference.homo),
-        "lumo": tally(found.lumo - reference.lumo),
-        "gap": tally(found.gap - reference.gap),
-        "coefficients": tally(orbitals.coefficient_similarity(found, reference)),
-        "subspace_overlap": tally(orbitals.subspace_overlap(weights)),
-        "lost_occupied": tally(orbitals.lost_occupied(weights)),
-        "ghosts": tally(orbitals.ghost_count(weights)),
-        "density": tally(found.density_matrix() - reference.density_matrix()),
+        "occupied": sum_errors(found.energies[filled] - reference.energies[filled]),
+        "homo": sum_errors(found.homo - reference.homo),
+        "lumo": sum_errors(found.lumo - reference.lumo),
+        "gap": sum_errors(found.gap - reference.gap),
+        "coefficients": sum_errors(orbitals.coefficient_similarity(found, reference)),
+        "subspace_overlap": sum_errors(orbitals.subspace_overlap(weights)),
+        "lost_occupied": sum_errors(orbitals.lost_occupied(weights)),
+        "ghosts": sum_errors(orbitals.ghost_count(weights)),
+        "density": sum_errors(found.density_matrix() - reference.density_matrix()),
     }

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from helm_scale.evaluation.tally import Tally
+from helm_scale.evaluation.error_sums import ErrorSums
 from helm_scale.files import write_atomically
 
 
 @dataclass(frozen=True)
-class Record:
+class MoleculeResult:
     """Findings on one molecule.
 
     Attributes:
@@ -24,7 +24,7 @@ class Record:
 
     key: str
     atomic_numbers: np.ndarray
-    rows: dict[str, Tally]
+    rows: dict[str, ErrorSums]
     facts: dict[str, float]
 
 
@@ -51,7 +51,7 @@ def _feed(digest: Any, thing: Any) -> None:
         digest.update(repr(thing).encode())
 
 
-def save(record: Record, path: Path, mark: str) -> None:
+def save(record: MoleculeResult, path: Path, mark: str) -> None:
     """Write a record and the fingerprint of its job; the file appears as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
@@ -61,7 +61,7 @@ def save(record: Record, path: Path, mark: str) -> None:
     write_atomically(path, json.dumps(content))
 
 
-def load(path: Path, mark: str) -> Record | None:
+def load(path: Path, mark: str) -> MoleculeResult | None:
     """Read a record if it is that of the job with this fingerprint; None where there is none or it
     is another job's."""
     if not path.is_file():
@@ -73,4 +73,6 @@ def load(path: Path, mark: str) -> Record | None:
         row: {name: (float(total), float(count)) for name, (total, count) in one.items()}
         for row, one in content["rows"].items()
     }
-    return Record(content["key"], np.array(content["atomic_numbers"]), rows, content["facts"])
+    return MoleculeResult(
+        content["key"], np.array(content["atomic_numbers"]), rows, content["facts"]
+    )

@@ -27,13 +27,13 @@ import numpy as np
 from helm_scale.data.format.compatibility import check_same_labels
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.processes import run_parallel
-from helm_scale.evaluation import orbitals, records
-from helm_scale.evaluation.comparison import State, compare
+from helm_scale.evaluation import orbitals, results
+from helm_scale.evaluation.error_sums import ErrorSums, mean_errors, sum_errors
 from helm_scale.evaluation.errors import hamiltonian_errors
 from helm_scale.evaluation.geometry import distances, truncate
 from helm_scale.evaluation.orbitals import Projector
-from helm_scale.evaluation.records import Record
-from helm_scale.evaluation.tally import Tally, means, tally
+from helm_scale.evaluation.results import MoleculeResult
+from helm_scale.evaluation.states import ElectronicState, compare_states
 from helm_scale.types import Method, Molecule
 
 ROWS = ("prediction", "rebuilt", "truth", "projected", "truncated", "minao", "sad")
@@ -43,7 +43,7 @@ _ROW_OF = {"minao": "minao", "atoms": "sad"}  # kind of H0 -> row
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationJob:
     """One molecule to judge.
 
     Attributes:
@@ -89,7 +89,9 @@ def check_method(model: Method, data: Method, where: str) -> None:
     )
 
 
-def evaluate_molecules(jobs: Iterable[Job], processes: int, total: int) -> Iterator[Record]:
+def evaluate_molecules(
+    jobs: Iterable[EvaluationJob], processes: int, total: int
+) -> Iterator[MoleculeResult]:
     """Judge molecules in parallel processes; records come in order of completion.
 
     Raises:
@@ -99,7 +101,7 @@ def evaluate_molecules(jobs: Iterable[Job], processes: int, total: int) -> Itera
         yield record
 
 
-def evaluate_molecule(job: Job) -> Record:
+def evaluate_molecule(job: EvaluationJob) -> MoleculeResult:
     """Judge one molecule, or read what was found when the same job was done before.
 
     Raises:
@@ -107,18 +109,18 @@ def evaluate_molecule(job: Job) -> Record:
     """
     truth = _label(job)
     mark = (
-        records.fingerprint(replace(job, record=None, inference_seconds=0.0)) if job.record else ""
+        results.fingerprint(replace(job, record=None, inference_seconds=0.0)) if job.record else ""
     )
-    known = records.load(job.record, mark) if job.record else None
+    known = results.load(job.record, mark) if job.record else None
     if known is not None:
         return known
     record = _judge(job, truth)
     if job.record:
-        records.save(record, job.record, mark)
+        results.save(record, job.record, mark)
     return record
 
 
-def _label(job: Job) -> np.ndarray:
+def _label(job: EvaluationJob) -> np.ndarray:
     truth = job.molecule.hamiltonian
     if truth is None:
         raise ValueError(
@@ -131,7 +133,7 @@ def _label(job: Job) -> np.ndarray:
     return truth
 
 
-def _judge(job: Job, truth: np.ndarray) -> Record:
+def _judge(job: EvaluationJob, truth: np.ndarray) -> MoleculeResult:
     molecule, basis = job.molecule, job.method.basis
     start = time.perf_counter()
     functional = EnergyFunctional(molecule, job.method)
@@ -150,11 +152,11 @@ def _judge(job: Job, truth: np.ndarray) -> Record:
     }
     if job.reaches("orbitals"):
         facts |= _judge_states(job, functional, truth, matrices, rows)
-    return Record(molecule.key, molecule.atomic_numbers, rows, facts)
+    return MoleculeResult(molecule.key, molecule.atomic_numbers, rows, facts)
 
 
 def _matrices(
-    job: Job, functional: EnergyFunctional, truth: np.ndarray, truncated: bool
+    job: EvaluationJob, functional: EnergyFunctional, truth: np.ndarray, truncated: bool
 ) -> dict[str, np.ndarray]:
     """The Hamiltonians to judge by row. Baselines are made where orbitals are, or where the dataset
     has them."""
@@ -177,28 +179,28 @@ def _matrices(
 
 
 def _judge_states(
-    job: Job,
+    job: EvaluationJob,
     functional: EnergyFunctional,
     truth: np.ndarray,
     matrices: dict[str, np.ndarray],
-    rows: dict[str, Tally],
+    rows: dict[str, ErrorSums],
 ) -> dict[str, float]:
     """Add errors of orbitals, energies and forces to the rows; return what projection, PySCF and
     SCF did."""
     molecule, basis = job.molecule, job.method.basis
     threshold = max(
-        job.overlap_threshold or orbitals.chosen_threshold(means(rows["prediction"])["all"]),
+        job.overlap_threshold or orbitals.chosen_threshold(mean_errors(rows["prediction"])["all"]),
         orbitals.PYSCF_THRESHOLD,
     )
     projector, whole = orbitals.canonical_projectors(
         overlap(molecule, basis), (threshold, orbitals.PYSCF_THRESHOLD)
     )
     occupied = orbitals.occupied_count(molecule, basis)
-    states = {"truth": State(orbitals.solve(truth, whole, occupied))}
+    states = {"truth": ElectronicState(orbitals.solve(truth, whole, occupied))}
     if projector.dropped > whole.dropped:
-        states["projected"] = State(orbitals.solve(truth, projector, occupied))
+        states["projected"] = ElectronicState(orbitals.solve(truth, projector, occupied))
     states |= {
-        name: State(orbitals.solve(matrix, projector, occupied))
+        name: ElectronicState(orbitals.solve(matrix, projector, occupied))
         for name, matrix in matrices.items()
     }
     facts: dict[str, float] = {
@@ -212,8 +214,8 @@ def _judge_states(
         facts["label_gradient_Eh"] = orbitals.gradient_norm(
             states["truth"].orbitals, focks["truth"]
         )
-        again = State(orbitals.solve(focks["truth"], whole, occupied))
-        rows["truth"] |= compare(again, states["truth"], whole.overlap)
+        again = ElectronicState(orbitals.solve(focks["truth"], whole, occupied))
+        rows["truth"] |= compare_states(again, states["truth"], whole.overlap)
     if job.reaches("forces"):
         facts["seconds_forces"] = _add_forces(functional, states)
     rows["truth"] = rows.get("truth", {}) | _against_labels(molecule, states["truth"])
@@ -221,20 +223,20 @@ def _judge_states(
     for name, state in states.items():
         if name != "truth":
             target = states["truth"] if name == "projected" else reference
-            rows[name] = rows.get(name, {}) | compare(state, target, whole.overlap)
+            rows[name] = rows.get(name, {}) | compare_states(state, target, whole.overlap)
     if job.reaches("scf"):
         facts |= _scf(functional, states)
     return facts
 
 
-def _ghosts(hamiltonian: np.ndarray, whole: Projector, truth: State) -> int:
+def _ghosts(hamiltonian: np.ndarray, whole: Projector, truth: ElectronicState) -> int:
     """Ghosts among the occupied orbitals of a matrix when nothing is projected out."""
     found = orbitals.solve(hamiltonian, whole, truth.orbitals.occupied)
     return orbitals.ghost_count(orbitals.occupied_weights(found, truth.orbitals, whole.overlap))
 
 
 def _add_energies(
-    functional: EnergyFunctional, projector: Projector, states: dict[str, State]
+    functional: EnergyFunctional, projector: Projector, states: dict[str, ElectronicState]
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Add energy and dipole to every state, and the rebuilt one to the states; return seconds per
     density and Fock matrices."""
@@ -243,17 +245,19 @@ def _add_energies(
     for name in states:
         states[name], focks[name] = _with_energy(functional, states[name])
     rebuilt = orbitals.solve(focks["prediction"], projector, states["truth"].orbitals.occupied)
-    states["rebuilt"], _ = _with_energy(functional, State(rebuilt))
+    states["rebuilt"], _ = _with_energy(functional, ElectronicState(rebuilt))
     return (time.perf_counter() - start) / len(states), focks
 
 
-def _with_energy(functional: EnergyFunctional, state: State) -> tuple[State, np.ndarray]:
+def _with_energy(
+    functional: EnergyFunctional, state: ElectronicState
+) -> tuple[ElectronicState, np.ndarray]:
     density = state.orbitals.density_matrix()
     energy, fock = functional.energy_and_fock(density)
     return replace(state, energy=energy, dipole=functional.dipole(density)), fock
 
 
-def _add_forces(functional: EnergyFunctional, states: dict[str, State]) -> float:
+def _add_forces(functional: EnergyFunctional, states: dict[str, ElectronicState]) -> float:
     """Add forces to every state, all at once; return seconds per density."""
     start = time.perf_counter()
     found = [state.orbitals for state in states.values()]
@@ -269,16 +273,16 @@ def _add_forces(functional: EnergyFunctional, states: dict[str, State]) -> float
     return (time.perf_counter() - start) / len(found)
 
 
-def _against_labels(molecule: Molecule, truth: State) -> Tally:
-    found: Tally = {}
+def _against_labels(molecule: Molecule, truth: ElectronicState) -> ErrorSums:
+    found: ErrorSums = {}
     if molecule.energy is not None and truth.energy is not None:
-        found["energy"] = tally(truth.energy - molecule.energy)
+        found["energy"] = sum_errors(truth.energy - molecule.energy)
     if molecule.forces is not None and truth.forces is not None:
-        found["forces"] = tally(truth.forces - molecule.forces)
+        found["forces"] = sum_errors(truth.forces - molecule.forces)
     return found
 
 
-def _scf(functional: EnergyFunctional, states: dict[str, State]) -> dict[str, float]:
+def _scf(functional: EnergyFunctional, states: dict[str, ElectronicState]) -> dict[str, float]:
     """SCF from the predicted and the true density and from PySCF's guesses: cycles, seconds,
     whether all end alike."""
     guesses = {name: states[name].orbitals.density_matrix() for name in ("prediction", "truth")}

@@ -4,18 +4,18 @@ from collections.abc import Iterable
 
 import numpy as np
 
-Tally = dict[str, tuple[float, float]]
+ErrorSums = dict[str, tuple[float, float]]
 
 
-def tally(values: np.ndarray | float) -> tuple[float, float]:
+def sum_errors(values: np.ndarray | float) -> tuple[float, float]:
     """Sum of absolute values, and their number."""
     array = np.atleast_1d(np.asarray(values, dtype=np.float64))
     return float(np.abs(array).sum()), float(array.size)
 
 
-def add(tallies: Iterable[Tally]) -> Tally:
+def add_sums(tallies: Iterable[ErrorSums]) -> ErrorSums:
     """Add sums and counts name by name; a name that one tally lacks counts nothing there."""
-    total: Tally = {}
+    total: ErrorSums = {}
     for one in tallies:
         for name, (value, count) in one.items():
             before = total.get(name, (0.0, 0.0))
@@ -23,6 +23,6 @@ def add(tallies: Iterable[Tally]) -> Tally:
     return total
 
 
-def means(one: Tally) -> dict[str, float]:
+def mean_errors(one: ErrorSums) -> dict[str, float]:
     """Sum / count by name, sorted; names that counted nothing are left out."""
     return {name: value / count for name, (value, count) in sorted(one.items()) if count}

@@ -1,6 +1,6 @@
 """The whole evaluation: every molecule of a split judged, then the extras, into one folder.
 
-report.json, report.md, error_by_*.png      the protocol (protocol.py, report.py)
+report.json, report.md, error_by_*.png      errors of all molecules (molecule.py, report.py)
 molecules/<key>.json                        findings by molecule; a rerun reads those whose job is
 the same hamiltonian.png, orbitals.png, cubes/       one molecule, drawn stretch.json, stretch.png
 one of its bonds, stretched embedding.npz, embedding.png                node features of the
@@ -22,8 +22,13 @@ from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
 from helm_scale.dft import fields
 from helm_scale.dft.energies import EnergyFunctional, overlap
-from helm_scale.evaluation import embedding, orbitals, protocol, report, stretch
-from helm_scale.evaluation.plots import matrices, scenes
+from helm_scale.evaluation import embedding, orbitals, report, stretch
+from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecules
+from helm_scale.evaluation.plots.embedding import plot_embedding
+from helm_scale.evaluation.plots.errors import plot_distances, plot_element_pairs
+from helm_scale.evaluation.plots.fields import plot_fields
+from helm_scale.evaluation.plots.hamiltonian import plot_hamiltonian
+from helm_scale.evaluation.plots.stretch import plot_stretch
 from helm_scale.evaluation.predictors import Predictor
 from helm_scale.model.energy import EnergyModel
 from helm_scale.types import Molecule
@@ -33,7 +38,7 @@ EMBEDDED = 500  # molecules of the embedding map at most
 DRAWN_ATOMS = 12  # the largest molecule up to this size is drawn
 
 
-def run(
+def evaluate_dataset(
     predictor: Predictor, other: EnergyModel | None, manifest: Manifest, config: EvaluateConfig
 ) -> str:
     """Judge a predictor and write everything to config.out.
@@ -51,7 +56,7 @@ def run(
     indices = manifest.split(config.split)[: config.max_molecules or None]
     drawn = reader.read(_drawn(manifest, indices, config.molecule)) if config.extras else None
     judged = list(
-        protocol.evaluate_molecules(
+        evaluate_molecules(
             _jobs(predictor, manifest, config, indices), config.processes, len(indices)
         )
     )
@@ -65,12 +70,12 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     (out / "report.md").write_text(parts[0])
-    matrices.draw_element_pairs(
+    plot_element_pairs(
         out / "error_by_element_pair.png",
         found["by_element_onsite"],
         found["by_element_pair_offsite"],
     )
-    matrices.draw_distances(out / "error_by_distance.png", found["by_distance_offsite"])
+    plot_distances(out / "error_by_distance.png", found["by_distance_offsite"])
     if drawn is not None and "orbitals" in config.extras:
         draw_molecule(predictor, drawn, manifest, config)
     if drawn is not None and "stretch" in config.extras and predictor.model is not None:
@@ -103,7 +108,7 @@ def _seconds() -> tuple[float, float]:
 
 def _jobs(
     predictor: Predictor, manifest: Manifest, config: EvaluateConfig, indices: np.ndarray
-) -> Iterator[protocol.Job]:
+) -> Iterator[EvaluationJob]:
     """Predictions as the processes ask for them; the first molecules go deepest."""
     reader = ShardReader(manifest)
     limits = {
@@ -118,7 +123,7 @@ def _jobs(
             depth = name
         start = time.perf_counter()
         residual = predictor.residual(molecule)
-        yield protocol.Job(
+        yield EvaluationJob(
             molecule, residual, manifest.method, predictor.baseline, predictor.pair_cutoff, config.overlap_threshold, depth,
             time.perf_counter() - start, Path(config.out) / "molecules" / f"{molecule.key}.json",
         )  # fmt: skip
@@ -146,7 +151,7 @@ def draw_molecule(
     out, method = Path(config.out), manifest.method
     truth, predicted = molecule.hamiltonian, _complete(predictor, molecule, manifest)
     assert truth is not None
-    matrices.draw_hamiltonian(
+    plot_hamiltonian(
         out / "hamiltonian.png",
         molecule.key,
         molecule.atomic_numbers,
@@ -178,7 +183,7 @@ def draw_molecule(
         for whose, name in names.items()
     ]
     titles[0].append(("density_difference", "density, model - PySCF"))
-    scenes.draw_fields(out / "orbitals.png", molecule, found_fields, titles)
+    plot_fields(out / "orbitals.png", molecule, found_fields, titles)
 
 
 def _complete(predictor: Predictor, molecule: Molecule, manifest: Manifest) -> np.ndarray:
@@ -202,7 +207,7 @@ def _stretch(
     bond = config.bond or stretch.longest_bond(molecule)
     if bond is None:
         return f"{molecule.key}: no bond outside rings to stretch.\n"
-    settings = stretch.PointJob(
+    settings = stretch.StretchJob(
         molecule, np.zeros((0, 0)), manifest.method, predictor.baseline, config.overlap_threshold
     )
     points, failed = stretch.follow(molecule, bond, predictor.residual, settings, config.processes)
@@ -216,7 +221,7 @@ def _stretch(
     }
     (out / "stretch.json").write_text(json.dumps(content, indent=1) + "\n")
     if points:
-        scenes.draw_stretch(out / "stretch.png", title, points)
+        plot_stretch(out / "stretch.png", title, points)
     return f"{title}\n\n{stretch.table(points, failed)}"
 
 
@@ -246,7 +251,7 @@ def map_backbones(
         environments=np.array(names),
         **arrays,  # type: ignore[arg-type]
     )
-    scenes.draw_embedding(out / "embedding.png", maps, numbers, names)
+    plot_embedding(out / "embedding.png", maps, numbers, names)
     rows = [
         [
             title,

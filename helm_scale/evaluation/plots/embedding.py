@@ -1,0 +1,84 @@
+"""Maps of node features: where a backbone puts atoms."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from helm_scale.basis import elements
+from helm_scale.evaluation.embedding import EmbeddingMap
+from helm_scale.evaluation.plots.figure import FAINT, INK, new_figure, save
+
+_COLOURS = {
+    1: "#9aa5b1",
+    6: "#3b4252",
+    7: "#2f6fde",
+    8: "#d03b3b",
+    9: "#2e9e5b",
+    16: "#d7a514",
+    17: "#3fae49",
+}
+_OTHER = "#8b5cf6"
+
+
+def plot_embedding(
+    path: Path, maps: Mapping[str, EmbeddingMap], numbers: np.ndarray, names: Sequence[str]
+) -> None:
+    """Draw the map of every backbone side by side, coloured by element, frequent environments
+    named; UMAP below."""
+    methods = ["components", *["umap"] * all(one.umap is not None for one in maps.values())]
+    figure = new_figure(6.2 * len(maps), 5.6 * len(methods))
+    panels = figure.subplots(len(methods), len(maps), squeeze=False)
+    for row, method in zip(panels, methods, strict=True):
+        for panel, (title, one) in zip(row, maps.items(), strict=True):
+            _draw_map(panel, getattr(one, method), numbers, names)
+            shares = " and ".join(f"{100 * share:.0f} %" for share in one.explained)
+            panel.set_title(
+                f"{title}, {'UMAP' if method == 'umap' else f'PCA ({shares})'}",
+                fontsize=11,
+                color=INK,
+            )
+    save(figure, path)
+
+
+def _draw_map(panel: Axes, points: np.ndarray, numbers: np.ndarray, names: Sequence[str]) -> None:
+    for number in sorted(set(_COLOURS) & set(numbers.tolist())):
+        mine = points[numbers == number]
+        panel.plot(
+            mine[:, 0],
+            mine[:, 1],
+            "o",
+            color=_COLOURS[number],
+            markersize=5,
+            alpha=0.75,
+            label=elements.symbol(number),
+        )
+    other = ~np.isin(numbers, list(_COLOURS))
+    if other.any():
+        panel.plot(
+            points[other, 0],
+            points[other, 1],
+            ".",
+            color=_OTHER,
+            markersize=5,
+            alpha=0.6,
+            label="others",
+        )
+    kinds, counts = np.unique(np.array(names), return_counts=True)
+    for kind in kinds[np.argsort(-counts)][:8]:
+        x, y = points[np.array(names) == kind].mean(axis=0)
+        panel.annotate(
+            kind,
+            (x, y),
+            fontsize=8,
+            color=INK,
+            ha="center",
+            va="bottom",
+            xytext=(0, 4),
+            textcoords="offset points",
+        )
+    panel.legend(frameon=False, fontsize=8)
+    panel.set_xticks([])
+    panel.set_yticks([])
+    panel.spines[:].set_color(FAINT)

@@ -1,0 +1,50 @@
+"""Levels and energy along a stretched bond, model against PySCF."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from helm_scale.evaluation.plots.figure import ERROR, FAINT, INK, SIZE, new_figure, save
+from helm_scale.evaluation.stretch import StretchPoint
+from helm_scale.units import HARTREE_IN_EV
+
+
+def plot_stretch(path: Path, title: str, points: Sequence[StretchPoint]) -> None:
+    """Draw HOMO and LUMO, and the energy, over the length of the bond; model against PySCF."""
+    figure = new_figure(10.0, 4.2)
+    left, right = figure.subplots(1, 2)
+    lengths, lowest = [point.length for point in points], points[0].reference.energy
+    for whose, style, colour in (("reference", "o-", SIZE), ("predicted", "s--", ERROR)):
+        levels = [getattr(point, whose) for point in points]
+        label = "PySCF" if whose == "reference" else "model"
+        left.plot(
+            lengths,
+            [one.homo * HARTREE_IN_EV for one in levels],
+            style,
+            color=colour,
+            markersize=4.5,
+            label=label,
+        )
+        left.plot(
+            lengths,
+            [one.lumo * HARTREE_IN_EV for one in levels],
+            style,
+            color=colour,
+            markersize=4.5,
+        )
+        right.plot(
+            lengths,
+            [(one.energy - lowest) * HARTREE_IN_EV for one in levels],
+            style,
+            color=colour,
+            markersize=4.5,
+            label=label,
+        )
+    left.set_ylabel("HOMO and LUMO / eV", color=INK)
+    right.set_ylabel("energy above the first point of PySCF / eV", color=INK)
+    for axis in (left, right):
+        axis.set_xlabel("length of the bond / Angstrom", color=INK)
+        axis.grid(True, color=FAINT)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+    left.set_title(title, fontsize=12, color=INK, loc="left")
+    save(figure, path)
