@@ -139,7 +139,7 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
     }),
     ("model/chunks.py", "model/test_chunks.py", {
         "gradients-of-the-last-chunk-alone": (
-            "torch._foreach_add_(gradients, found)", "gradients = list(found)",
+            "torch._foreach_add_(gradients, of_chunk)", "gradients = list(of_chunk)",
         ),
         "gradients-without-the-slope": ("mul_(slopes[0]", "mul_((0 * slopes[0] + 1)"),
     }),
@@ -282,8 +282,8 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
         "losses-far-below-are-spikes": (
             "(math.log(loss) - middle)", "abs(math.log(loss) - middle)",
         ),
-        "spread-without-its-floor": ("max(spread, _NOISE)", "(spread + 1e-30)"),
-        "spread-is-not-that-of-a-normal": ("1.4826 *", "0.4826 *"),
+        "spread-without-its-floor": ("/ max(spread, ", "/ max(spread, 0 * "),
+        "spread-is-not-that-of-a-normal": ("spread = 1.4826 *", "spread = 0.4826 *"),
     }),
     ("pretraining/memory/plan.py", "pretraining/test_memory.py", {
         "a-tenth-of-the-atoms-within-a-cutoff": ("DENSITY = 0.12", "DENSITY = 0.012"),
