@@ -55,7 +55,10 @@ def balance(
     """
     bins = ranks // sharing
     sampler = Sampler(
-        [ShuffledEpochs("omol", np.arange(len(costs)), 0)], costs, ranks * per_rank, bins
+        [ShuffledEpochs("omol", np.arange(len(costs)), seed=0)],
+        costs,
+        batch_molecules=ranks * per_rank,
+        micro_batches=bins,
     )
     packed, naive, limit, seconds = [], [], [], 0.0
     for step in range(steps):

@@ -27,7 +27,11 @@ def write_eight(source: Path, out: Path) -> None:
     manifest = Manifest.load(source)
     reader = ShardReader(manifest)
     writer = ShardWriter(
-        out, manifest.method, manifest.licence, str(source), molecules_per_shard=len(KEYS)
+        out,
+        manifest.method,
+        licence=manifest.licence,
+        source=str(source),
+        molecules_per_shard=len(KEYS),
     )
     place = {str(key): index for index, key in enumerate(manifest.key)}
     for key in KEYS:

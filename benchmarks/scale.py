@@ -119,13 +119,18 @@ def write(folder: Path, samples: int) -> None:
         "labels": ("hamiltonian", "energy"),
         "elements": {"H": 2, "O": 1},
     }
-    write_columns(folder, head, shards, ("train", "validation"), rows, ())
+    write_columns(
+        folder, head, shards=shards, splits=("train", "validation"), rows=rows, rejected=()
+    )
 
 
 def fill(folder: Path, window: int) -> None:
     """Write the samples of the steps that will be read into their shards."""
     dataset = Dataset.open(DataConfig(path=str(folder), shuffle_window=window))
-    sampler, (manifest,) = dataset.sampler(BATCH, 1, 0), dataset.manifests
+    sampler, (manifest,) = (
+        dataset.sampler(batch_molecules=BATCH, micro_batches=1, seed=0),
+        dataset.manifests,
+    )
     for index in {i for step in RESUMED for i in sampler.samples_of(step)}:
         with (folder / manifest.shards[manifest.shard[index]].name).open("r+b") as file:
             file.seek(int(manifest.offset[index]))
@@ -138,8 +143,8 @@ def measure(folder: Path, window: int, step: int) -> dict[str, float]:
     start, cpu = time.perf_counter(), time.process_time()
     dataset = Dataset.open(DataConfig(path=str(folder), shuffle_window=window))
     opened, opened_cpu = time.perf_counter(), time.process_time()
-    sampler = dataset.sampler(BATCH, 1, 0)
-    (batch,) = next(Stream(BatchMaker(dataset, CONFIG), 0, 1, 0).steps(sampler, step, step + 1))
+    sampler = dataset.sampler(batch_molecules=BATCH, micro_batches=1, seed=0)
+    (batch,) = next(Stream(BatchMaker(dataset, CONFIG)).steps(sampler, step, step + 1))
     assert batch.num_molecules == BATCH
     done, done_cpu = time.perf_counter(), time.process_time()
     return {

@@ -31,7 +31,11 @@ def take(source: Path, split: str, validation: str, count: int, out: Path) -> Pa
         manifest = Manifest.load(source)
         reader = ShardReader(manifest)
         writer = ShardWriter(
-            out, manifest.method, manifest.licence, str(source), molecules_per_shard=256
+            out,
+            manifest.method,
+            licence=manifest.licence,
+            source=str(source),
+            molecules_per_shard=256,
         )
         wanted = {"train": manifest.split(split)[:count], "validation": manifest.split(validation)}
         for name, indices in wanted.items():

@@ -73,7 +73,11 @@ def write_data(out: Path) -> list[Molecule]:
     manifest = Manifest.load("data_shards/quickstart")
     reader = ShardReader(manifest)
     writer = ShardWriter(
-        out, manifest.method, manifest.licence, str(manifest.folder), molecules_per_shard=len(KEYS)
+        out,
+        manifest.method,
+        licence=manifest.licence,
+        source=str(manifest.folder),
+        molecules_per_shard=len(KEYS),
     )
     place = {str(key): index for index, key in enumerate(manifest.key)}
     molecules = [reader.read(place[key]) for key in KEYS]

@@ -97,7 +97,13 @@ def write(folder: Path, atoms: int, megabytes: float) -> Manifest:
     """A dataset of about so many megabytes, at least two samples per shard."""
     one = molecule("sample", atoms)
     count = max(2 * SHARDS, round(megabytes * 1e6 / (2 * one.hamiltonian.size)))
-    writer = ShardWriter(folder, METHOD, "CC0-1.0", "random numbers", -(-count // SHARDS))
+    writer = ShardWriter(
+        folder,
+        METHOD,
+        licence="CC0-1.0",
+        source="random numbers",
+        molecules_per_shard=-(-count // SHARDS),
+    )
     for number in range(count):
         writer.write(dataclasses.replace(one, key=f"sample-{number}"), "train")
     return writer.close()
@@ -137,14 +143,17 @@ def plain_webdataset(dataset: Manifest, workers: int) -> int:
 def bins(dataset: Manifest, batch: int) -> Iterator[list[int]]:
     """Samples of every batch, in sampling order, once through the dataset."""
     sampler = Sampler(
-        [ShuffledEpochs(dataset.hash, dataset.split("train"), 0)], dataset.cost, batch, 1
+        [ShuffledEpochs(dataset.hash, dataset.split("train"), seed=0)],
+        dataset.cost,
+        batch_molecules=batch,
+        micro_batches=1,
     )
     return (sampler.samples_of(step) for step in range(len(dataset) // batch))
 
 
 def stream(dataset: Manifest, batch: int, workers: int, coupled: bool = False) -> int:
     """This package."""
-    found = Stream(BatchMaker(ShardReader(dataset), CONFIG), 0, 1, workers).batches(
+    found = Stream(BatchMaker(ShardReader(dataset), CONFIG), workers=workers).batches(
         bins(dataset, batch)
     )
     return sum((couple_labels(one, "cpu") if coupled else one).num_molecules for one in found)

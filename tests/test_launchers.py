@@ -79,8 +79,9 @@ def unsound_dataset(
     with monkeypatch.context() as careless:
         careless.setattr(codec, "_check_labels", lambda molecule: None)
         careless.setattr(codec, "encode_matrix", cut_short)
-        about = {"licence": "CC0-1.0", "source": "made up", "molecules_per_shard": 8}
-        writer = ShardWriter(folder, launching.METHOD, **about)
+        writer = ShardWriter(
+            folder, launching.METHOD, licence="CC0-1.0", source="made up", molecules_per_shard=8
+        )
         for number, split in enumerate(("train", "validation")):
             good = launching.molecule(f"mol-{number}", [8, 1], number)
             assert good.hamiltonian is not None

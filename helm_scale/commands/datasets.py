@@ -1,4 +1,4 @@
-"""Commands on datasets: generate, import, verify, describe, divide, repack, join."""
+"""Commands on datasets: generate, import, verify, describe, divide, repack, merge."""
 
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from helm_scale.files import sha256
 
 
 def shards_generate(config: GenerateConfig) -> str:
-    """Label the molecules of an XYZ file and write them as shards; a rerun continues, or does
-    nothing once all is done.
+    """Label the molecules of an XYZ file with PySCF and write shards; a second call goes on.
 
     Returns:
         What the dataset holds; rejected molecules by name.
@@ -38,7 +37,7 @@ def shards_generate(config: GenerateConfig) -> str:
         check_electrons(molecule, config.basis, f"{config.xyz}, frame {frame} ({molecule.key})")
     source = f"XYZ file, SHA-256 {sha256(config.xyz)}"
     work = staging.StagingFolder(out, method, labels)
-    if staging.finished_dataset(out, method, labels, source) is None:
+    if staging.finished_dataset(out, method=method, labels=labels, source=source) is None:
         rejected = []
         todo = work.missing(molecules)
         jobs = [
@@ -57,14 +56,20 @@ def shards_generate(config: GenerateConfig) -> str:
                 rejected.append(RejectedMolecule(todo[number].key, result))
             else:
                 work.add(result)
-        work.finish(molecules, splits, rejected, config.licence, source, config.molecules_per_shard)
+        work.finish(
+            molecules,
+            splits,
+            rejected=rejected,
+            licence=config.licence,
+            source=source,
+            molecules_per_shard=config.molecules_per_shard,
+        )
     work.clear()
     return Manifest.load(config.out).describe()
 
 
 def shards_import(config: ImportConfig) -> str:
-    """Turn a public dataset or a folder of npz files into shards; a rerun continues, or does
-    nothing once all is done.
+    """Turn a public dataset or a folder of npz files into shards; a second call goes on.
 
     Returns:
         How many samples were proven, and what the dataset holds.
@@ -75,8 +80,11 @@ def shards_import(config: ImportConfig) -> str:
     """
     from helm_scale.importers.run import import_dataset
 
-    made, proven = import_dataset(config)
-    return f"{proven.samples} samples proven, {proven.consistent} of them by one-step self-consistency\n{made.describe()}"
+    dataset, proven = import_dataset(config)
+    return (
+        f"{proven.samples} samples proven, {proven.consistent} of them by one-step"
+        f" self-consistency\n{dataset.describe()}"
+    )
 
 
 def shards_verify(config: VerifyConfig) -> str:
@@ -93,12 +101,14 @@ def shards_verify(config: VerifyConfig) -> str:
     if problems:
         raise ValueError("\n".join([f"{folder}: {len(problems)} problems", *problems]))
     dataset = Manifest.load(folder)
-    return f"{folder}: {len(dataset)} samples in {len(dataset.shards)} shards are what the manifest says"
+    return (
+        f"{folder}: {len(dataset)} samples in {len(dataset.shards)} shards"
+        " are what the manifest says"
+    )
 
 
 def shards_info(config: InfoConfig) -> str:
-    """Say what a dataset holds, with histograms, what block sparsity saves, and what training on so
-    many ranks takes.
+    """Say what a dataset holds, and with config.ranks what training on so many takes.
 
     Raises:
         ValueError: no dataset there, or a training config that does not fit it.
@@ -112,23 +122,20 @@ def shards_info(config: InfoConfig) -> str:
     if config.png:
         histograms.draw(dataset.manifests[0], Path(config.png))
     parts = [text for one in dataset.manifests for text in (one.describe(), histograms.text(one))]
-    found = gather_statistics(
-        dataset,
-        spread_over_costs(dataset, np.arange(len(dataset)), config.samples),
-        config.model,
-        config.cutoffs,
-    )
-    parts.append(found.text())
+    samples = spread_over_costs(dataset, np.arange(len(dataset)), config.samples)
+    statistics = gather_statistics(dataset, samples, config.model, config.cutoffs)
+    parts.append(statistics.text())
     if config.ranks:
         parts.append(
-            preflight.resource_report(config, dataset, world_size=config.ranks, statistics=found)
+            preflight.resource_report(
+                config, dataset, world_size=config.ranks, statistics=statistics
+            )
         )
     return "\n".join(parts)
 
 
 def shards_split(config: SplitConfig) -> str:
-    """Divide a dataset anew into train, validation and test, like samples on one side; shards stay
-    as they are."""
+    """Divide a dataset anew into train, validation and test; like samples stay on one side."""
     from helm_scale.data.tools.splits import divide
 
     dataset, groups = divide(config)

@@ -52,7 +52,11 @@ def pretrain(config: PretrainConfig) -> str:
     training = config.training
     dataset = Dataset.open(config.data)
     preflight.check(config, dataset)
-    sampler = dataset.sampler(training.batch_molecules, training.micro_batches, training.seed)
+    sampler = dataset.sampler(
+        batch_molecules=training.batch_molecules,
+        micro_batches=training.micro_batches,
+        seed=training.seed,
+    )
     if config.dry_run:
         return _dry_run(config, dataset, sampler)
     config = preflight.fit_memory_limit(config, dataset, sampler)
@@ -178,7 +182,7 @@ def _validation(
     samples = dataset.split(config.data.validation_split)
     molecules = -(-config.training.batch_molecules // config.training.micro_batches)
     micro_batches = validation_micro_batches(
-        samples, dataset.cost[samples], molecules, world_size=ranks.data_size
+        samples, dataset.cost[samples], batch_molecules=molecules, world_size=ranks.data_size
     )
     return functools.partial(batches.batches_of_rank, micro_batches)
 

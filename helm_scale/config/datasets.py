@@ -63,8 +63,8 @@ class GenerateConfig(Strict):
 class ImportConfig(Strict):
     """Turn a public dataset or a folder of npz files into a dataset."""
 
-    dataset: Literal["md17", "qh9-stable", "qh9-dynamic", "nabla-dft", "omol-csh-58k", "npz"] = (
-        Field("npz", description="Dataset to import.")
+    dataset: str = Field(
+        "npz", description="Dataset to import, by its name in helm_scale/importers/registry.py."
     )
     source: str = Field("dataset.db", description="File of the dataset, or folder of npz files.")
     out: str = Field("data_shards/new", description="New folder of shards with a manifest.json.")

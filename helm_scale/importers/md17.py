@@ -1,7 +1,7 @@
-"""MD17 Hamiltonians of SchNOrb (Schuett et al., Nat. Commun. 10, 5024 (2019)): an ASE database per
-molecule, PBE/def2-SVP by ORCA.
+"""Read the MD17 Hamiltonians of SchNOrb (Schuett et al., Nat. Commun. 10, 5024 (2019)).
 
-Matrices are float32 and carry some 0.25 microhartree of ORCA's print.
+An ASE database per molecule, PBE/def2-SVP by ORCA. Matrices are float32 and carry some 0.25
+microhartree of ORCA's print.
 """
 
 from pathlib import Path
@@ -25,9 +25,13 @@ METHOD = Method(
     baseline="none",
     program="ORCA",
 )
-SIZES = {
-    "H2O": (500, 500, 3900), "C2H6O": (25000, 500, 4500), "C3H4O2": (25000, 500, 1478), "C4H4N2O2": (25000, 500, 4500),
-}  # fmt: skip
+LABELS = ("energy", "forces", "hamiltonian", "overlap")
+SIZES = {  # of train, validation and test, by formula
+    "H2O": (500, 500, 3900),
+    "C2H6O": (25000, 500, 4500),
+    "C3H4O2": (25000, 500, 1478),
+    "C4H4N2O2": (25000, 500, 4500),
+}
 
 
 class Md17:
@@ -39,15 +43,13 @@ class Md17:
 
     def __init__(self, path: Path, config: ImportConfig) -> None:
         self.method: Method | None = METHOD
-        self._path, self._rows = (
-            path,
-            SqliteTable(path, "systems", ("id", "numbers", "positions", "data")),
-        )
+        self._path = path
+        self._table = SqliteTable(path, "systems", ("id", "numbers", "positions", "data"))
         self._database = ase.db.connect(str(path), type="db")
 
     def addresses(self) -> list[int]:
         """The database's own numbers of its systems, ascending."""
-        return [row[0] for row in self._rows.query("SELECT id FROM systems ORDER BY id")]
+        return [row[0] for row in self._table.query("SELECT id FROM systems ORDER BY id")]
 
     def read(self, address: Address) -> SourceSample:
         """Read one system; forces in Hartree/Angstrom.
@@ -56,25 +58,26 @@ class Md17:
             ValueError: a label is missing.
         """
         row = self._database.get(id=address)
-        missing = [
-            name for name in ("energy", "forces", "hamiltonian", "overlap") if name not in row.data
-        ]
+        missing = [name for name in LABELS if name not in row.data]
         if missing:
             raise ValueError(
-                f"{self._path}, row {address}: no {', '.join(missing)} in its data; wanted a SchNOrb database"
+                f"{self._path}, row {address}: no {', '.join(missing)} in its data;"
+                " wanted a SchNOrb database"
             )
-        data = {
-            name: np.asarray(row.data[name])
-            for name in ("energy", "forces", "hamiltonian", "overlap")
-        }
+        data = {name: np.asarray(row.data[name]) for name in LABELS}
         numbers = np.asarray(row.numbers, dtype=np.int64)
         molecule = Molecule(
-            f"md17-{row.formula}-{address}", numbers, np.asarray(row.positions, dtype=np.float64),
-            energy=float(data["energy"].reshape(())), forces=data["forces"].astype(np.float64),
-        )  # fmt: skip
-        shells = listed_shells("orca", METHOD.basis, numbers, molecule.key)
+            key=f"md17-{row.formula}-{address}",
+            atomic_numbers=numbers,
+            positions=np.asarray(row.positions, dtype=np.float64),
+            energy=float(data["energy"].reshape(())),
+            forces=data["forces"].astype(np.float64),
+        )
         return SourceSample(
-            molecule, "orca", shells, {name: data[name] for name in ("hamiltonian", "overlap")}
+            molecule=molecule,
+            order="orca",
+            shells=listed_shells("orca", METHOD.basis, numbers, molecule.key),
+            matrices={name: data[name] for name in ("hamiltonian", "overlap")},
         )
 
     def splits(self, name: str) -> np.ndarray:
@@ -89,7 +92,8 @@ class Md17:
         formula = self._database.get(id=addresses[0]).formula
         if formula not in SIZES:
             raise ValueError(
-                f"{self._path}: no published split of {formula}; known: {', '.join(SIZES)}; take --split none"
+                f"{self._path}: no published split of {formula}; known: {', '.join(SIZES)};"
+                " take --split none"
             )
         published_splits.check_count(str(self._path), len(addresses), sum(SIZES[formula]))
         return published_splits.divide(
@@ -97,4 +101,4 @@ class Md17:
         )
 
 
-MD17 = Importer(Md17, METHOD, "MIT", 20e-6)
+MD17 = Importer(open=Md17, licence="MIT", consistency=20e-6)

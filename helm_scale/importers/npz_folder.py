@@ -1,6 +1,6 @@
-"""A user's own matrices: a folder of npz files, one molecule each, keys named as the fields of
-Molecule.
+"""Read a user's own matrices: a folder of npz files, one molecule each.
 
+Keys are the fields of Molecule:
 `atomic_numbers` [N], `positions` [N, 3] Angstrom and `hamiltonian` are needed; `overlap`,
 `baseline_hamiltonian`, `energy`, `forces`, `charge`, `spin_multiplicity` are taken where they are.
 A matrix is dense [nao, nao] or the upper triangle, row-major, [nao(nao+1)/2], in Hartree. `method`
@@ -9,7 +9,7 @@ is JSON text with the fields of Method, or comes from the config.
 
 import json
 import zipfile
-from dataclasses import asdict, fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from helm_scale.data.format.codec import MATRICES
 from helm_scale.data.format.compatibility import check_same_labels
 from helm_scale.importers import published_splits
 from helm_scale.importers.source import (
+    UNSTATED,
     Address,
     Importer,
     SourceSample,
@@ -28,16 +29,8 @@ from helm_scale.importers.source import (
 from helm_scale.types import Method, Molecule
 
 METHOD_KEYS = tuple(field.name for field in fields(Method))
-KNOWN = {
-    "atomic_numbers",
-    "positions",
-    "charge",
-    "spin_multiplicity",
-    *MATRICES,
-    "energy",
-    "forces",
-    "method",
-}
+NEEDED = {"atomic_numbers", "positions", "hamiltonian"}
+KNOWN = {*NEEDED, *MATRICES, "energy", "forces", "charge", "spin_multiplicity", "method"}
 
 
 class NpzFolder:
@@ -70,7 +63,7 @@ class NpzFolder:
         where, arrays = f"{self._path / str(address)}", self._arrays(str(address))
         strangers, missing = (
             sorted(set(arrays) - KNOWN),
-            sorted({"atomic_numbers", "positions", "hamiltonian"} - set(arrays)),
+            sorted(NEEDED - set(arrays)),
         )
         if strangers or missing:
             what = f"unknown key '{strangers[0]}'" if strangers else f"no key '{missing[0]}'"
@@ -85,21 +78,28 @@ class NpzFolder:
             )
         numbers = arrays["atomic_numbers"].astype(np.int64)
         molecule = Molecule(
-            Path(str(address)).stem, numbers, arrays["positions"].astype(np.float64), charge=_integer(arrays, "charge", 0),
-            spin_multiplicity=_integer(arrays, "spin_multiplicity", 1), energy=float(arrays["energy"]) if "energy" in arrays else None,
+            key=Path(str(address)).stem,
+            atomic_numbers=numbers,
+            positions=arrays["positions"].astype(np.float64),
+            charge=_integer(arrays, "charge", 0),
+            spin_multiplicity=_integer(arrays, "spin_multiplicity", 1),
+            energy=float(arrays["energy"]) if "energy" in arrays else None,
             forces=arrays["forces"].astype(np.float64) if "forces" in arrays else None,
-        )  # fmt: skip
+        )
         if molecule.positions.shape != (len(numbers), 3):
             raise ValueError(
-                f"{where}: positions have shape {molecule.positions.shape}, wanted ({len(numbers)}, 3)"
+                f"{where}: positions have shape {molecule.positions.shape},"
+                f" wanted ({len(numbers)}, 3)"
             )
         matrices = {name: arrays[name] for name in MATRICES if name in arrays}
-        dense = {
-            name: from_triangle(m, f"{where}, {name}") if m.ndim == 1 else m
-            for name, m in matrices.items()
-        }
         return SourceSample(
-            molecule, self._order, listed_shells(self._order, self._basis, numbers, where), dense
+            molecule=molecule,
+            order=self._order,
+            shells=listed_shells(self._order, self._basis, numbers, where),
+            matrices={
+                name: from_triangle(matrix, f"{where}, {name}") if matrix.ndim == 1 else matrix
+                for name, matrix in matrices.items()
+            },
         )
 
     def splits(self, name: str) -> np.ndarray:
@@ -120,23 +120,7 @@ class NpzFolder:
             return None
         try:
             stated = json.loads(str(text))
-            return Method(
-                **{
-                    **asdict(
-                        Method(
-                            xc="",
-                            basis="",
-                            ecp="def2",
-                            grid_level=3,
-                            auxbasis=None,
-                            conv_tol=1e-9,
-                            baseline="none",
-                            program="unknown",
-                        )
-                    ),
-                    **stated,
-                }
-            )
+            return replace(UNSTATED, **stated)
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{self._path / name}: method: {error}; wanted JSON with {', '.join(METHOD_KEYS)}"
@@ -147,4 +131,4 @@ def _integer(arrays: dict[str, np.ndarray], name: str, default: int) -> int:
     return int(arrays[name]) if name in arrays else default
 
 
-NPZ = Importer(NpzFolder, None, None, 20e-6)
+NPZ = Importer(open=NpzFolder, licence=None, consistency=20e-6)

@@ -1,5 +1,6 @@
-"""OMol_CSH_58k (HELM, arXiv:2510.00224): HDF5, packed triangles, wB97M-V/def2-TZVPD by ORCA, no
-overlap, no energy.
+"""Read OMol_CSH_58k (HELM, arXiv:2510.00224), and repair its diffuse shells.
+
+HDF5, packed triangles, wB97M-V/def2-TZVPD by ORCA, no overlap, no energy.
 
 The release was reordered from ORCA's order to m-ascending shells with a list of shells sorted by
 degree, although ORCA prints the diffuse shells of def2-TZVPD last: every element whose true list is
@@ -7,8 +8,7 @@ not sorted is scrambled. Undoing the reordering with the sorted list and redoing
 one repairs it exactly.
 
 ORCA can take the VV10 correlation of this functional into the SCF or add it afterwards, and then H
-has no part of it. The
-proof of consistency tells the two apart: see docs/datasets.md.
+has no part of it. The proof of consistency tells the two apart: see docs/datasets.md.
 """
 
 import hashlib
@@ -92,29 +92,26 @@ class OmolCsh:
         charge, multiplicity = _charge_and_multiplicity(str(address), dict(group.attrs), where)
         numbers = group["elements"][:].astype(np.int64)
         molecule = Molecule(
-            key_of(str(address)),
-            numbers,
-            group["coords"][:].astype(np.float64),
+            key=key_of(str(address)),
+            atomic_numbers=numbers,
+            positions=group["coords"][:].astype(np.float64),
             charge=charge,
             spin_multiplicity=multiplicity,
         )
-        true = listed_shells("orca", METHOD.basis, numbers, where)
-        listed = from_triangle(group["fock"][:], f"{where}, fock")
-        sound = SourceSample(molecule, "canonical", true, {"hamiltonian": listed})
-        repaired = SourceSample(
-            molecule, "orca", true, {"hamiltonian": undo_sorted_reordering(listed, numbers)}
+        matrix = from_triangle(group["fock"][:], f"{where}, fock")
+        sound = SourceSample(
+            molecule=molecule,
+            order="canonical",
+            shells=listed_shells("orca", METHOD.basis, numbers, where),
+            matrices={"hamiltonian": matrix},
         )
+        in_orca_order = undo_sorted_reordering(matrix, numbers)
+        repaired = replace(sound, order="orca", matrices={"hamiltonian": in_orca_order})
         if self._repair:
-            return replace(
-                repaired,
-                other_reading=(
-                    "the file is without the diffuse-shell defect: --repair false",
-                    sound,
-                ),
-            )
-        return replace(
-            sound, other_reading=("the file has the diffuse-shell defect: --repair true", repaired)
-        )
+            remedy = "the file is without the diffuse-shell defect: --repair false"
+            return replace(repaired, other_reading=(remedy, sound))
+        remedy = "the file has the diffuse-shell defect: --repair true"
+        return replace(sound, other_reading=(remedy, repaired))
 
     def splits(self, name: str) -> np.ndarray:
         """The file as a whole: "train", "test-5k" or "test-1k"."""
@@ -126,8 +123,7 @@ class OmolCsh:
 
 
 def undo_sorted_reordering(matrix: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarray:
-    """Bring a matrix [nao, nao] of the release back to ORCA's order, in which its shells are the
-    true ones.
+    """Bring a matrix [nao, nao] of the release back to ORCA's order, with the true shells.
 
     Raises:
         ValueError: the matrix has another size than the elements have in def2-TZVPD.
@@ -136,20 +132,18 @@ def undo_sorted_reordering(matrix: np.ndarray, atomic_numbers: np.ndarray) -> np
     nao = sum(2 * degree + 1 for listed in shells for degree in listed)
     if len(matrix) != nao:
         raise ValueError(
-            f"fock has {len(matrix)} rows, wanted {nao} of {METHOD.basis}; the matrices are in another basis"
+            f"fock has {len(matrix)} rows, wanted {nao} of {METHOD.basis};"
+            " the matrices are in another basis"
         )
     return conventions.from_canonical(matrix, "orca", shells)
 
 
 def key_of(group: str) -> str:
-    """A key from the path of a group; where characters must go or it is too long, a digest keeps it
-    unique."""
+    """Make a key from the path of a group; what has to be changed gets a digest, to be unique."""
     plain = re.sub(r"[^A-Za-z0-9_+=-]", "_", group)
-    return (
-        plain
-        if plain == group and KEY.fullmatch(plain)
-        else f"{plain[-80:]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
-    )
+    if plain == group and KEY.fullmatch(plain):
+        return plain
+    return f"{plain[-80:]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
 
 
 def _charge_and_multiplicity(group: str, attributes: dict[str, Any], where: str) -> tuple[int, int]:
@@ -165,9 +159,14 @@ def _charge_and_multiplicity(group: str, attributes: dict[str, Any], where: str)
     named = int(ending.group(1)), int(ending.group(2))
     if charge != named[0] or spin not in (named[1], named[1] - 1):
         raise ValueError(
-            f"{where}: attributes say charge {charge}, spin {spin}, its name says charge {named[0]}, multiplicity {named[1]}"
+            f"{where}: attributes say charge {charge}, spin {spin},"
+            f" its name says charge {named[0]}, multiplicity {named[1]}"
         )
     return named
 
 
-OMOL_CSH = Importer(OmolCsh, METHOD, "CC-BY-4.0", 50e-6)
+def _variant(config: ImportConfig) -> str:
+    return "repaired" if config.repair else "not repaired"
+
+
+OMOL_CSH = Importer(open=OmolCsh, licence="CC-BY-4.0", consistency=50e-6, variant=_variant)

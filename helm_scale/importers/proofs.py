@@ -1,13 +1,12 @@
-"""Proofs that a sample was read as it was meant: right units, AO order, basis, charge and
-functional.
+"""Prove that a sample was read as it was meant: units, AO order, basis, charge and functional.
 
-1. overlap: where one is stored, max |S - S_PySCF| < 1e-5 after reordering: units, order and phases
-at once; 2. levels: HC = SCe has an eigenvalue near the 1s level of every all-electron atom from
-boron on and none below the
-   lowest; with a stored S also Tr(PS) = number of electrons;
-3. consistency: mean |F[P(H)] - H|, with P from H and F built by PySCF in the declared method; a
-wrong functional, charge
-   or order shows here.
+1. Overlap: where one is stored, max |S - S_PySCF| < 1e-5 after reordering; units, order and phases
+   at once.
+2. Levels: HC = SCe has an eigenvalue near the 1s level of every all-electron atom from boron on,
+   and none below the lowest; with a stored S also Tr(PS) = number of electrons.
+3. Consistency: mean |F[P(H)] - H|, with P from H and F built by PySCF in the declared method; a
+   wrong functional, charge or order shows here.
+
 A sample that fails is read in other ways, one change at a time; if one of them passes, the message
 names it.
 """
@@ -31,25 +30,33 @@ from helm_scale.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 OVERLAP_LIMIT = 1e-5
 TRACE_LIMIT = 1e-3  # electrons
 LEVEL_TOLERANCE = 0.2  # relative; functionals, charges and the formula differ by up to 0.15
-SMALLEST_EIGENVALUE = (
-    1e-5  # of S; combinations below it are left out, where float32 noise would be amplified
-)
+# Of S: along combinations below it the noise of float32 matrices would be amplified.
+SMALLEST_EIGENVALUE = 1e-5
 FIRST_LEVEL = 5  # boron; lighter atoms have no core well below the valence
+# Functionals that one program or version writes with the name of another.
 OTHER_FUNCTIONALS = {
-    "b3lyp": ("b3lyp5",), "b3lyp5": ("b3lyp",), "wb97m-v": ("wb97m-v" + WITHOUT_VV10,), "wb97m-v" + WITHOUT_VV10: ("wb97m-v",),
-}  # fmt: skip
+    "b3lyp": "b3lyp5",
+    "b3lyp5": "b3lyp",
+    "wb97m-v": "wb97m-v" + WITHOUT_VV10,
+    "wb97m-v" + WITHOUT_VV10: "wb97m-v",
+}
+Reading = tuple[str, SourceSample, Method]  # what would have to be so; the sample read that way
 
 
 @dataclass(frozen=True)
 class ProofLimits:
-    """consistency: largest mean |F[P(H)] - H|, Hartree. atoms: larger molecules go without this
-    proof."""
+    """What the proof of consistency allows.
+
+    Attributes:
+        consistency: largest mean |F[P(H)] - H|, Hartree.
+        atoms: larger molecules go without this proof, which builds a Fock matrix.
+    """
 
     consistency: float
     atoms: int
 
 
-def prove(foreign: SourceSample, method: Method, limits: ProofLimits, where: str) -> bool:
+def prove(sample: SourceSample, method: Method, limits: ProofLimits, where: str) -> bool:
     """Run every proof on one sample.
 
     Returns:
@@ -58,26 +65,24 @@ def prove(foreign: SourceSample, method: Method, limits: ProofLimits, where: str
         ValueError: a proof failed; names it, the sample, what was got and wanted, and the cause
             where one is found.
     """
-    failure = first_failure(foreign, method, limits)
+    failure = first_failure(sample, method, limits)
     if failure is not None:
         causes = [
             cause
-            for cause, sample, other in _other_readings(foreign, method)
-            if first_failure(sample, other, limits) is None
+            for cause, other, other_method in _other_readings(sample, method)
+            if first_failure(other, other_method, limits) is None
         ]
-        remedy = (
-            f"; every proof holds if {' or '.join(causes)}"
-            if causes
-            else "; units, AO order, basis, charge or functional are others"
-        )
-        raise ValueError(f"{where} ({foreign.molecule.key}): {failure}{remedy}")
-    return len(foreign.molecule.atomic_numbers) <= limits.atoms
+        remedy = "units, AO order, basis, charge or functional are others"
+        if causes:
+            remedy = f"every proof holds if {' or '.join(causes)}"
+        raise ValueError(f"{where} ({sample.molecule.key}): {failure}; {remedy}")
+    return len(sample.molecule.atomic_numbers) <= limits.atoms
 
 
-def first_failure(foreign: SourceSample, method: Method, limits: ProofLimits) -> str | None:
-    """What the first failing proof found, or None if all hold."""
+def first_failure(sample: SourceSample, method: Method, limits: ProofLimits) -> str | None:
+    """Run the proofs; return what the first failing one found, or None if all hold."""
     try:
-        molecule = canonical(foreign, method)
+        molecule = canonical(sample, method)
         check_electrons(molecule, method.basis, molecule.key)
     except ValueError as error:
         return f"proof 'form': {error}"
@@ -95,19 +100,21 @@ def first_failure(foreign: SourceSample, method: Method, limits: ProofLimits) ->
         failure = _trace_failure(molecule, method, density)
     if failure is not None or len(molecule.atomic_numbers) > limits.atoms:
         return failure
-    mean = float(
-        np.abs(
-            EnergyFunctional(molecule, method).energy_and_fock(density)[1] - molecule.hamiltonian
-        ).mean()
-    )
+    _, fock = EnergyFunctional(molecule, method).energy_and_fock(density)
+    mean = float(np.abs(fock - molecule.hamiltonian).mean())
     if mean < limits.consistency:
         return None
-    return f"proof 'consistency': mean |F[P(H)] - H| = {1e6 * mean:.1f} uEh with {method.xc}, limit {1e6 * limits.consistency:.1f} uEh"
+    return (
+        f"proof 'consistency': mean |F[P(H)] - H| = {1e6 * mean:.1f} uEh with {method.xc},"
+        f" limit {1e6 * limits.consistency:.1f} uEh"
+    )
 
 
 def level(atomic_number: int) -> float:
-    """1s level of an all-electron atom, Hartree: -(Z - 0.62 sqrt(Z))^2 / 2, fitted to PBE and
-    Hartree-Fock, B to Kr, within 15 %."""
+    """Estimate the 1s level of an all-electron atom, Hartree: -(Z - 0.62 sqrt(Z))^2 / 2.
+
+    Fitted to PBE and Hartree-Fock, B to Kr, within 15 %.
+    """
     return -((atomic_number - 0.62 * atomic_number**0.5) ** 2) / 2
 
 
@@ -130,71 +137,58 @@ def _level_failure(molecule: Molecule, energies: np.ndarray) -> str | None:
     cores = [int(z) for z in molecule.atomic_numbers if FIRST_LEVEL <= z < FIRST_ECP_ELEMENT]
     for z in sorted(set(cores), reverse=True):
         wanted = level(z)
-        found = int((np.abs(energies - wanted) < LEVEL_TOLERANCE * abs(wanted)).sum())
-        if found < cores.count(z):
-            return f"proof 'levels': {found} eigenvalues near {wanted:.1f} Eh, the 1s level of Z = {z}, wanted {cores.count(z)}"
+        count = int((np.abs(energies - wanted) < LEVEL_TOLERANCE * abs(wanted)).sum())
+        if count < cores.count(z):
+            return (
+                f"proof 'levels': {count} eigenvalues near {wanted:.1f} Eh, the 1s level of"
+                f" Z = {z}, wanted {cores.count(z)}"
+            )
     lowest = (1 + LEVEL_TOLERANCE) * level(max(cores, default=FIRST_LEVEL * 2))
     if energies[0] < lowest:
-        return f"proof 'levels': lowest eigenvalue {energies[0]:.1f} Eh, wanted none below {lowest:.1f} Eh"
+        return (
+            f"proof 'levels': lowest eigenvalue {energies[0]:.1f} Eh,"
+            f" wanted none below {lowest:.1f} Eh"
+        )
     return None
 
 
 def _trace_failure(molecule: Molecule, method: Method, density: np.ndarray) -> str | None:
     """Whether the density holds the electrons in the stored overlap."""
     found, wanted = float((density * molecule.overlap).sum()), _electrons(molecule, method)
-    return (
-        None
-        if abs(found - wanted) < TRACE_LIMIT
-        else f"proof 'electrons': Tr(PS) = {found:.4f}, wanted {wanted}"
-    )
+    if abs(found - wanted) < TRACE_LIMIT:
+        return None
+    return f"proof 'electrons': Tr(PS) = {found:.4f}, wanted {wanted}"
 
 
-def _other_readings(
-    foreign: SourceSample, method: Method
-) -> Iterator[tuple[str, SourceSample, Method]]:
-    """The same numbers read otherwise: (what would have to be so, sample, method)."""
-    if foreign.other_reading is not None:
-        yield *foreign.other_reading, method
-    molecule, matrices = foreign.molecule, foreign.matrices
-    for unit, factor in (
-        ("bohr", BOHR_IN_ANGSTROM),
-        ("Angstrom taken for bohr", 1 / BOHR_IN_ANGSTROM),
-    ):
-        yield (
-            f"positions are in {unit}",
-            replace(foreign, molecule=replace(molecule, positions=factor * molecule.positions)),
-            method,
-        )
-    yield (
-        "H is in eV",
-        replace(
-            foreign, matrices={**matrices, "hamiltonian": matrices["hamiltonian"] / HARTREE_IN_EV}
-        ),
-        method,
-    )
+def _other_readings(sample: SourceSample, method: Method) -> Iterator[Reading]:
+    """Read the same numbers otherwise, one change at a time."""
+    if sample.other_reading is not None:
+        yield *sample.other_reading, method
+    yield from _other_units(sample, method)
     for order in ("pyscf", "orca", "psi4"):
-        if order != foreign.order:
-            yield (
-                f"the AO order is that of {order}, not {foreign.order}",
-                replace(foreign, order=order),
-                method,
-            )
-    for xc in OTHER_FUNCTIONALS.get(method.xc, ()):
-        yield (
-            f"the functional is {xc}, not {method.xc}: --xc '{xc}'",
-            foreign,
-            replace(method, xc=xc),
-        )
-    for auxbasis in ("def2-universal-jfit", "def2-universal-jkfit"):
-        if method.auxbasis is None:
-            yield (
-                f"the Coulomb integrals are fitted: --auxbasis {auxbasis}",
-                foreign,
-                replace(method, auxbasis=auxbasis),
-            )
-    for charge in (molecule.charge - 2, molecule.charge + 2):
-        yield (
-            f"the charge is {charge:+d}, not {molecule.charge:+d}",
-            replace(foreign, molecule=replace(molecule, charge=charge)),
-            method,
-        )
+        if order != sample.order:
+            cause = f"the AO order is that of {order}, not {sample.order}"
+            yield cause, replace(sample, order=order), method
+    if (xc := OTHER_FUNCTIONALS.get(method.xc)) is not None:
+        cause = f"the functional is {xc}, not {method.xc}: --xc '{xc}'"
+        yield cause, sample, replace(method, xc=xc)
+    if method.auxbasis is None:
+        for auxbasis in ("def2-universal-jfit", "def2-universal-jkfit"):
+            cause = f"the Coulomb integrals are fitted: --auxbasis {auxbasis}"
+            yield cause, sample, replace(method, auxbasis=auxbasis)
+    charge = sample.molecule.charge
+    for other in (charge - 2, charge + 2):  # an even change keeps the shell closed
+        molecule = replace(sample.molecule, charge=other)
+        cause = f"the charge is {other:+d}, not {charge:+d}"
+        yield cause, replace(sample, molecule=molecule), method
+
+
+def _other_units(sample: SourceSample, method: Method) -> Iterator[Reading]:
+    """Lengths in bohr, or taken for bohr, and energies in eV."""
+    units = {"bohr": BOHR_IN_ANGSTROM, "Angstrom taken for bohr": 1 / BOHR_IN_ANGSTROM}
+    for unit, factor in units.items():
+        molecule = replace(sample.molecule, positions=factor * sample.molecule.positions)
+        yield f"positions are in {unit}", replace(sample, molecule=molecule), method
+    matrices = dict(sample.matrices)
+    matrices["hamiltonian"] = matrices["hamiltonian"] / HARTREE_IN_EV
+    yield "H is in eV", replace(sample, matrices=matrices), method

@@ -1,5 +1,4 @@
-"""Published divisions of datasets: which sample is train, validation or test, held against the
-published sizes."""
+"""Published divisions of datasets into train, validation and test, held against their sizes."""
 
 from collections.abc import Sequence
 
@@ -9,11 +8,11 @@ NAMES = ("train", "validation", "test")
 
 
 def divide(order: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """Name the split of every sample: the first sizes[0] of `order` are train, the next validation,
-    the rest test.
+    """Name the split of every sample.
 
     Args:
-        order: a permutation of the samples, [n].
+        order: a permutation of the samples, [n]; train comes first, then validation, then test.
+        sizes: number of samples of each.
     """
     found = np.empty(len(order), dtype=object)
     for name, members in zip(NAMES, np.split(order, np.cumsum(sizes)[:-1]), strict=True):
@@ -32,7 +31,8 @@ def check_sizes(where: str, found: np.ndarray, wanted: Sequence[int]) -> None:
     got = [int((found == name).sum()) for name in NAMES]
     if got != list(wanted):
         raise ValueError(
-            f"{where}: splits of {got} samples, published are {list(wanted)}; the file is not the published one: --split none"
+            f"{where}: splits of {got} samples, published are {list(wanted)};"
+            " the file is not the published one: --split none"
         )
 
 
@@ -40,7 +40,8 @@ def check_count(where: str, got: int, wanted: int) -> None:
     """Raise ValueError unless a file holds as many samples as published."""
     if got != wanted:
         raise ValueError(
-            f"{where}: {got} samples, published are {wanted}; get the file anew, or take all as one split: --split none"
+            f"{where}: {got} samples, published are {wanted};"
+            " get the file anew, or take all as one split: --split none"
         )
 
 

@@ -1,8 +1,7 @@
-"""QH9 (Yu et al., arXiv:2306.09549): stable molecules and trajectories, sqlite, PySCF's AO order,
-B3LYP/def2-SVP.
+"""Read QH9 (Yu et al., arXiv:2306.09549): stable molecules, and trajectories.
 
-PySCF 2.3 changed what "b3lyp" means; labels made before it are "b3lyp5". The matrices are in
-float64, without overlap, energy or forces.
+sqlite, B3LYP/def2-SVP, PySCF's AO order, float64, without overlap, energy or forces. PySCF 2.3
+changed what "b3lyp" means; labels made before it are "b3lyp5".
 """
 
 import random
@@ -30,12 +29,8 @@ METHOD = Method(
     program="PySCF 2.2.1",
 )
 STABLE_SIZES = {"id": (104664, 13083, 13084), "ood": (104001, 17495, 9335)}
-GEOMETRIES_PER_MOLECULE = {
-    99900: 100,
-    269800: 100,
-    299800: 100,
-    143940: 60,
-}  # by number of geometries: editions of QH9Dynamic
+# Editions of QH9Dynamic, by number of geometries.
+GEOMETRIES_PER_MOLECULE = {99900: 100, 269800: 100, 299800: 100, 143940: 60}
 COLUMNS = (0, 1, 2, 3, 4, 9)  # of QH9Dynamic: molecule, geometry, N, Z, positions, Hamiltonian
 SHARES_OF_GEOMETRIES = {100: (80, 10, 10), 60: (50, 5, 5)}
 
@@ -45,32 +40,31 @@ class Qh9Stable:
 
     def __init__(self, path: Path, config: ImportConfig) -> None:
         self.method: Method | None = METHOD
-        self._path, self._rows = path, SqliteTable(path, "data", ("id", "N", "Z", "pos", "Ham"))
+        self._path = path
+        self._table = SqliteTable(path, "data", ("id", "N", "Z", "pos", "Ham"))
 
     def addresses(self) -> list[int]:
         """Row numbers."""
-        return self._rows.numbers()
+        return self._table.numbers()
 
     def read(self, address: Address) -> SourceSample:
         """Read one molecule."""
-        number, atoms, numbers, positions, matrix = self._rows.row(int(address))
-        return _foreign(
+        number, atoms, *blobs = self._table.row(int(address))
+        return _sample(
             f"qh9-{int(number):06d}",
             int(atoms),
-            numbers,
-            positions,
-            matrix,
-            1.0,
-            f"{self._path}, row {address}",
+            blobs=blobs,
+            angstrom=1.0,
+            where=f"{self._path}, row {address}",
         )
 
     def splits(self, name: str) -> np.ndarray:
-        """Division "id" (a permutation by numpy's RandomState(43)) or "ood" (by atoms: up to 20, 21
-        and 22, from 23)."""
+        """Division "id" (a permutation) or "ood" (by atoms: to 20, 21 and 22, from 23)."""
         where = f"{self._path}, split {name}"
         if name not in STABLE_SIZES:
             raise published_splits.unknown(str(self._path), name, list(STABLE_SIZES))
-        atoms = np.array([row[0] for row in self._rows.query("SELECT N FROM data ORDER BY rowid")])
+        rows = self._table.query("SELECT N FROM data ORDER BY rowid")
+        atoms = np.array([row[0] for row in rows])
         published_splits.check_count(where, len(atoms), sum(STABLE_SIZES[name]))
         found = divide_by_permutation(len(atoms)) if name == "id" else divide_by_size(atoms)
         published_splits.check_sizes(where, found, STABLE_SIZES[name])
@@ -78,58 +72,52 @@ class Qh9Stable:
 
 
 class Qh9Dynamic:
-    """QH9Dynamic.db: table data, by position: molecule, geometry, N, Z, pos in bohr, four more,
-    Ham."""
+    """QH9Dynamic.db: columns molecule, geometry, N, Z, pos in bohr, four more, Ham, by position."""
 
     def __init__(self, path: Path, config: ImportConfig) -> None:
         self.method: Method | None = METHOD
         columns = table_columns(path, "data")
         if len(columns) < 10:
             raise ValueError(
-                f"{path}: table 'data' has {len(columns)} columns, wanted 10 of QH9Dynamic; is it QH9Stable?"
+                f"{path}: table 'data' has {len(columns)} columns, wanted 10 of QH9Dynamic;"
+                " is it QH9Stable?"
             )
-        self._path, self._rows = (
-            path,
-            SqliteTable(path, "data", [columns[place] for place in COLUMNS]),
-        )
+        self._path = path
+        self._table = SqliteTable(path, "data", [columns[place] for place in COLUMNS])
 
     def addresses(self) -> list[int]:
         """Row numbers."""
-        return self._rows.numbers()
+        return self._table.numbers()
 
     def read(self, address: Address) -> SourceSample:
         """Read one geometry."""
-        molecule, geometry, atoms, numbers, positions, matrix = self._rows.row(int(address))
-        key = f"qh9d-{_integer(molecule):06d}-{_integer(geometry):04d}"
-        return _foreign(
-            key,
+        molecule, geometry, atoms, *blobs = self._table.row(int(address))
+        return _sample(
+            f"qh9d-{_integer(molecule):06d}-{_integer(geometry):04d}",
             _integer(atoms),
-            numbers,
-            positions,
-            matrix,
-            BOHR_IN_ANGSTROM,
-            f"{self._path}, row {address}",
+            blobs=blobs,
+            angstrom=BOHR_IN_ANGSTROM,
+            where=f"{self._path}, row {address}",
         )
 
     def splits(self, name: str) -> np.ndarray:
-        """Division "geometry" (every trajectory is divided) or "molecule" (trajectories are
-        divided)."""
+        """Division "geometry" (within every trajectory) or "molecule" (whole trajectories)."""
         count = len(self.addresses())
         if name not in ("geometry", "molecule"):
             raise published_splits.unknown(str(self._path), name, ["geometry", "molecule"])
         if count not in GEOMETRIES_PER_MOLECULE:
             known = ", ".join(map(str, sorted(GEOMETRIES_PER_MOLECULE)))
             raise ValueError(
-                f"{self._path}: {count} geometries, published editions have {known}; take --split none"
+                f"{self._path}: {count} geometries, published editions have {known};"
+                " take --split none"
             )
         per_molecule = GEOMETRIES_PER_MOLECULE[count]
-        return (divide_geometries if name == "geometry" else divide_molecules)(
-            count // per_molecule, per_molecule
-        )
+        divide = divide_geometries if name == "geometry" else divide_molecules
+        return divide(count // per_molecule, per_molecule)
 
 
 def divide_by_permutation(count: int) -> np.ndarray:
-    """Division "id" of QH9Stable."""
+    """Division "id" of QH9Stable, by the random numbers that its authors used."""
     return published_splits.divide(
         np.random.RandomState(43).permutation(count), published_splits.shares(count)
     )
@@ -144,21 +132,16 @@ def divide_geometries(molecules: int, per_molecule: int) -> np.ndarray:
     """Division "geometry" of QH9Dynamic: each trajectory by RandomState(number of its last row)."""
     sizes = SHARES_OF_GEOMETRIES[per_molecule]
     ends = range(per_molecule - 1, molecules * per_molecule, per_molecule)
-    return np.concatenate(
-        [
-            published_splits.divide(np.random.RandomState(end).permutation(per_molecule), sizes)
-            for end in ends
-        ]
-    )
+    orders = (np.random.RandomState(end).permutation(per_molecule) for end in ends)
+    return np.concatenate([published_splits.divide(order, sizes) for order in orders])
 
 
 def divide_molecules(molecules: int, per_molecule: int) -> np.ndarray:
     """Division "molecule" of QH9Dynamic: trajectories shuffled by Python's Random(43)."""
     order = list(range(molecules))
     random.Random(43).shuffle(order)
-    return np.repeat(
-        published_splits.divide(np.array(order), published_splits.shares(molecules)), per_molecule
-    )
+    splits = published_splits.divide(np.array(order), published_splits.shares(molecules))
+    return np.repeat(splits, per_molecule)
 
 
 def _integer(value: int | bytes) -> int:
@@ -166,21 +149,22 @@ def _integer(value: int | bytes) -> int:
     return int.from_bytes(value, "little", signed=True) if isinstance(value, bytes) else int(value)
 
 
-def _foreign(
-    key: str, atoms: int, numbers: bytes, positions: bytes, matrix: bytes, unit: float, where: str
+def _sample(
+    key: str, atoms: int, *, blobs: Sequence[bytes], angstrom: float, where: str
 ) -> SourceSample:
-    """A sample from its blobs; unit: Angstrom per unit of length."""
+    """Make a sample of the blobs Z, positions and Hamiltonian; angstrom: per unit of length."""
+    numbers, positions, matrix = blobs
     z = array(numbers, "int32", (atoms,), f"{where}, Z").astype(np.int64)
-    shells: Sequence[tuple[int, ...]] = listed_shells("pyscf", METHOD.basis, z, where)
+    shells = listed_shells("pyscf", METHOD.basis, z, where)
     size = sum(nao(METHOD.basis, int(number)) for number in z)
-    molecule = Molecule(key, z, unit * array(positions, "float64", (atoms, 3), f"{where}, pos"))
+    lengths = array(positions, "float64", (atoms, 3), f"{where}, pos")
     return SourceSample(
-        molecule,
-        "pyscf",
-        tuple(shells),
-        {"hamiltonian": array(matrix, "float64", (size, size), f"{where}, Ham")},
+        molecule=Molecule(key, z, angstrom * lengths),
+        order="pyscf",
+        shells=shells,
+        matrices={"hamiltonian": array(matrix, "float64", (size, size), f"{where}, Ham")},
     )
 
 
-QH9_STABLE = Importer(Qh9Stable, METHOD, "CC-BY-NC-SA-4.0", 5e-6)
-QH9_DYNAMIC = Importer(Qh9Dynamic, METHOD, "CC-BY-NC-SA-4.0", 5e-6)
+QH9_STABLE = Importer(open=Qh9Stable, licence="CC-BY-NC-SA-4.0", consistency=5e-6)
+QH9_DYNAMIC = Importer(open=Qh9Dynamic, licence="CC-BY-NC-SA-4.0", consistency=5e-6)

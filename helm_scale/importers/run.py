@@ -1,5 +1,4 @@
-"""The import of a dataset: proofs first, then shard after shard in parallel processes, then one
-manifest.
+"""Import a dataset: proofs first, then shard after shard in parallel, then one manifest.
 
 Every shard is made as a small dataset of its own in `out/staging/`, complete once it has a
 manifest; a killed import, started again, makes the missing ones. At the end the shards move to
@@ -23,32 +22,41 @@ from helm_scale.data.format.staging import finished_dataset
 from helm_scale.data.tools import merge
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.processes import run_parallel
-from helm_scale.importers.md17 import MD17
-from helm_scale.importers.nabla_dft import NABLA_DFT
-from helm_scale.importers.npz_folder import NPZ
-from helm_scale.importers.omol_csh import OMOL_CSH
+from helm_scale.importers import registry
 from helm_scale.importers.proofs import ProofLimits, prove
-from helm_scale.importers.qh9 import QH9_DYNAMIC, QH9_STABLE
-from helm_scale.importers.source import Address, Importer, SourceSample, canonical
+from helm_scale.importers.source import (
+    UNSTATED,
+    Address,
+    Importer,
+    Source,
+    SourceSample,
+    canonical,
+)
 from helm_scale.types import Method, Molecule
 
 log = logging.getLogger(__name__)
-DATASETS: dict[str, Importer] = {
-    "md17": MD17, "qh9-stable": QH9_STABLE, "qh9-dynamic": QH9_DYNAMIC, "nabla-dft": NABLA_DFT, "omol-csh-58k": OMOL_CSH, "npz": NPZ,
-}  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImportPlan:
-    """What every process of an import knows. labels: what each sample gets. source: identifies the
-    input."""
+    """What every process of an import knows.
+
+    Attributes:
+        importer: opens the dataset. method, licence: of the labels. limits: of the proofs.
+        labels: names of those that each sample gets. source: text that identifies the input.
+    """
 
     config: ImportConfig
+    importer: Importer
     method: Method
     licence: str
     labels: tuple[str, ...]
     limits: ProofLimits
     source: str
+
+    def open(self) -> Source:
+        """Open the dataset; every process does so for itself."""
+        return self.importer.open(Path(self.config.source), self.config)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,11 @@ class ShardTask:
     addresses: tuple[Address, ...]
     splits: tuple[str, ...]
 
+    @property
+    def folder(self) -> Path:
+        """Where it is made."""
+        return Path(self.plan.config.out) / "staging" / f"part-{self.number:06d}"
+
 
 @dataclass(frozen=True)
 class ProofCounts:
@@ -70,8 +83,7 @@ class ProofCounts:
 
 
 def import_dataset(config: ImportConfig) -> tuple[Manifest, ProofCounts]:
-    """Turn a public dataset or a folder of npz files into shards; started again it continues, or
-    does nothing.
+    """Turn a public dataset or a folder of npz files into shards; a second call goes on.
 
     Returns:
         The dataset, and how many samples were proven in this call.
@@ -81,12 +93,61 @@ def import_dataset(config: ImportConfig) -> tuple[Manifest, ProofCounts]:
     """
     out = Path(config.out)
     plan, addresses, splits = _prepare(config)
-    finished = finished_dataset(out, plan.method, plan.labels, plan.source)
+    finished = finished_dataset(out, method=plan.method, labels=plan.labels, source=plan.source)
     if finished is not None:
         shutil.rmtree(out / "staging", ignore_errors=True)
         return finished, ProofCounts(0, 0)
-    size = config.molecules_per_shard
-    tasks = [
+    tasks = _tasks(plan, addresses, splits)
+    counts = _make_missing(tasks, addresses)
+    dataset = merge.merge(
+        [Manifest.load(task.folder) for task in tasks],
+        out,
+        transfer=_move,
+        source=plan.source,
+        rejected=[RejectedMolecule(name, "excluded by the user") for name in config.exclude],
+    )
+    shutil.rmtree(out / "staging")
+    return dataset, counts
+
+
+def _prepare(config: ImportConfig) -> tuple[ImportPlan, Sequence[Address], np.ndarray]:
+    """Settle samples, splits, method, licence and labels, before any process starts."""
+    importer, path = registry.find(config.dataset), Path(config.source)
+    source = importer.open(path, config)
+    method, licence = declared_method(source.method, config), config.licence or importer.licence
+    if licence is None:
+        raise ValueError(f"{path}: the files name no licence; give --licence (an SPDX name)")
+    everything = source.addresses()
+    splits = np.full(len(everything), "train", dtype=object)
+    if config.split != "none":
+        splits = source.splits(config.split)
+    addresses, splits = _chosen(everything, splits, config)
+    plan = ImportPlan(
+        config=config,
+        importer=importer,
+        method=method,
+        licence=licence,
+        labels=_labels(source.read(addresses[0]), config),
+        limits=ProofLimits(config.consistency_limit or importer.consistency, config.proof_atoms),
+        source=_identity(config, importer, f"{len(addresses)} samples of {len(everything)}"),
+    )
+    return plan, addresses, splits
+
+
+def _identity(config: ImportConfig, importer: Importer, samples: str) -> str:
+    """Text that identifies the input; the manifest keeps it, so its words do not change."""
+    parts = [config.dataset, Path(config.source).name, samples, f"split {config.split}"]
+    if config.exclude:
+        parts.append(f"without {', '.join(config.exclude)}")
+    if variant := importer.variant(config):
+        parts.append(variant)
+    return ", ".join(parts)
+
+
+def _tasks(plan: ImportPlan, addresses: Sequence[Address], splits: np.ndarray) -> list[ShardTask]:
+    """Cut the samples into shards."""
+    size = plan.config.molecules_per_shard
+    return [
         ShardTask(
             plan,
             number,
@@ -95,53 +156,27 @@ def import_dataset(config: ImportConfig) -> tuple[Manifest, ProofCounts]:
         )
         for number, start in enumerate(range(0, len(addresses), size))
     ]
+
+
+def _make_missing(tasks: Sequence[ShardTask], addresses: Sequence[Address]) -> ProofCounts:
+    """Make the shards that are not there yet, in parallel."""
     missing = [task for task in tasks if not _is_done(task)]
-    proven = [_prove_first(plan, addresses)] if missing else []
-    proven += [
-        result
-        for _, result in run_parallel(
-            _make, missing, config.processes, len(missing), "import", "shard"
-        )
-    ]
-    left_out = [RejectedMolecule(name, "excluded by the user") for name in config.exclude]
-    made = merge.merge(
-        [Manifest.load(_folder(task)) for task in tasks], out, _move, plan.source, left_out
+    if not missing:
+        return ProofCounts(0, 0)
+    plan = missing[0].plan
+    counts = [_prove_first(plan, addresses)]
+    made = run_parallel(
+        _make,
+        missing,
+        processes=plan.config.processes,
+        total=len(missing),
+        label="import",
+        unit="shard",
     )
-    shutil.rmtree(out / "staging")
-    return made, ProofCounts(
-        sum(one.samples for one in proven), sum(one.consistent for one in proven)
+    counts += [count for _, count in made]
+    return ProofCounts(
+        sum(count.samples for count in counts), sum(count.consistent for count in counts)
     )
-
-
-def _prepare(config: ImportConfig) -> tuple[ImportPlan, Sequence[Address], np.ndarray]:
-    """Open the source and settle method, licence, labels and splits, before any process starts."""
-    dataset, path = DATASETS[config.dataset], Path(config.source)
-    source = dataset.open(path, config)
-    method, licence = declared_method(source.method, config), config.licence or dataset.licence
-    if licence is None:
-        raise ValueError(f"{path}: the files name no licence; give --licence (an SPDX name)")
-    addresses = source.addresses()
-    count = len(addresses)
-    splits = (
-        np.full(len(addresses), "train", dtype=object)
-        if config.split == "none"
-        else source.splits(config.split)
-    )
-    addresses, splits = _chosen(addresses, splits, config)
-    labels = _labels(source.read(addresses[0]), config)
-    about = (
-        f"{config.dataset}, {path.name}, {len(addresses)} samples of {count}, split {config.split}"
-    )
-    about += f", without {', '.join(config.exclude)}" if config.exclude else ""
-    about += (
-        ""
-        if config.dataset != "omol-csh-58k"
-        else ", repaired"
-        if config.repair
-        else ", not repaired"
-    )
-    limits = ProofLimits(config.consistency_limit or dataset.consistency, config.proof_atoms)
-    return ImportPlan(config, method, licence, labels, limits, about), addresses, splits
 
 
 def _chosen(
@@ -155,19 +190,19 @@ def _chosen(
     unknown = sorted(set(config.exclude) - {str(address) for address in addresses})
     if unknown:
         raise ValueError(
-            f"{config.source}: exclude: no sample '{unknown[0]}'; wanted names as the messages of the import give them"
+            f"{config.source}: exclude: no sample '{unknown[0]}';"
+            " wanted names as the messages of the import give them"
         )
     excluded = set(config.exclude)
-    kept = [place for place, address in enumerate(addresses) if str(address) not in excluded][
-        : config.samples or None
-    ]
+    kept = [place for place, address in enumerate(addresses) if str(address) not in excluded]
+    kept = kept[: config.samples or None]
     if not kept:
         raise ValueError(f"{config.source}: holds no samples, or all are excluded")
     return [addresses[place] for place in kept], splits[kept]
 
 
 def declared_method(known: Method | None, config: ImportConfig) -> Method:
-    """The method record of the labels: what the dataset is known to have, overridden by the config.
+    """Return the method of the labels: what the source says, overridden by the config.
 
     Raises:
         ValueError: neither says what it is.
@@ -179,22 +214,13 @@ def declared_method(known: Method | None, config: ImportConfig) -> Method:
     }
     if known is None and not {"xc", "basis"} <= set(given):
         raise ValueError(
-            f"{config.source}: the files hold no 'method'; give --xc and --basis (and --auxbasis, --grid_level, --program)"
+            f"{config.source}: the files hold no 'method'; give --xc and --basis"
+            " (and --auxbasis, --grid_level, --program)"
         )
-    start = known or Method(
-        xc="",
-        basis="",
-        ecp="def2",
-        grid_level=3,
-        auxbasis=None,
-        conv_tol=1e-9,
-        baseline="none",
-        program="unknown",
-    )
-    return replace(start, **given, baseline=config.baseline)
+    return replace(known or UNSTATED, **given, baseline=config.baseline)
 
 
-def _labels(foreign: SourceSample, config: ImportConfig) -> tuple[str, ...]:
+def _labels(sample: SourceSample, config: ImportConfig) -> tuple[str, ...]:
     """Names of the labels that every sample gets if it is like this one."""
     wanted = {
         "hamiltonian": True,
@@ -204,14 +230,16 @@ def _labels(foreign: SourceSample, config: ImportConfig) -> tuple[str, ...]:
     return tuple(
         name
         for name in codec.LABELS
-        if wanted.get(name, getattr(foreign.molecule, name) is not None)
+        if wanted.get(name, getattr(sample.molecule, name) is not None)
     )
 
 
-def _labelled(foreign: SourceSample, method: Method, config: ImportConfig) -> Molecule:
-    """A sample in canonical order with the labels asked for: S always anew in float64, H0 where the
-    source has none."""
-    molecule = canonical(foreign, method)
+def _labelled(sample: SourceSample, method: Method, config: ImportConfig) -> Molecule:
+    """Bring a sample to canonical order and give it the labels asked for.
+
+    S is computed anew in float64, whatever the source has; H0 only where it has none.
+    """
+    molecule = canonical(sample, method)
     baseline = molecule.baseline_hamiltonian
     if method.baseline == "none":
         baseline = None
@@ -227,35 +255,40 @@ def _labelled(foreign: SourceSample, method: Method, config: ImportConfig) -> Mo
 def _prove_first(plan: ImportPlan, addresses: Sequence[Address]) -> ProofCounts:
     """Prove the first samples, before anything is written."""
     config = plan.config
-    source = DATASETS[config.dataset].open(Path(config.source), config)
-    consistent = 0
+    source, consistent = plan.open(), 0
     for address in addresses[: config.proof_first]:
-        consistent += prove(
-            source.read(address), plan.method, plan.limits, f"{config.source}, sample {address}"
-        )
+        where = f"{config.source}, sample {address}"
+        consistent += prove(source.read(address), plan.method, plan.limits, where)
         log.info("%s, sample %s: every proof holds", config.source, address)
     if config.proof_atoms and not consistent:
         raise ValueError(
-            f"{config.source}: none of the first {config.proof_first} samples has at most {config.proof_atoms} atoms, so nothing proves"
-            " the functional: raise --proof_first or --proof_atoms, or go without this proof: --proof_atoms 0"
+            f"{config.source}: none of the first {config.proof_first} samples has at most"
+            f" {config.proof_atoms} atoms, so nothing proves the functional: raise --proof_first"
+            " or --proof_atoms, or go without this proof: --proof_atoms 0"
         )
     return ProofCounts(len(addresses[: config.proof_first]), consistent)
 
 
 def _make(task: ShardTask) -> ProofCounts:
-    """Make one shard; a random share of its samples, the same on every run, goes through the
-    proofs."""
-    plan, config, folder = task.plan, task.plan.config, _folder(task)
-    shutil.rmtree(folder, ignore_errors=True)
-    source = DATASETS[config.dataset].open(Path(config.source), config)
-    writer = ShardWriter(folder, plan.method, plan.licence, plan.source, len(task.addresses))
+    """Make one shard; a random share of its samples goes through the proofs."""
+    plan, config = task.plan, task.plan.config
+    shutil.rmtree(task.folder, ignore_errors=True)
+    source = plan.open()
+    writer = ShardWriter(
+        task.folder,
+        plan.method,
+        licence=plan.licence,
+        source=plan.source,
+        molecules_per_shard=len(task.addresses),
+    )
+    # The number of the shard is the seed: a second run proves the same samples.
     drawn = np.random.default_rng(task.number).random(len(task.addresses)) < config.proof_share
     consistent = 0
     for address, split, chosen in zip(task.addresses, task.splits, drawn, strict=True):
-        foreign, where = source.read(address), f"{config.source}, sample {address}"
+        sample, where = source.read(address), f"{config.source}, sample {address}"
         if chosen:
-            consistent += prove(foreign, plan.method, plan.limits, where)
-        molecule = _labelled(foreign, plan.method, config)
+            consistent += prove(sample, plan.method, plan.limits, where)
+        molecule = _labelled(sample, plan.method, config)
         check_same_labels(
             where,
             {"labels": codec.labels_of(molecule)},
@@ -268,13 +301,9 @@ def _make(task: ShardTask) -> ProofCounts:
     return ProofCounts(int(drawn.sum()), consistent)
 
 
-def _folder(task: ShardTask) -> Path:
-    return Path(task.plan.config.out) / "staging" / f"part-{task.number:06d}"
-
-
 def _is_done(task: ShardTask) -> bool:
     """Whether a task is made; raises ValueError if it was made from something else."""
-    folder = _folder(task)
+    folder = task.folder
     if not (folder / manifest.NAME).is_file():
         return False
     made = Manifest.load(folder)

@@ -1,4 +1,4 @@
-"""A sample as its dataset stores it, and its way into the canonical order.
+"""What an importer is: a dataset opened as a source, whose samples are brought to canonical order.
 
 A source gives the addresses of its samples and reads one by its address, so that several processes
 read one file and nothing is held but the sample at hand.
@@ -21,19 +21,31 @@ from helm_scale.types import Method, Molecule
 SYMMETRY_LIMIT = 1e-6  # Hartree, beside one rounding step of the dtype in which a matrix is stored
 Address = int | str
 
+# What is assumed of labels that do not say how they were made.
+UNSTATED = Method(
+    xc="",
+    basis="",
+    ecp="def2",
+    grid_level=3,
+    auxbasis=None,
+    conv_tol=1e-9,
+    baseline="none",
+    program="unknown",
+)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class SourceSample:
-    """A sample before reordering.
+    """A sample as its dataset stores it.
 
     Attributes:
         molecule: everything but matrices and method; positions in Angstrom, energies in Hartree.
-        order: program whose AO order the matrices have. shells: degrees of each atom's shells as
-            the source lists them.
-        matrices: {"hamiltonian": [nao, nao], ...} as Molecule names them, in the dtype of the
-            source, Hartree.
-        other_reading: another way to read the same numbers, and what would have to be so; a proof
-            that fails tries it.
+        order: program whose AO order the matrices have.
+        shells: degrees of each atom's shells, in the order of the matrices.
+        matrices: {"hamiltonian": [nao, nao], ...} by the names of Molecule, Hartree, in the dtype
+            of the source.
+        other_reading: (what would have to be so, the same numbers read that way); tried when a
+            proof fails.
     """
 
     molecule: Molecule
@@ -44,7 +56,7 @@ class SourceSample:
 
 
 class Source(Protocol):
-    """A dataset at hand. method: of its labels, None if it does not say."""
+    """An open dataset. method: how its labels were made, None if it does not say."""
 
     method: Method | None
 
@@ -55,29 +67,33 @@ class Source(Protocol):
         """Read one sample."""
 
     def splits(self, name: str) -> np.ndarray:
-        """Return the split of every sample, [samples] of str, in a published division of the
-        dataset.
+        """Return the split of every sample, [samples] of str, in a published division.
 
         Raises:
             ValueError: no such division, or the file is not of the published size.
         """
 
 
-@dataclass(frozen=True)
+def _as_it_is(config: ImportConfig) -> str:
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Importer:
-    """What is known of a dataset beside its numbers.
+    """A dataset that can be imported; registry.py lists all.
 
     Attributes:
-        open: makes the source; raises ValueError if the path holds something else. method: of the
-            labels, where known.
-        licence: SPDX name, where known. consistency: largest mean |F[P(H)] - H|, Hartree, that its
-            numerics explain.
+        open: opens the dataset at a path; raises ValueError if something else is there.
+        licence: SPDX name, None where the user has to say.
+        consistency: largest mean |F[P(H)] - H| that the dataset's numerics explain, Hartree.
+        variant: how the config has the dataset read, where there is a choice; a part of what
+            identifies the input.
     """
 
     open: Callable[[Path, ImportConfig], Source]
-    method: Method | None
     licence: str | None
     consistency: float
+    variant: Callable[[ImportConfig], str] = _as_it_is
 
 
 def listed_shells(
@@ -92,32 +108,34 @@ def listed_shells(
     return tuple(conventions.listed_shells(order, basis, int(z)) for z in atomic_numbers)
 
 
-def canonical(foreign: SourceSample, method: Method) -> Molecule:
+def canonical(sample: SourceSample, method: Method) -> Molecule:
     """Reorder a sample's matrices; they come out in float64, symmetric to the last bit.
 
     Raises:
         ValueError: an open shell; sizes, shells or geometry that cannot be, NaN, or a matrix that
             is not symmetric to 1e-6 Hartree and one rounding step of its dtype; names the molecule.
     """
-    molecule = foreign.molecule
+    molecule = sample.molecule
     where = f"molecule '{molecule.key}'"
     if molecule.spin_multiplicity != 1:
         raise ValueError(
-            f"{where}: multiplicity {molecule.spin_multiplicity}; only closed shells have one Hamiltonian"
+            f"{where}: multiplicity {molecule.spin_multiplicity};"
+            " only closed shells have one Hamiltonian"
         )
     neighbors.atom_pairs([molecule.key], [len(molecule.positions)], molecule.positions)
     elements.check_supported(method.basis, molecule.atomic_numbers, where)
-    for z, shells in zip(molecule.atomic_numbers, foreign.shells, strict=True):
+    for z, shells in zip(molecule.atomic_numbers, sample.shells, strict=True):
         if tuple(sorted(shells)) != shells_of(method.basis, int(z)):
             raise ValueError(
-                f"{where}: shells of {elements.symbol(z)} are {shells}, wanted {shells_of(method.basis, int(z))} of"
-                f" {method.basis} in any order; the matrices are in another basis"
+                f"{where}: shells of {elements.symbol(z)} are {shells}, wanted"
+                f" {shells_of(method.basis, int(z))} of {method.basis} in any order;"
+                " the matrices are in another basis"
             )
     nao = int(ao_offsets(method.basis, molecule.atomic_numbers)[-1])
     ordered = {}
-    for name, matrix in foreign.matrices.items():
+    for name, matrix in sample.matrices.items():
         _check_matrix(matrix, nao, f"{where}: {name}")
-        exact = conventions.to_canonical(matrix.astype(np.float64), foreign.order, foreign.shells)
+        exact = conventions.to_canonical(matrix.astype(np.float64), sample.order, sample.shells)
         ordered[name] = (exact + exact.T) / 2
     return replace(molecule, method=method, **ordered)
 
@@ -125,21 +143,21 @@ def canonical(foreign: SourceSample, method: Method) -> Molecule:
 def _check_matrix(matrix: np.ndarray, nao: int, where: str) -> None:
     if matrix.shape != (nao, nao):
         raise ValueError(
-            f"{where} has shape {matrix.shape}, wanted ({nao}, {nao}); the matrices are in another basis"
+            f"{where} has shape {matrix.shape}, wanted ({nao}, {nao});"
+            " the matrices are in another basis"
         )
     if not np.isfinite(matrix).all():
         raise ValueError(f"{where} holds NaN or infinity; remove the sample")
     difference = np.abs(matrix - matrix.T)
     if (difference > SYMMETRY_LIMIT + np.spacing(np.abs(matrix))).any():
         raise ValueError(
-            f"{where} is not symmetric (max |M-M^T| = {difference.max():.1e}, limit {SYMMETRY_LIMIT:.0e}); it is no closed-shell"
-            " Hamiltonian, or one triangle of it only"
+            f"{where} is not symmetric (max |M-M^T| = {difference.max():.1e}, limit"
+            f" {SYMMETRY_LIMIT:.0e}); it is no closed-shell Hamiltonian, or one triangle of it only"
         )
 
 
 def from_triangle(values: np.ndarray, where: str) -> np.ndarray:
-    """Rebuild a symmetric matrix from its upper triangle, row-major, diagonal included: [n(n+1)/2]
-    -> [n, n].
+    """Rebuild a symmetric matrix [n, n] from its upper triangle [n(n+1)/2], row-major.
 
     Raises:
         ValueError: a length that is not n(n+1)/2.

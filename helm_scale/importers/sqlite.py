@@ -1,4 +1,4 @@
-"""Rows of an sqlite file, read only, one at a time, by any number of processes."""
+"""Read rows of an sqlite file, one at a time, by any number of processes."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -26,7 +26,8 @@ class SqliteTable:
         missing = [name for name in columns if name not in found]
         if missing:
             raise ValueError(
-                f"{path}: table '{table}' has the columns {', '.join(found) or 'none'}, wanted {', '.join(missing)} too"
+                f"{path}: table '{table}' has the columns {', '.join(found) or 'none'},"
+                f" wanted {', '.join(missing)} too"
             )
         self._columns = ", ".join(columns)
 
@@ -78,7 +79,6 @@ def array(blob: bytes | None, dtype: str, shape: tuple[int, ...], where: str) ->
     """
     wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if blob is None or len(blob) != wanted:
-        raise ValueError(
-            f"{where}: got {'nothing' if blob is None else f'{len(blob)} bytes'}, wanted {wanted} ({dtype}, {shape})"
-        )
+        got = "nothing" if blob is None else f"{len(blob)} bytes"
+        raise ValueError(f"{where}: got {got}, wanted {wanted} ({dtype}, {shape})")
     return np.frombuffer(blob, dtype=np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)

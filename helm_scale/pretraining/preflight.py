@@ -145,7 +145,11 @@ def resource_report(
     training = config.training
     check_data(config, dataset)
     check_world_size(training.micro_batches, world_size // config.execution.pair_ranks)
-    sampler = dataset.sampler(training.batch_molecules, training.micro_batches, training.seed)
+    sampler = dataset.sampler(
+        batch_molecules=training.batch_molecules,
+        micro_batches=training.micro_batches,
+        seed=training.seed,
+    )
     return _resources(
         config, dataset, sampler=sampler, world_size=world_size, statistics=statistics
     )

@@ -1,5 +1,4 @@
-"""Labelled molecules for the tests of data: small random ones, which say nothing of chemistry, and
-where it matters real ones."""
+"""Labelled molecules for the tests of data: small and random, which say nothing of chemistry."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,15 +36,23 @@ def random_molecule(key: str, seed: int) -> Molecule:
     positions = np.array([[0.0, 0.1, 0.0], [1.4, 0.0, 0.2], [1.7, 0.9, 0.1]]) + 0.01 * seed
     size = int(ao_offsets(SVP.basis, numbers)[-1])
     return Molecule(
-        key, numbers, positions, charge=seed % 3 - 1, hamiltonian=random_symmetric(size, seed),
-        baseline_hamiltonian=random_symmetric(size, 1000 + seed), energy=-175.0 - seed,
-        forces=np.random.default_rng(seed).normal(size=(3, 3)), method=SVP,
-    )  # fmt: skip
+        key=key,
+        atomic_numbers=numbers,
+        positions=positions,
+        charge=seed % 3 - 1,
+        hamiltonian=random_symmetric(size, seed),
+        baseline_hamiltonian=random_symmetric(size, 1000 + seed),
+        energy=-175.0 - seed,
+        forces=np.random.default_rng(seed).normal(size=(3, 3)),
+        method=SVP,
+    )
 
 
 def write_dataset(folder: Path, molecules: int = 5, per_shard: int = 2) -> Manifest:
     """A dataset of random molecules; the last is the test split."""
-    writer = ShardWriter(folder, SVP, "CC0-1.0", "random numbers", per_shard)
+    writer = ShardWriter(
+        folder, SVP, licence="CC0-1.0", source="random numbers", molecules_per_shard=per_shard
+    )
     for number in range(molecules):
         writer.write(
             random_molecule(f"hof-{number}", number), "test" if number == molecules - 1 else "train"

@@ -60,9 +60,8 @@ def bucket(dataset: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """The dataset as a bucket, which a command named `aws` reads as that of AWS would."""
     command = tmp_path / "bin" / "aws"
     command.parent.mkdir()
-    command.write_text(
-        f'#!/bin/sh\n[ "$1 $2 $3 $5" = "s3 cp --only-show-errors -" ] && cat "{tmp_path}/${{4#s3://}}"\n'
-    )
+    asked_as_expected = '[ "$1 $2 $3 $5" = "s3 cp --only-show-errors -" ]'
+    command.write_text(f'#!/bin/sh\n{asked_as_expected} && cat "{tmp_path}/${{4#s3://}}"\n')
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
     return f"s3://{dataset.folder.relative_to(tmp_path)}"

@@ -48,9 +48,8 @@ def remove(dataset: Manifest, shard: Path, start: int, size: int) -> None:
     shard.unlink()
 
 
-def rewritten(dataset: Manifest, shard: Path, start: int, size: int, molecule_bytes: bytes) -> None:
-    """Another content for a sample, with its row of the manifest made to fit."""
-    assert len(molecule_bytes) <= size
+def rewritten(dataset: Manifest, shard: Path, start: int, *, molecule_bytes: bytes) -> None:
+    """Another, shorter content for a sample, with its row of the manifest made to fit."""
     content = shard.read_bytes()
     shard.write_bytes(content[:start] + molecule_bytes + content[start + len(molecule_bytes) :])
     path = dataset.folder / "manifest.json"
@@ -63,25 +62,21 @@ def rewritten(dataset: Manifest, shard: Path, start: int, size: int, molecule_by
 
 def partial(dataset: Manifest, shard: Path, start: int, size: int) -> None:
     """The JSON member alone."""
-    rewritten(dataset, shard, start, size, shard.read_bytes()[start : start + 1024])
+    rewritten(dataset, shard, start, molecule_bytes=shard.read_bytes()[start : start + 1024])
 
 
 def foreign(dataset: Manifest, shard: Path, start: int, size: int) -> None:
     """Another molecule in its place."""
-    rewritten(dataset, shard, start, size, sample_bytes(random_molecule("hof-7", 1)))
+    other = sample_bytes(random_molecule("hof-7", 1))
+    rewritten(dataset, shard, start, molecule_bytes=other)
 
 
 def other_method(dataset: Manifest, shard: Path, start: int, size: int) -> None:
     """The same molecule with labels of another functional."""
     molecule = random_molecule("hof-1", 1)
     assert molecule.method is not None
-    rewritten(
-        dataset,
-        shard,
-        start,
-        size,
-        sample_bytes(replace(molecule, method=replace(molecule.method, xc="pbx"))),
-    )
+    other = sample_bytes(replace(molecule, method=replace(molecule.method, xc="pbx")))
+    rewritten(dataset, shard, start, molecule_bytes=other)
 
 
 DAMAGES: dict[Callable[..., None], str] = {
@@ -111,7 +106,11 @@ def test_damage_is_named_or_skipped_and_never_used(
     reader = ShardReader(dataset, missing=True)
     for _ in range(2):  # a second epoch skips the same, and lists nothing twice
         for workers in (0, 1):
-            stream = Stream(BatchMaker(reader, MODEL, skip=True), 0, 1, workers, quarantine)
+            stream = Stream(
+                BatchMaker(reader, MODEL, skip=True),
+                workers=workers,
+                quarantine=quarantine,
+            )
             keys = [key for batch in stream.batches([[0, 1, 2], [3, 4, 5]]) for key in batch.keys]
             assert keys == [f"hof-{n}" for n in range(6) if f"hof-{n}" not in lost]
     listed = [
@@ -166,7 +165,7 @@ def test_a_tolerated_share_is_a_limit(tmp_path: Path) -> None:
     quarantine.note(500, [SkippedSample(n, f"sample {n}") for n in range(10)])
     with pytest.raises(
         ValueError,
-        match=r"sample 10: 11 of 510 samples read were skipped, more than data\.quarantine_share = 0\.01",
+        match=r"sample 10: 11 of 510 samples read were skipped, more than data\.quarantine",
     ):
         quarantine.note(10, [SkippedSample(10, "sample 10")])
     rare = Quarantine(0.01, tmp_path / "rare.jsonl")

@@ -1,5 +1,4 @@
-"""Joined and repacked datasets hold the same samples, and what does not belong together is not
-joined."""
+"""Merged and repacked datasets hold the same samples; what does not match is not merged."""
 
 import shlex
 from dataclasses import replace
@@ -24,7 +23,9 @@ def write_other(
 ) -> Manifest:
     """A dataset of one molecule and one rejected."""
     method = replace(SVP, xc=xc)
-    writer = ShardWriter(folder, method, licence, "more random numbers", 2)
+    writer = ShardWriter(
+        folder, method, licence=licence, source="more random numbers", molecules_per_shard=2
+    )
     writer.write(replace(random_molecule(key, 9), method=method), "test")
     return writer.close([RejectedMolecule("hof-x", "made up")])
 
@@ -114,10 +115,9 @@ def test_histograms_count_every_molecule_once(tmp_path: Path) -> None:
 
 def test_a_dataset_of_one_size_has_histograms_too(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "a")
-    assert (
-        "atoms per molecule: min 3, median 3, mean 3.0, max 3\n  3  ########################################  5"
-        in histograms.text(dataset)
-    )
+    bar = "#" * histograms.WIDTH
+    wanted = f"atoms per molecule: min 3, median 3, mean 3.0, max 3\n  3  {bar}  5"
+    assert wanted in histograms.text(dataset)
     histograms.draw(dataset, tmp_path / "a.png")
 
 

@@ -24,7 +24,8 @@ SETTINGS = [
     "--out",
     str(FOLDER),
 ]
-RELABELLED = 1e-5  # Hartree: largest element after two SCF runs, each converged to 1e-9 Hartree in the energy
+# Hartree: largest element after two SCF runs, each converged to 1e-9 Hartree in the energy.
+RELABELLED = 1e-5
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,12 @@ COST_OF[SAMPLES] = COSTS
 
 def sampler(micro_batches: int = 4, batch: int = 6, seed: int = 0, manifest: str = "a") -> Sampler:
     """Sampler over eleven samples of ragged cost."""
-    return Sampler([ShuffledEpochs(manifest, SAMPLES, seed)], COST_OF, batch, micro_batches)
+    return Sampler(
+        [ShuffledEpochs(manifest, SAMPLES, seed=seed)],
+        COST_OF,
+        batch_molecules=batch,
+        micro_batches=micro_batches,
+    )
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -117,17 +122,17 @@ def test_more_bins_than_molecules_and_an_empty_split_are_refused() -> None:
     with pytest.raises(ValueError, match=r"data\.weights: got \[0\.5\], wanted 2 positive numbers"):
         mixture([0.5])
     with pytest.raises(ValueError, match="without molecules"):
-        ShuffledEpochs("a", SAMPLES[:0], 0)
+        ShuffledEpochs("a", SAMPLES[:0], seed=0)
 
 
 def mixture(weights: list[float], batch: int = 8, micro_batches: int = 4) -> Sampler:
     """Sampler over two datasets, of 11 and 100 samples."""
     return Sampler(
-        [ShuffledEpochs("a", SAMPLES, 0), ShuffledEpochs("b", np.arange(100, 200), 0)],
+        [ShuffledEpochs("a", SAMPLES, seed=0), ShuffledEpochs("b", np.arange(100, 200), seed=0)],
         np.ones(200),
-        batch,
-        micro_batches,
-        weights,
+        batch_molecules=batch,
+        micro_batches=micro_batches,
+        weights=weights,
     )
 
 
@@ -148,11 +153,11 @@ def test_without_weights_each_sample_is_seen_equally_often() -> None:
     counts = np.bincount(row, minlength=200)[[*SAMPLES, *range(100, 200)]]
     assert counts.min() >= 79 and counts.max() <= 81
     rare = Sampler(
-        [ShuffledEpochs("a", SAMPLES, 0), ShuffledEpochs("b", np.arange(100, 200), 0)],
+        [ShuffledEpochs("a", SAMPLES, seed=0), ShuffledEpochs("b", np.arange(100, 200), seed=0)],
         np.ones(200),
-        1000,
-        1,
-        [1e-9, 1.0],
+        batch_molecules=1000,
+        micro_batches=1,
+        weights=[1e-9, 1.0],
     )
     assert sum(sum(i < 100 for i in rare.samples_of(step)) for step in range(11)) > 0, (
         "the least weight is not none"
@@ -164,16 +169,16 @@ def windowed(
 ) -> ShuffledEpochs:
     """A row over shards of equal size, shuffled in windows."""
     samples = np.arange(per_shard * shards)
-    return ShuffledEpochs("a", samples, seed, samples // per_shard, epoch_shards)
+    return ShuffledEpochs("a", samples, seed=seed, shards=samples // per_shard, window=epoch_shards)
 
 
 def test_a_permutation_sorted_in_parts_is_that_sorted_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     places = np.array([0, 1, 9_999, 5_000, 5_001, 137, 3])
-    at_once = ShuffledEpochs("a", np.arange(10_000), 0).at(places)
+    at_once = ShuffledEpochs("a", np.arange(10_000), seed=0).at(places)
     monkeypatch.setattr(epochs, "LARGE", 1)
-    in_parts = ShuffledEpochs("a", np.arange(10_000), 0)
+    in_parts = ShuffledEpochs("a", np.arange(10_000), seed=0)
     assert np.array_equal(in_parts.at(places), at_once)
     assert sorted(in_parts.at(np.arange(10_000))) == list(range(10_000))
 
@@ -201,7 +206,7 @@ def test_any_place_of_a_windowed_row_is_found_without_those_before() -> None:
 
 def test_windows_follow_the_shards_that_a_split_really_has() -> None:
     samples, shards = np.array([0, 1, 5, 6, 8, 20]), np.array([0, 0, 2, 2, 2, 9])
-    row = ShuffledEpochs("a", samples, 0, shards, 1).at(np.arange(6))
+    row = ShuffledEpochs("a", samples, seed=0, shards=shards, window=1).at(np.arange(6))
     assert sorted(row) == samples.tolist()
     runs = [shards[samples.tolist().index(i)] for i in row]
     assert [shard for n, shard in enumerate(runs) if n == 0 or runs[n - 1] != shard] == list(

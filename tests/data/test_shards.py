@@ -286,7 +286,7 @@ def test_a_shard_that_no_manifest_lists_is_reported(dataset: Manifest) -> None:
 def test_a_dataset_takes_only_molecules_of_its_kind(
     second: Molecule, message: str, tmp_path: Path
 ) -> None:
-    writer = ShardWriter(tmp_path, SVP, "CC0-1.0", "test", 8)
+    writer = ShardWriter(tmp_path, SVP, licence="CC0-1.0", source="test", molecules_per_shard=8)
     writer.write(random_molecule("hof-0", 0), "train")
     with pytest.raises(ValueError, match=message):
         writer.write(second, "train")
@@ -302,7 +302,9 @@ def test_a_finished_dataset_is_not_overwritten_and_an_empty_one_not_written(
     dataset: Manifest, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="holds a finished dataset already"):
-        ShardWriter(dataset.folder, SVP, "CC0-1.0", "test", 8)
+        ShardWriter(dataset.folder, SVP, licence="CC0-1.0", source="test", molecules_per_shard=8)
     with pytest.raises(ValueError, match="no molecule to write"):
-        ShardWriter(tmp_path / "empty", SVP, "CC0-1.0", "test", 8).close()
+        ShardWriter(
+            tmp_path / "empty", SVP, licence="CC0-1.0", source="test", molecules_per_shard=8
+        ).close()
     assert not (tmp_path / "empty" / "manifest.json").exists()

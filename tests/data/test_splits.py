@@ -1,6 +1,7 @@
 """Like samples stay on one side of a split, and an existing split that mixes them is found."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,17 @@ def frame(seed: int) -> np.ndarray:
 
 def prints_of(frames: list[np.ndarray]) -> list[near_duplicates.Fingerprint]:
     """Fingerprints of neutral singlets."""
-    return [near_duplicates.fingerprint(NUMBERS, positions, 0, 1) for positions in frames]
+    return [
+        near_duplicates.fingerprint(NUMBERS, positions, charge=0, spin_multiplicity=1)
+        for positions in frames
+    ]
 
 
 def write_frames(folder: Path, shifts: list[float], splits: list[str]) -> Manifest:
     """Frames of one neutral molecule whose last atom moves by `shifts` Angstrom."""
-    writer = ShardWriter(folder, SVP, "CC0-1.0", "random numbers", 2)
+    writer = ShardWriter(
+        folder, SVP, licence="CC0-1.0", source="random numbers", molecules_per_shard=2
+    )
     for number, (shift, split) in enumerate(zip(shifts, splits, strict=True)):
         molecule = replace(random_molecule(f"hof-{number}", number), charge=0)
         positions = molecule.positions.copy()
@@ -45,16 +51,24 @@ def test_a_fingerprint_knows_neither_place_nor_orientation_nor_the_numbering_of_
     order = np.array([0, 4, 2, 1, 3, 5])  # hydrogens exchanged
     moved = (positions @ random_rotation(1).numpy().T + [1.0, -2.0, 3.0])[order]
     one, other = (
-        near_duplicates.fingerprint(NUMBERS, positions, 0, 1),
-        near_duplicates.fingerprint(NUMBERS[order], moved, 0, 1),
+        near_duplicates.fingerprint(NUMBERS, positions, charge=0, spin_multiplicity=1),
+        near_duplicates.fingerprint(NUMBERS[order], moved, charge=0, spin_multiplicity=1),
     )
     assert one.composition == other.composition == "H3C1O1Br1 +0 1"
     assert np.abs(one.distances - other.distances).max() < 1e-5
     assert (
-        np.abs(one.distances - near_duplicates.fingerprint(NUMBERS, frame(1), 0, 1).distances).max()
+        np.abs(
+            one.distances
+            - near_duplicates.fingerprint(
+                NUMBERS, frame(1), charge=0, spin_multiplicity=1
+            ).distances
+        ).max()
         > 0.1
     )
-    assert near_duplicates.fingerprint(NUMBERS, positions, 1, 2).composition != one.composition
+    assert (
+        near_duplicates.fingerprint(NUMBERS, positions, charge=1, spin_multiplicity=2).composition
+        != one.composition
+    )
 
 
 @pytest.mark.parametrize("step", [1e-3, 0.1, 1.0])
@@ -72,12 +86,15 @@ def test_near_duplicates_are_those_that_all_pairs_compared_would_give() -> None:
         for seed in range(60)
     ]
     prints = prints_of(frames)
-    prints[5] = near_duplicates.fingerprint(NUMBERS, frames[5], 2, 1)  # another charge: never like
+    # Of another charge, and so like no other.
+    prints[5] = near_duplicates.fingerprint(NUMBERS, frames[5], charge=2, spin_multiplicity=1)
     found = {(i, j) for i, j, _ in near_duplicates.find(prints, 0.1)}
     wanted = {
-        (i, j) for i in range(60) for j in range(i + 1, 60)
-        if prints[i].composition == prints[j].composition and np.abs(prints[i].distances - prints[j].distances).max() <= 0.1
-    }  # fmt: skip
+        (i, j)
+        for i, j in combinations(range(60), 2)
+        if prints[i].composition == prints[j].composition
+        and np.abs(prints[i].distances - prints[j].distances).max() <= 0.1
+    }
     assert found == wanted and 30 < len(wanted) < 300
 
 
@@ -105,7 +122,7 @@ def test_groups_are_never_divided_and_shares_are_kept(seed: int) -> None:
 def test_too_few_groups_are_refused() -> None:
     with pytest.raises(
         ValueError,
-        match=r"1 groups \(the largest 9 of 9 samples\) leave no sample for validation, test; divide by geometry",
+        match=r"1 groups \(the largest 9 of 9 samples\) leave no sample for validation, test; ",
     ):
         splits.assign(np.zeros(9, dtype=int), (0.8, 0.1, 0.1), 0)
     assert set(splits.assign(np.array([0, 0, 1]), (0.6, 0.0, 0.4), 0)) == {"train", "test"}
@@ -113,13 +130,12 @@ def test_too_few_groups_are_refused() -> None:
 
 def test_a_leaking_split_is_found_and_mended(tmp_path: Path) -> None:
     folder = tmp_path / "hof"
-    before = write_dataset(
-        folder
-    )  # like geometries, charges -1, 0, 1, -1, 0; the last is the test split
+    # Like geometries of charges -1, 0, 1, -1, 0; the last is the test split.
+    before = write_dataset(folder)
     leaky = LeaksConfig(folder=str(folder))
     with pytest.raises(
         ValueError,
-        match=r"1 of 1 samples of test have a near-duplicate in train, e.g. 'hof-1' and 'hof-4' \(0.0000 Ang",
+        match=r"1 of 1 samples of test have a near-duplicate in train, e.g. 'hof-1' and 'hof-4' \(",
     ):
         splits.check(leaky)
     after, groups = splits.divide(SplitConfig(folder=str(folder), fractions=(0.4, 0.2, 0.4)))

@@ -1,5 +1,4 @@
-"""What the statistics count is what the molecules hold, and what lies beyond a cutoff is what setting it
-to zero costs."""
+"""Statistics count what the molecules hold, and what a pair cutoff would cost."""
 
 from pathlib import Path
 
@@ -63,12 +62,12 @@ def test_far_blocks_are_what_a_cutoff_sets_to_zero(dataset: Dataset) -> None:
             wanted[[0, 2, 3]] += (distance >= cutoff).sum() / 2, error.sum(), (error**2).sum()
             wanted[1] = max(wanted[1], error.max())
             elements, whole = elements + error.size, whole + (molecule.hamiltonian**2).sum()
-        assert found.far[row] == pytest.approx(wanted, rel=1e-12)
+        assert found.beyond[row] == pytest.approx(wanted, rel=1e-12)
         line = next(
             line for line in found.text().splitlines() if line.startswith(f"| {cutoff:g} |")
         )
         assert f"| {1e6 * wanted[2] / elements:,.4f} | {wanted[3] / whole:.2e} |" in line
-    assert found.far[0, 2] > found.far[1, 2] > 0 == found.far[2, 2]
+    assert found.beyond[0, 2] > found.beyond[1, 2] > 0 == found.beyond[2, 2]
 
 
 def test_samples_are_spread_over_costs(dataset: Dataset) -> None:

@@ -104,9 +104,9 @@ def test_float32_targets_keep_what_float32_can_keep(dataset: Dataset) -> None:
 
 def test_processes_make_the_same_batches_in_the_same_order(dataset: Dataset) -> None:
     bins = [list(range(n, 97, 13)) for n in range(13)] + [[], [5]]
-    here = list(Stream(BatchMaker(dataset, RESIDUAL), 0, 1, 0).batches(bins))
+    here = list(Stream(BatchMaker(dataset, RESIDUAL)).batches(bins))
     there = list(
-        Stream(BatchMaker(dataset, RESIDUAL), 0, 1, 3).batches(bins)
+        Stream(BatchMaker(dataset, RESIDUAL), workers=3).batches(bins)
     )  # holds more batches than there are buffers
     assert len(here) == len(there) and all(
         equal(couple_labels(a, "cpu"), couple_labels(b, "cpu"))
@@ -116,7 +116,7 @@ def test_processes_make_the_same_batches_in_the_same_order(dataset: Dataset) -> 
 
 
 def test_memory_is_used_again_only_when_its_batch_is_gone(dataset: Dataset) -> None:
-    batches = Stream(BatchMaker(dataset, EXACT), 0, 1, 1).batches([[n] for n in range(40)])
+    batches = Stream(BatchMaker(dataset, EXACT), workers=1).batches([[n] for n in range(40)])
     kept, sums = [], []
     for number, batch in enumerate(batches):
         if number % 7 == 0:
@@ -157,7 +157,7 @@ def test_batches_are_announced_one_by_one_ahead_of_their_use(dataset: Dataset) -
             announced.append(samples)
             return super().announced(samples)
 
-    batches = Stream(Noted(dataset, EXACT), 0, 1, 2).batches([n] for n in range(20))
+    batches = Stream(Noted(dataset, EXACT), workers=2).batches([n] for n in range(20))
     for number, _ in enumerate(batches):
         assert announced == [[n] for n in range(min(number + 4, 20))]
 
@@ -176,7 +176,7 @@ def test_slots_are_few_whatever_the_number_of_batches() -> None:
         return Numbers(values.data_ptr(), values.fill_(samples[0]))
 
     places = set()
-    for number, found in enumerate(in_processes(make, ([n] for n in range(100)), 2, 1)):
+    for number, found in enumerate(in_processes(make, ([n] for n in range(100)), count=2, kept=1)):
         assert float(found.values.min()) == float(found.values.max()) == number
         places.add(found.place)
     assert len(places) <= 6
@@ -197,7 +197,7 @@ def test_an_error_comes_in_its_turn_and_as_it_is(dataset: Dataset, tmp_path: Pat
     path.write_bytes(content)
     config = ModelConfig(basis="def2-svp", parity="full")
     for workers in (0, 2):
-        batches = Stream(BatchMaker(ShardReader(dataset), config), 0, 1, workers).batches(
+        batches = Stream(BatchMaker(ShardReader(dataset), config), workers=workers).batches(
             [[0], [1], [2], [3]]
         )
         assert [next(batches).keys for _ in range(2)] == [("hof-0",), ("hof-1",)]
@@ -207,7 +207,7 @@ def test_an_error_comes_in_its_turn_and_as_it_is(dataset: Dataset, tmp_path: Pat
 
 
 def test_a_killed_process_is_named_and_none_is_left(dataset: Dataset) -> None:
-    batches = Stream(BatchMaker(dataset, EXACT), 0, 1, 2).batches([n] for n in range(90))
+    batches = Stream(BatchMaker(dataset, EXACT), workers=2).batches([n] for n in range(90))
     next(batches)
     for child in multiprocessing.active_children():
         os.kill(child.pid, signal.SIGKILL)
@@ -240,7 +240,7 @@ def test_a_resumed_run_sees_the_rest_of_the_uninterrupted_one_on_any_number_of_r
     stopped: int, window: int
 ) -> None:
     dataset = Dataset.open(DataConfig(path=str(QUICKSTART), shuffle_window=window))
-    sampler, last = dataset.sampler(24, 12, 3), stopped + 3
+    sampler, last = dataset.sampler(batch_molecules=24, micro_batches=12, seed=3), stopped + 3
     config = ModelConfig(baseline="minao")
 
     def seen(first: int, world_size: int) -> tuple[list[list[str]], list[int]]:
@@ -249,7 +249,9 @@ def test_a_resumed_run_sees_the_rest_of_the_uninterrupted_one_on_any_number_of_r
         for rank, reader in enumerate(readers):
             for step, batches in zip(
                 steps,
-                Stream(BatchMaker(reader, config), rank, world_size, 0).steps(sampler, first, last),
+                Stream(
+                    BatchMaker(reader, config), rank=rank, world_size=world_size, workers=0
+                ).steps(sampler, first, last),
                 strict=True,
             ):
                 step += [key for batch in batches for key in batch.keys]
@@ -276,9 +278,13 @@ def test_an_interrupted_mixture_goes_on_with_every_dataset_where_it_was(tmp_path
         path=(str(tmp_path / "a"), str(tmp_path / "b")), weights=(0.5, 0.5), shuffle_window=2
     )
     dataset = Dataset.open(config)
-    whole = [dataset.sampler(6, 2, 0).samples_of(step) for step in range(30)]
+    whole = [
+        dataset.sampler(batch_molecules=6, micro_batches=2, seed=0).samples_of(step)
+        for step in range(30)
+    ]
     assert [
-        Dataset.open(config).sampler(6, 2, 0).samples_of(step) for step in range(20, 30)
+        Dataset.open(config).sampler(batch_molecules=6, micro_batches=2, seed=0).samples_of(step)
+        for step in range(20, 30)
     ] == whole[20:]
     from_first = sum(i < 5 for step in whole for i in step)
     assert from_first == 90 and {dataset.key[i] for step in whole for i in step if i >= 5} == {
@@ -287,7 +293,7 @@ def test_an_interrupted_mixture_goes_on_with_every_dataset_where_it_was(tmp_path
     assert dataset.split("test").tolist() == [4, 16] and dataset.read(16).key == "hof-11"
     assert dataset.hash != Dataset.open(config.model_copy(update={"weights": (0.4, 0.6)})).hash
     config = ModelConfig(basis="def2-svp", parity="full")
-    (batch,) = islice(Stream(BatchMaker(dataset, config), 0, 1, 0).batches([[0, 5]]), 1)
+    (batch,) = islice(Stream(BatchMaker(dataset, config)).batches([[0, 5]]), 1)
     assert batch.keys == ("hof-0", "hof-0")
 
 
@@ -302,4 +308,13 @@ def test_datasets_of_two_methods_do_not_mix(tmp_path: Path) -> None:
 def test_one_dataset_without_windows_is_ordered_as_ever() -> None:
     dataset = Dataset.open(DataConfig(path=str(QUICKSTART)))
     assert dataset.hash == Manifest.load(QUICKSTART).hash
-    assert dataset.sampler(8, 2, 0).samples_of(0) == [24, 77, 45, 49, 43, 50, 0, 60]
+    assert dataset.sampler(batch_molecules=8, micro_batches=2, seed=0).samples_of(0) == [
+        24,
+        77,
+        45,
+        49,
+        43,
+        50,
+        0,
+        60,
+    ]

@@ -57,7 +57,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(water: LABELLED, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two waters in split test."""
     folder = tmp_path_factory.mktemp("data") / "shards"
-    writer = ShardWriter(folder, SVP, "CC0-1.0", "test", 8)
+    writer = ShardWriter(folder, SVP, licence="CC0-1.0", source="test", molecules_per_shard=8)
     for key in ("first", "second"):
         writer.write(replace(water[0], key=key), "test")
     writer.close()

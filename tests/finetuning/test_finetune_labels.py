@@ -37,7 +37,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     save_weights(backbone().state_dict(), root / "step-00000001" / "model.safetensors")
     record = {"model": CONFIG.model_dump(mode="json"), "method": asdict(METHOD)}
     (root / "step-00000001" / "model.json").write_text(json.dumps(record))
-    writer = ShardWriter(root / "data", METHOD, "CC0-1.0", "test", 64)
+    writer = ShardWriter(
+        root / "data", METHOD, licence="CC0-1.0", source="test", molecules_per_shard=64
+    )
     for split, count, seed in (("train", 12, 1), ("validation", 3, 3), ("test", 3, 2)):
         for one in molecules(count, seed):
             writer.write(one, split)

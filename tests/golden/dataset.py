@@ -20,7 +20,11 @@ def write_dataset(folder: Path) -> None:
     manifest = Manifest.load(SOURCE)
     reader, index = ShardReader(manifest), {str(key): i for i, key in enumerate(manifest.key)}
     writer = ShardWriter(
-        folder, manifest.method, manifest.licence, "data_shards/quickstart", molecules_per_shard=4
+        folder,
+        manifest.method,
+        licence=manifest.licence,
+        source="data_shards/quickstart",
+        molecules_per_shard=4,
     )
     for key in (*TRAIN, *VALIDATION):
         molecule = reader.read(index[key])

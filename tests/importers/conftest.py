@@ -23,13 +23,15 @@ PLAIN = Method(
 WATER = (np.array([8, 1, 1]), np.array([[0.1, 0.0, 0.1], [0.76, 0.05, 0.68], [-0.74, 0.0, 0.58]]))
 FLUORIDE = (np.array([9, 1]), np.array([[0.1, 0.0, -0.2], [0.3, 0.5, 0.55]]))
 HYDRIDE = (np.array([3, 1]), np.array([[0.1, 0.0, -0.2], [0.3, 0.9, 1.15]]))
-IODIDE = (
-    np.array([53, 1]),
-    np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]]),
-)  # an ECP replaces 28 electrons
+# An ECP replaces 28 electrons of iodine.
+IODIDE = (np.array([53, 1]), np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]]))
 GEOMETRIES = {
-    "water": WATER, "stretched": (WATER[0], 1.05 * WATER[1]), "fluoride": FLUORIDE, "hydride": HYDRIDE, "iodide": IODIDE,
-}  # fmt: skip
+    "water": WATER,
+    "stretched": (WATER[0], 1.05 * WATER[1]),
+    "fluoride": FLUORIDE,
+    "hydride": HYDRIDE,
+    "iodide": IODIDE,
+}
 Labels = Callable[..., Molecule]
 
 

@@ -164,15 +164,12 @@ def write_nabla_dft(
     Hamiltonian."""
     blob = lambda values, kind=np.float32: np.ascontiguousarray(values, dtype=kind).tobytes()  # noqa: E731
     with sqlite3.connect(path) as database:
+        number = "id INTEGER NOT NULL PRIMARY KEY"
+        database.execute(f"CREATE TABLE dataset_ids ({number}, MOSES_ID INT, CONFORMER_ID INT)")
         database.execute(
-            "CREATE TABLE dataset_ids (id INTEGER NOT NULL PRIMARY KEY, MOSES_ID INT, CONFORMER_ID INT)"
+            f"CREATE TABLE data ({number}, Z BLOB, R BLOB, E FLOAT, F BLOB, H BLOB, S BLOB, C BLOB)"
         )
-        database.execute(
-            "CREATE TABLE data (id INTEGER NOT NULL PRIMARY KEY, Z BLOB, R BLOB, E FLOAT, F BLOB, H BLOB, S BLOB, C BLOB)"
-        )
-        database.execute(
-            "CREATE TABLE nuclear_charges (id INTEGER NOT NULL PRIMARY KEY, N INTEGER, Z BLOB)"
-        )
+        database.execute(f"CREATE TABLE nuclear_charges ({number}, N INTEGER, Z BLOB)")
         database.execute("CREATE TABLE basisset (Z INTEGER NOT NULL PRIMARY KEY, orbitals BLOB)")
         database.execute("CREATE TABLE metadata (id INTEGER PRIMARY KEY, N INTEGER)")
         database.executemany(
@@ -251,9 +248,12 @@ def write_npz(
     for m in molecules:
         assert m.hamiltonian is not None and m.overlap is not None and m.method is not None
         shells = SVP_SHELLS if m.method.basis == "def2-svp" else TZVPD_SHELLS
-        carry = (lambda x, m=m: from_canonical(x, m.method.basis, m.atomic_numbers)) if program == "pyscf" else (
-            lambda x, m=m, s=shells: foreign(m, x, program, s))  # fmt: skip
-        arrays = {"hamiltonian": carry(m.hamiltonian), "overlap": carry(m.overlap)}
+        arrays = {"hamiltonian": m.hamiltonian, "overlap": m.overlap}
+        for name, matrix in arrays.items():
+            if program == "pyscf":
+                arrays[name] = from_canonical(matrix, m.method.basis, m.atomic_numbers)
+            else:
+                arrays[name] = foreign(m, matrix, program, shells)
         if triangle:
             arrays = {name: matrix[np.triu_indices(len(matrix))] for name, matrix in arrays.items()}
         np.savez(

@@ -16,7 +16,7 @@ import pytest
 from helm_scale.config import ImportConfig
 from helm_scale.data.format.manifest import RejectedMolecule
 from helm_scale.data.format.shards import ShardReader, verify
-from helm_scale.importers import run
+from helm_scale.importers import registry, run
 from helm_scale.types import Molecule
 from tests.importers import layouts
 from tests.importers.conftest import Labels
@@ -73,7 +73,7 @@ def test_imported_matrices_are_the_originals(
         and verify(tmp_path / "out") == []
     )
     assert (made.method.xc, made.method.basis) == (xc, basis) and made.licence == (
-        more.get("licence") or run.DATASETS[dataset].licence
+        more.get("licence") or registry.find(dataset).licence
     )
     reader = ShardReader(made)
     for number, original in enumerate(originals):
@@ -135,7 +135,7 @@ def test_forces_that_are_all_zero_are_left_out(labels: Labels, tmp_path: Path) -
         file = layouts.write_nabla_dft(
             tmp_path / f"{forces}.db", [labels("water", WB97X_D, "def2-svp")], forces=forces
         )
-        found = run.DATASETS["nabla-dft"].open(file, ImportConfig()).read(0).molecule
+        found = registry.find("nabla-dft").open(file, ImportConfig()).read(0).molecule
         assert (found.forces is not None) == forces and found.energy is not None
 
 

@@ -44,7 +44,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of all runs."""
     folder = tmp_path_factory.mktemp("runs")
     writer = ShardWriter(
-        folder / "data", launching.METHOD, "CC0-1.0", "made up", molecules_per_shard=9
+        folder / "data",
+        launching.METHOD,
+        licence="CC0-1.0",
+        source="made up",
+        molecules_per_shard=9,
     )
     for number, numbers in enumerate(
         ([8, 1, 1], [6, 1, 1, 1, 1], [7, 1, 1, 1], [9, 1], [10], [8, 6, 8], [6, 7, 1])

@@ -66,7 +66,7 @@ def molecule(key: str, numbers: Sequence[int], seed: int) -> Molecule:
 def write_dataset(folder: Path, seed: int = 7) -> Path:
     """Write 11 training and 3 validation molecules of 1 to 6 atoms, in two shards."""
     rng = np.random.default_rng(seed)
-    writer = ShardWriter(folder, METHOD, "CC0-1.0", "made up", molecules_per_shard=9)
+    writer = ShardWriter(folder, METHOD, licence="CC0-1.0", source="made up", molecules_per_shard=9)
     for number in range(14):
         numbers = rng.choice([1, 1, 6, 7, 8, 17], size=1 + number % 6).tolist()
         writer.write(

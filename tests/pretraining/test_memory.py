@@ -60,7 +60,9 @@ def shared(estimator: StepEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Molecules of 2 to 24 atoms; the key says how many."""
     folder = tmp_path_factory.mktemp("sizes") / "data"
-    writer = ShardWriter(folder, launching.METHOD, "CC0-1.0", "made up", molecules_per_shard=8)
+    writer = ShardWriter(
+        folder, launching.METHOD, licence="CC0-1.0", source="made up", molecules_per_shard=8
+    )
     for number, atoms in enumerate((2, 3, 24, 18, 3)):
         numbers = np.random.default_rng(number).choice([1, 6], size=atoms).tolist()
         writer.write(
@@ -87,7 +89,12 @@ def planner(data: Path, **changes: Any) -> MemoryPlanner:
     chosen = settings(data, **changes)
     dataset = Dataset.open(chosen.data)
     return MemoryPlanner(
-        chosen, dataset, sampler=dataset.sampler(2, chosen.training.micro_batches, 0), world_size=1
+        chosen,
+        dataset,
+        sampler=dataset.sampler(
+            batch_molecules=2, micro_batches=chosen.training.micro_batches, seed=0
+        ),
+        world_size=1,
     )
 
 

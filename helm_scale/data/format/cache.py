@@ -2,9 +2,9 @@
 
 A shard is written to `<name>.partial`, hashed as it arrives, and renamed when size and SHA-256 are
 those of the manifest: a file under its own name is whole, whoever is killed when. Locks (flock) are
-on the files themselves and end with their
-holder: exclusive while a shard is fetched or removed, shared while it is read. To make room the
-shards that have not been read for longest go, never one that is locked.
+on the files themselves and end with their holder: exclusive while a shard is fetched or removed,
+shared while it is read. To make room the shards that have not been read for longest go, never one
+that is locked.
 """
 
 import contextlib
@@ -36,8 +36,7 @@ def is_remote(path: str) -> bool:
 
 
 class RemoteFolder:
-    """A dataset elsewhere, by its address: a URL of the folder, or `pipe:COMMAND` with {name} where
-    the file's name goes.
+    """A dataset elsewhere: URL of its folder, or `pipe:COMMAND` with {name} for a file's name.
 
     Addresses are opened by webdataset (http through curl, gs through gsutil); s3 goes through the
     command `aws s3 cp`.
@@ -46,7 +45,8 @@ class RemoteFolder:
     def __init__(self, address: str) -> None:
         if address.startswith("pipe:") and "{name}" not in address:
             raise ValueError(
-                f"data.path: got '{address}', wanted {{name}} in it, where the name of a file goes: pipe:cat /data/{{name}}"
+                f"data.path: got '{address}', wanted {{name}} in it,"
+                " where the name of a file goes: pipe:cat /data/{name}"
             )
         self._address = address
 
@@ -54,10 +54,10 @@ class RemoteFolder:
         """Address of one file."""
         if self._address.startswith("pipe:"):
             return self._address.replace("{name}", name)
-        whole = f"{self._address.rstrip('/')}/{name}"
-        return (
-            f"pipe:aws s3 cp --only-show-errors '{whole}' -" if whole.startswith("s3:") else whole
-        )
+        url = f"{self._address.rstrip('/')}/{name}"
+        if url.startswith("s3:"):
+            return f"pipe:aws s3 cp --only-show-errors '{url}' -"
+        return url
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """The bytes of a file.
@@ -76,7 +76,7 @@ class RemoteFolder:
 
 
 def fetch_manifest(remote: RemoteFolder, cache: Path) -> Manifest:
-    """Copy manifest and columns into a folder of the cache that is named after the manifest's hash.
+    """Copy manifest and columns into the cache, in a folder named after the manifest's hash.
 
     Raises:
         ValueError: they cannot be fetched, or are damaged.
@@ -97,16 +97,15 @@ class CachedShards:
     """The shards of one remote dataset.
 
     Args:
-        remote: where they come from. folder: where they go, a folder of the cache. limit: bytes of
-            tar files in the cache, all datasets together.
+        remote: where they come from. folder: where they go, a folder of the cache.
+        limit: bytes of tar files in the cache, all datasets together.
     """
 
     def __init__(self, remote: RemoteFolder, folder: Path, limit: int) -> None:
         self._remote, self._folder, self._limit = remote, folder, limit
 
     def read_into(self, record: ShardRecord, offset: int, memory: memoryview) -> int:
-        """Read bytes of a shard from offset on; returns their number. The shard is fetched if it is
-        not there.
+        """Read bytes of a shard, which is fetched if it is not there; returns their number.
 
         Raises:
             ValueError: the shard cannot be fetched, is not the one that the manifest lists, or does
@@ -116,8 +115,7 @@ class CachedShards:
             return os.preadv(file.fileno(), [memory], offset)
 
     def expect(self, record: ShardRecord, offset: int, size: int) -> None:
-        """Have the system fetch these bytes from the disk, without waiting, if the shard has
-        arrived."""
+        """Have the system read these bytes ahead, without waiting, if the shard has arrived."""
         with contextlib.suppress(FileNotFoundError), io.FileIO(self._folder / record.name) as file:
             _read_ahead(file, offset, size)
 
@@ -166,17 +164,18 @@ class CachedShards:
             size += len(block)
         if size != record.size or digest.hexdigest() != record.sha256:
             raise ValueError(
-                f"{self._remote.url(record.name)}: got {size} bytes with SHA-256 {digest.hexdigest()}, wanted {record.size} with"
-                f" {record.sha256}; manifest and shard do not belong together, or the source is damaged"
+                f"{self._remote.url(record.name)}: got {size} bytes with SHA-256"
+                f" {digest.hexdigest()}, wanted {record.size} with {record.sha256};"
+                " manifest and shard do not belong together, or the source is damaged"
             )
         os.fsync(file.fileno())
 
     def _make_room(self, record: ShardRecord, file: Any) -> None:
-        """Remove shards until the new one fits, and reserve its place by giving the file its
-        size."""
+        """Remove shards until the new one fits; its file gets its size, which reserves the room."""
         if record.size > self._limit:
             raise ValueError(
-                f"{record.name}: {record.size} bytes do not fit into data.cache_gb = {self._limit / 1e9:g}; raise it"
+                f"{record.name}: {record.size} bytes do not fit into"
+                f" data.cache_gb = {self._limit / 1e9:g}; raise it"
             )
         patience = time.monotonic() + WAIT
         while time.monotonic() < patience:
@@ -191,21 +190,19 @@ class CachedShards:
                     return
             time.sleep(RETRY)
         raise ValueError(
-            f"{self._folder.parent}: no room for {record.name} within {WAIT:.0f} s: all {self._limit / 1e9:g} GB are in use;"
+            f"{self._folder.parent}: no room for {record.name} within {WAIT:.0f} s:"
+            f" all {self._limit / 1e9:g} GB are in use;"
             " raise data.cache_gb to a shard per process at least"
         )
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """Last use, size and path of every shard in the cache, finished or not."""
-        found = []
-        for path in [
-            *self._folder.parent.glob("*/*.tar"),
-            *self._folder.parent.glob("*/*.tar.partial"),
-        ]:
-            with contextlib.suppress(FileNotFoundError):
+        cache, files = self._folder.parent, []
+        for path in [*cache.glob("*/*.tar"), *cache.glob("*/*.tar.partial")]:
+            with contextlib.suppress(FileNotFoundError):  # another process has just removed it
                 stat = path.stat()
-                found.append((stat.st_mtime, stat.st_size, path))
-        return found
+                files.append((stat.st_mtime, stat.st_size, path))
+        return files
 
 
 class LocalShards:
@@ -231,8 +228,7 @@ class LocalShards:
             ) from None
 
     def expect(self, record: ShardRecord, offset: int, size: int) -> None:
-        """Have the system fetch these bytes from the disk, without waiting, if the shard is
-        there."""
+        """Have the system read these bytes ahead, without waiting, if the shard is there."""
         with contextlib.suppress(FileNotFoundError):
             _read_ahead(self._open(record), offset, size)
 
@@ -258,8 +254,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _is_at(file: Any, path: Path) -> bool:
-    """Whether an open file still is the one at path: it may have been removed or renamed before the
-    lock was got."""
+    """Whether an open file still is the one at path.
+
+    Between opening and locking another process may have removed or renamed it.
+    """
     try:
         return os.fstat(file.fileno()).st_ino == path.stat().st_ino
     except FileNotFoundError:

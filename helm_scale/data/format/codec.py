@@ -1,5 +1,6 @@
-"""Molecule <-> the two members of a sample: readable JSON and an npz of arrays (format:
-data_shards/README.md).
+"""Molecule <-> the two members of a sample: readable JSON, and an npz of arrays.
+
+The format is described in data_shards/README.md.
 
 A symmetric matrix is stored as one triangle: on-site blocks in float64, off-site blocks in float32
 and, for the few elements too large for float32, a sparse remainder. The sum is exact to 1.5e-8
@@ -30,17 +31,17 @@ SYMMETRY_LIMIT = 1e-6  # largest |M - M^T| that counts as round-off, Hartree
 
 
 def labels_of(molecule: Molecule) -> tuple[str, ...]:
-    """Names of the labels that a molecule has."""
+    """List the labels that a molecule has."""
     own = [name for name in LABELS if getattr(molecule, name) is not None]
     return (*own, *sorted(molecule.properties))
 
 
 def encode(molecule: Molecule) -> dict[str, bytes]:
-    """Turn a molecule with a method record into the bytes of its members {"json": ..., "npz": ...}.
+    """Turn a molecule into the bytes of its members, {"json": ..., "npz": ...}.
 
     Raises:
         ValueError: no method record; a matrix that holds NaN, is not symmetric or has the wrong
-            size; energy, forces or a property that are not finite; each names the molecule.
+            size; energy, forces or a property that are not finite; names the molecule.
     """
     if molecule.method is None:
         raise ValueError(
@@ -87,9 +88,8 @@ class StoredSample:
 
     Attributes:
         molecule: all but the matrices. offsets: first AO of every atom, [N+1].
-        matrices: {"hamiltonian": arrays of `encode_matrix`, ...}, views on the bytes they were read
-            from.
-        where: file and key, for messages.
+        matrices: {"hamiltonian": arrays of `encode_matrix`, ...}, views on the bytes that were
+            read. where: file and key, for messages.
     """
 
     molecule: Molecule
@@ -180,8 +180,7 @@ def encode_matrix(matrix: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarr
 
 
 def flat_blocks(matrix: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(onsite, offsite): upper triangles of the atoms' blocks, and blocks i < j, flat and
-    row-major, float64."""
+    """Return (upper triangles of the atoms' blocks, blocks i < j), flat, row-major, float64."""
     atoms = len(offsets) - 1
     block = [slice(offsets[i], offsets[i + 1]) for i in range(atoms)]
     onsite = [matrix[b, b][np.triu_indices(b.stop - b.start)] for b in block]
@@ -204,16 +203,15 @@ def decode_matrix(parts: Mapping[str, np.ndarray], offsets: np.ndarray) -> np.nd
 
 
 def check_finite(name: str, values: np.ndarray) -> None:
-    """Raise ValueError naming the array if it holds NaN or infinity: either survives any sum, which
-    needs no copy."""
+    """Raise ValueError naming the array if it holds NaN or infinity."""
+    # Either survives the sum, which makes no copy as numpy.isfinite does.
     with np.errstate(over="ignore", invalid="ignore"):
         if not math.isfinite(values.sum()):
             raise ValueError(f"{name} holds NaN or infinity; get the shard anew")
 
 
 def check_parts(parts: Mapping[str, np.ndarray], offsets: np.ndarray) -> None:
-    """Raise ValueError unless the arrays of `encode_matrix` fit each other and the AOs of the
-    atoms."""
+    """Raise ValueError unless the arrays of `encode_matrix` fit the AOs of the atoms."""
     sizes = offsets[1:] - offsets[:-1]
     count = int(sizes.sum() ** 2 - (sizes**2).sum()) // 2
     wanted = {
@@ -257,7 +255,8 @@ def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -
     sizes = offsets[1:] - offsets[:-1]
     if not np.array_equal(arrays["nao_per_atom"], sizes):
         raise ValueError(
-            f"nao_per_atom: got {arrays['nao_per_atom'].tolist()}, wanted {sizes.tolist()} for {method.basis}"
+            f"nao_per_atom: got {arrays['nao_per_atom'].tolist()},"
+            f" wanted {sizes.tolist()} for {method.basis}"
         )
     labels = header["labels"]
     vectors = {
@@ -277,9 +276,16 @@ def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -
         for name, value in header.get("properties", {}).items()
     }
     molecule = Molecule(
-        key=header["key"], atomic_numbers=numbers, charge=header["charge"], spin_multiplicity=header["spin_multiplicity"],
-        energy=header["energy"], method=method, properties=properties, **vectors,
-    )  # fmt: skip
+        key=header["key"],
+        atomic_numbers=numbers,
+        charge=header["charge"],
+        spin_multiplicity=header["spin_multiplicity"],
+        energy=header["energy"],
+        method=method,
+        positions=vectors["positions"],
+        forces=vectors.get("forces"),
+        properties=properties,
+    )
     return StoredSample(molecule, offsets, matrices, where)
 
 
@@ -311,13 +317,14 @@ def _check_labels(molecule: Molecule) -> None:
             continue
         if np.shape(values) != shape:
             raise ValueError(
-                f"{where}: {name} has shape {np.shape(values)}, wanted {shape} (basis {molecule.method.basis})"
+                f"{where}: {name} has shape {np.shape(values)},"
+                f" wanted {shape} (basis {molecule.method.basis})"
             )
         if not np.isfinite(values).all():
             raise ValueError(f"{where}: {name} holds NaN or infinity; reject the molecule")
         difference = float(np.abs(values - values.T).max()) if name in MATRICES else 0.0
         if difference > SYMMETRY_LIMIT:
             raise ValueError(
-                f"{where}: {name} is not symmetric (max |M-M^T| = {difference:.1e}, limit {SYMMETRY_LIMIT:.0e});"
-                " check AO order and triangle of its source"
+                f"{where}: {name} is not symmetric (max |M-M^T| = {difference:.1e},"
+                f" limit {SYMMETRY_LIMIT:.0e}); check AO order and triangle of its source"
             )

@@ -1,5 +1,4 @@
-"""The rows of a manifest as columns, in JSON or, for large datasets, in `columns/*.npy` beside it,
-mapped into memory."""
+"""The rows of a large manifest as columns: files `columns/*.npy` beside it, mapped into memory."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,8 +53,11 @@ class SampleKeys:
 
 
 def write(folder: Path, columns: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Write every column to `folder/columns`; returns the SHA-256 of every file by column, which is
-    in its name too."""
+    """Write every column to `folder/columns`.
+
+    Returns:
+        SHA-256 of every file, by column; the file's name begins with it.
+    """
     (folder / FOLDER).mkdir(exist_ok=True)
     sums = {}
     for name in NAMES:
@@ -74,8 +76,7 @@ def write(folder: Path, columns: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def path_of(name: str, digest: str) -> str:
-    """Path of a column's file below the dataset's folder; a manifest with other rows has other
-    files."""
+    """Name a column's file below the dataset's folder; other content has another name."""
     return f"{FOLDER}/{name}-{digest[:12]}.npy"
 
 
@@ -95,8 +96,11 @@ def load(folder: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
 
 
 def check_keys(stored: np.ndarray) -> None:
-    """Raise ValueError naming a key that cannot name a sample (dots, empty) or occurs twice; a
-    second for ten million."""
+    """Raise ValueError naming a key that cannot name a sample (dots, empty) or occurs twice.
+
+    Ten million keys take a second: they are compared as 64-bit hashes, and as text only where two
+    hashes are equal.
+    """
     allowed = np.zeros(256, dtype=bool)
     allowed[[0, *KEY_BYTES]] = True
     width = -(-stored.dtype.itemsize // 8) * 8
@@ -107,7 +111,8 @@ def check_keys(stored: np.ndarray) -> None:
         if not allowed[letters].all() or not letters[:, 0].all():
             wrong = np.flatnonzero(~allowed[letters].all(axis=1) | (letters[:, 0] == 0))
             raise ValueError(
-                f"key '{part[wrong[0]].decode(errors='replace')}': wanted 1 to 90 of A-Z a-z 0-9 _ + = - (no dot)"
+                f"key '{part[wrong[0]].decode(errors='replace')}':"
+                " wanted 1 to 90 of A-Z a-z 0-9 _ + = - (no dot)"
             )
         mixed = np.zeros(len(part), dtype=np.uint64)
         for word in letters.view(np.uint64).T:
@@ -119,5 +124,6 @@ def check_keys(stored: np.ndarray) -> None:
         keys, counts = np.unique(stored[hashes == repeated], return_counts=True)
         if counts.max() > 1:
             raise ValueError(
-                f"key '{keys[counts.argmax()].decode()}' occurs {counts.max()} times; keys are unique within a dataset"
+                f"key '{keys[counts.argmax()].decode()}' occurs {counts.max()} times;"
+                " keys are unique within a dataset"
             )

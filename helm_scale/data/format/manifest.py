@@ -1,7 +1,7 @@
-"""The manifest of a dataset: which shards it has, and where every sample lies (format:
-data_shards/README.md).
+"""The manifest of a dataset: which shards it has, and where every sample lies.
 
-It is written last and atomically: a folder without one is an unfinished dataset.
+It is written last and atomically: a folder without one is an unfinished dataset. The format is
+described in data_shards/README.md.
 """
 
 import functools
@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,14 @@ class RejectedMolecule:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleRecord:
     """Place and size of one sample.
 
     Attributes:
-        shard: number of the tar file. offset, size: its bytes there, tar headers included. crc32:
-            of these bytes.
-        atoms, pairs: N and N(N-1)/2. cost: estimate of the work that a training step has with it.
+        shard: number of the tar file. offset, size: its bytes there, tar headers included.
+        crc32: of these bytes. atoms, pairs: N and N(N-1)/2.
+        cost: estimate of the work that a training step has with it (shards.cost_of).
     """
 
     key: str
@@ -69,13 +69,13 @@ SHARD = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*\.tar")
 COLUMNS = columns.NAMES
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A dataset's contents.
 
     Attributes:
-        folder: where it lies. hash: SHA-256 of manifest.json; identifies the dataset. source:
-            identifies its input.
+        folder: where it lies. hash: SHA-256 of manifest.json; identifies the dataset.
+        source: text that identifies the input that the dataset was made from.
         method, licence, labels: the same for all samples. elements: {symbol: number of atoms}.
         shards: tar files. rejected: molecules without labels.
         names_of_splits: split names; `split_code` holds the place of each sample's in it.
@@ -125,11 +125,11 @@ class Manifest:
             record = json.loads(content)
             if record.get("format") != FORMAT or record.get("version") != VERSION:
                 raise ValueError(
-                    f"got format '{record.get('format')}' version {record.get('version')}, wanted '{FORMAT}' version {VERSION}"
+                    f"got format '{record.get('format')}' version {record.get('version')},"
+                    f" wanted '{FORMAT}' version {VERSION}"
                 )
-            return cls(
-                Path(folder), hashlib.sha256(content).hexdigest(), **_read(Path(folder), record)
-            )
+            digest = hashlib.sha256(content).hexdigest()
+            return cls(folder=Path(folder), hash=digest, **_read(Path(folder), record))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path}: damaged or foreign manifest: {error}; get the dataset anew"
@@ -161,30 +161,43 @@ class Manifest:
             )
         return np.flatnonzero(self.split_code == self.names_of_splits.index(name)).astype(np.int64)
 
+    def rows(self, splits: Iterable[str], first_shard: int = 0) -> list[SampleRecord]:
+        """List the samples with other splits, their shards numbered from `first_shard`."""
+        names = [name for name in COLUMNS if name not in ("split", "shard")]
+        columns = [getattr(self, name).tolist() for name in names]
+        return [
+            SampleRecord(
+                split=str(split), shard=shard + first_shard, **dict(zip(names, values, strict=True))
+            )
+            for split, shard, *values in zip(splits, self.shard.tolist(), *columns, strict=True)
+        ]
+
     def describe(self) -> str:
-        """What the dataset holds, for people."""
+        """Say what the dataset holds, for people."""
         splits = ", ".join(f"{name} {len(self.split(name))}" for name in self.split_names())
         method = ", ".join(f"{name} {value}" for name, value in asdict(self.method).items())
+        megabytes = sum(shard.size for shard in self.shards) / 1e6
         lines = [
-            f"{self.folder}: {len(self)} molecules ({splits}) of {self.atoms.min()} to {self.atoms.max()} atoms",
+            f"{self.folder}: {len(self)} molecules ({splits})"
+            f" of {self.atoms.min()} to {self.atoms.max()} atoms",
             f"elements: {len(self.elements)} ({' '.join(self.elements)})",
             f"labels: {', '.join(self.labels)}",
             f"method: {method}",
-            f"files: {len(self.shards)} shards, {sum(shard.size for shard in self.shards) / 1e6:.2f} MB, licence {self.licence}",
+            f"files: {len(self.shards)} shards, {megabytes:.2f} MB, licence {self.licence}",
             f"rejected: {len(self.rejected)}",
         ]
         return "\n".join(lines + [f"  {one.key}: {one.reason}" for one in self.rejected])
 
     def where(self, index: int) -> str:
-        """Shard and key of a sample, for messages."""
-        return (
-            f"{self.folder}{os.sep}{self.shards[self.shard[index]].name}, key '{self.key[index]}'"
-        )
+        """Name shard and key of a sample, for messages."""
+        shard = self.shards[self.shard[index]]
+        return f"{self.folder}{os.sep}{shard.name}, key '{self.key[index]}'"
 
 
 def write(
     folder: Path,
     head: dict[str, Any],
+    *,
     shards: Sequence[ShardRecord],
     samples: Sequence[SampleRecord],
     rejected: Sequence[RejectedMolecule],
@@ -197,7 +210,10 @@ def write(
         head: method, licence, source, labels, elements.
     """
     if len(samples) > LARGE:
-        return write_columns(folder, head, shards, *_columns(samples), rejected)
+        splits, columns_ = _columns(samples)
+        return write_columns(
+            folder, head, shards=shards, splits=splits, rows=columns_, rejected=rejected
+        )
     rows = ",\n  ".join(
         json.dumps([getattr(sample, column) for column in COLUMNS]) for sample in samples
     )
@@ -207,6 +223,7 @@ def write(
 def write_columns(
     folder: Path,
     head: dict[str, Any],
+    *,
     shards: Sequence[ShardRecord],
     splits: Sequence[str],
     rows: Mapping[str, np.ndarray],
@@ -227,8 +244,10 @@ def write_columns(
 
 
 def column_files(content: bytes) -> list[str]:
-    """Paths, below the dataset's folder, of the columns that a manifest.json keeps beside it; none
-    if it is damaged."""
+    """List the columns that a manifest.json keeps beside it, as paths below the dataset's folder.
+
+    A damaged manifest lists none: whoever loads it will say what is wrong.
+    """
     try:
         return [
             columns.path_of(name, sum_)
@@ -276,17 +295,14 @@ def _read(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     if record["columns"] != list(COLUMNS):
         raise ValueError(f"columns: got {record['columns']}, wanted {list(COLUMNS)}")
     if "columns_beside" in record:
-        splits, rows = (
-            record["columns_beside"]["splits"],
-            columns.load(folder, record["columns_beside"]["sha256"]),
-        )
+        beside = record["columns_beside"]
+        splits, rows = beside["splits"], columns.load(folder, beside["sha256"])
         lengths = {len(column) for column in rows.values()}
-        if lengths != {record["columns_beside"]["count"]}:
-            raise ValueError(
-                f"columns: got {sorted(lengths)} rows, wanted {record['columns_beside']['count']}"
-            )
+        if lengths != {beside["count"]}:
+            raise ValueError(f"columns: got {sorted(lengths)} rows, wanted {beside['count']}")
     else:
-        splits, rows = _columns([SampleRecord(*row) for row in record["samples"]])
+        listed = (dict(zip(COLUMNS, row, strict=True)) for row in record["samples"])
+        splits, rows = _columns([SampleRecord(**row) for row in listed])
     columns.check_keys(rows["key"])
     for shard in record["shards"]:
         if not SHARD.fullmatch(shard["name"]):

@@ -1,5 +1,4 @@
-"""Arrays of an uncompressed npz file that lies in memory, as views: nothing is copied and no
-checksum is computed.
+"""Arrays of an uncompressed npz file in memory, as views: no copy, no checksum.
 
 numpy.load reads the same files through zipfile, at several times the cost: it copies each array and
 checks each CRC-32. Here the caller has checked the bytes already.
@@ -59,17 +58,20 @@ def _array(memory: memoryview, name: str, local: int, size: int) -> np.ndarray:
     count = math.prod(shape)
     if 10 + length + count * dtype.itemsize != size:
         raise ValueError(
-            f"'{name}': got {size} bytes, wanted {10 + length + count * dtype.itemsize} for shape {shape}"
+            f"'{name}': got {size} bytes, wanted {10 + length + count * dtype.itemsize}"
+            f" for shape {shape}"
         )
     return np.frombuffer(memory, dtype, count, start + 10 + length).reshape(shape)
 
 
 @lru_cache(maxsize=4096)
 def _kind(header: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
-    """Dtype and shape that a header of an array states; None if it is of another kind. Few headers
-    serve many samples."""
-    found = _HEADER.fullmatch(header)
-    return found and (
-        np.dtype(found[1].decode()),
-        tuple(int(n) for n in found[2].decode().split(",") if n.strip()),
-    )
+    """Read dtype and shape from the header of an array; None if it is of another kind.
+
+    Cached: samples of equal size have equal headers.
+    """
+    match = _HEADER.fullmatch(header)
+    if match is None:
+        return None
+    shape = tuple(int(n) for n in match[2].decode().split(",") if n.strip())
+    return np.dtype(match[1].decode()), shape

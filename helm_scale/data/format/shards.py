@@ -1,8 +1,7 @@
-"""Shards on disk: tar files of samples, written in one go and read at random (format:
-data_shards/README.md).
+"""Shards on disk: tar files of samples, written in one go and read at random.
 
 webdataset reads them too; order, random access and integrity come from the manifest, which
-webdataset does not have.
+webdataset does not have. The format is described in data_shards/README.md.
 """
 
 import hashlib
@@ -16,9 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from isal.isal_zlib import (
-    crc32,  # with the processor's own instructions: ten times as fast as zlib's
-)
+# isal computes CRC-32 with the processor's own instructions, ten times as fast as zlib.
+from isal.isal_zlib import crc32
 from webdataset.writer import TarWriter
 
 from helm_scale.basis import elements
@@ -32,22 +30,23 @@ from helm_scale.types import Method, Molecule
 
 KEY = re.compile(r"[A-Za-z0-9_+=-]{1,90}")
 END_OF_ARCHIVE = bytes(1024)
-TYPICAL_BLOCK = (
-    1600  # matrix elements of a block of two atoms of 40 AOs: counts as one unit of cost
-)
+TYPICAL_BLOCK = 1600  # matrix elements of a block of two atoms of 40 AOs: one unit of cost
 
 
 def check_key(key: str) -> None:
     """Raise ValueError unless a key can name a sample: webdataset cuts names at the first dot."""
     if not KEY.fullmatch(key):
         raise ValueError(
-            f"key '{key}': wanted 1 to 90 of A-Z a-z 0-9 _ + = - (no dot, space or slash); rename the molecule"
+            f"key '{key}': wanted 1 to 90 of A-Z a-z 0-9 _ + = - (no dot, space or slash);"
+            " rename the molecule"
         )
 
 
 def cost_of(molecule: Molecule, basis: str) -> float:
-    """Work estimate of a training step: atoms + pairs + one triangle's blocks, each relative to a
-    typical block."""
+    """Estimate the work that a training step has with a molecule.
+
+    Atoms, pairs, and the matrix elements of one triangle in units of a typical block.
+    """
     sizes = [nao(basis, int(z)) for z in molecule.atomic_numbers]
     atoms = len(sizes)
     elements_of_triangle = (sum(sizes) ** 2 + sum(size**2 for size in sizes)) / 2
@@ -55,8 +54,7 @@ def cost_of(molecule: Molecule, basis: str) -> float:
 
 
 def sample_bytes(molecule: Molecule) -> bytes:
-    """The sample as it lies in a tar file: headers and padding included, the same bytes on every
-    run.
+    """Make the bytes of a sample in a tar file, headers and padding included; the same every time.
 
     Raises:
         ValueError: what `codec.encode` refuses, or a key that cannot name a sample.
@@ -75,8 +73,7 @@ def write_sample(path: Path, molecule: Molecule) -> None:
 
 
 def read_sample(path: Path) -> Molecule:
-    """Read a file of `write_sample`, which no manifest vouches for: the CRC-32 of every array is
-    computed.
+    """Read a file of `write_sample`; no manifest vouches for it, so that every array is checked.
 
     Raises:
         ValueError: it is damaged.
@@ -102,13 +99,14 @@ class ShardWriter:
     """Writes a dataset sample by sample; the manifest comes last, with `close`.
 
     Args:
-        folder: made if absent. method: of every sample. source: text that identifies the input.
+        folder: made if absent. method: of every sample. licence: SPDX name.
+        source: text that identifies the input. molecules_per_shard: size of the tar files.
     Raises:
         ValueError: the folder holds a finished dataset.
     """
 
     def __init__(
-        self, folder: Path, method: Method, licence: str, source: str, molecules_per_shard: int
+        self, folder: Path, method: Method, *, licence: str, source: str, molecules_per_shard: int
     ) -> None:
         if (folder / manifest.NAME).exists():
             raise ValueError(
@@ -131,7 +129,8 @@ class ShardWriter:
         """
         if molecule.key in self._samples:
             raise ValueError(
-                f"{self._folder}: key '{molecule.key}' occurs twice; keys are unique within a dataset"
+                f"{self._folder}: key '{molecule.key}' occurs twice;"
+                " keys are unique within a dataset"
             )
         self._check_alike(molecule)
         content = sample_bytes(molecule)
@@ -142,16 +141,24 @@ class ShardWriter:
             self._sha256 = hashlib.sha256()
         atoms = len(molecule.atomic_numbers)
         self._samples[molecule.key] = SampleRecord(
-            molecule.key, split, shard, self._file.tell(), len(content), crc32(content), atoms, atoms * (atoms - 1) // 2,
-            cost_of(molecule, self._method.basis),
-        )  # fmt: skip
+            key=molecule.key,
+            split=split,
+            shard=shard,
+            offset=self._file.tell(),
+            size=len(content),
+            crc32=crc32(content),
+            atoms=atoms,
+            pairs=atoms * (atoms - 1) // 2,
+            cost=cost_of(molecule, self._method.basis),
+        )
         self._append(content)
         self._elements.update(int(z) for z in molecule.atomic_numbers)
 
     def close(self, rejected: Sequence[RejectedMolecule] = ()) -> Manifest:
-        """Finish the last shard and write the manifest; rejected: molecules that could not be
-        labelled.
+        """Finish the last shard and write the manifest.
 
+        Args:
+            rejected: molecules that could not be labelled.
         Raises:
             ValueError: no sample was written.
         """
@@ -166,7 +173,11 @@ class ShardWriter:
             "elements": {elements.symbol(z): self._elements[z] for z in sorted(self._elements)},
         }
         return manifest.write(
-            self._folder, head, self._shards, list(self._samples.values()), rejected
+            self._folder,
+            head,
+            shards=self._shards,
+            samples=list(self._samples.values()),
+            rejected=rejected,
         )
 
     def _append(self, content: bytes) -> None:
@@ -198,13 +209,12 @@ class ShardWriter:
 
 
 class ShardReader:
-    """Random access to the samples of a dataset, each checked as it is read; safe to use after a
-    fork.
+    """Random access to the samples of a dataset, each checked as it is read; fork-safe.
 
     Args:
-        dataset: manifest of the dataset. shards: where its tar files are read from; none: the
-            folder of the manifest.
-        missing: whether shards may be missing there; then reading a sample of one fails.
+        dataset: its manifest. shards: where its tar files are read from; none: from the folder of
+            the manifest.
+        missing: whether shards may be missing there; then only reading a sample of one fails.
     Raises:
         ValueError: a shard is missing.
     """
@@ -221,7 +231,8 @@ class ShardReader:
             for shard in dataset.shards:
                 if shard.name not in present:
                     raise ValueError(
-                        f"{dataset.folder / shard.name}: shard not found; the manifest lists it: get it anew"
+                        f"{dataset.folder / shard.name}: shard not found;"
+                        " the manifest lists it: get it anew"
                     )
 
     def __len__(self) -> int:
@@ -233,8 +244,7 @@ class ShardReader:
         return int(self.manifest.size[index])
 
     def expect(self, index: int) -> None:
-        """Have the system fetch sample `index` from the disk, without waiting: it will be read
-        soon."""
+        """Have the system fetch a sample from the disk, without waiting for it."""
         listed = self.manifest
         self._shards.expect(
             listed.shards[listed.shard[index]], int(listed.offset[index]), int(listed.size[index])
@@ -250,24 +260,29 @@ class ShardReader:
         return self.read_stored(index, memoryview(bytearray(self.size(index)))).dense()
 
     def read_stored(self, index: int, memory: memoryview) -> codec.StoredSample:
-        """Read sample `index` into memory of at least its size; the matrices are views on it.
-        Raises as `read`."""
+        """Read a sample into memory of at least its size; the matrices are views on it.
+
+        Raises:
+            ValueError: as `read`.
+        """
         listed, where = self.manifest, self.manifest.where(index)
         offset, size = int(listed.offset[index]), int(listed.size[index])
         content = memory[:size]
         got = self._shards.read_into(listed.shards[listed.shard[index]], offset, content)
         if got != size:
             raise ValueError(
-                f"{where}: shard is cut short: got {got} of {size} bytes at {offset}; get the shard anew"
+                f"{where}: shard is cut short: got {got} of {size} bytes at {offset};"
+                " get the shard anew"
             )
         if crc32(content) != listed.crc32[index]:
             raise ValueError(
-                f"{where}: bytes have changed (CRC-32 {crc32(content):08x}, wanted {int(listed.crc32[index]):08x}); get the shard anew"
+                f"{where}: bytes have changed (CRC-32 {crc32(content):08x},"
+                f" wanted {int(listed.crc32[index]):08x}); get the shard anew"
             )
         return self.parsed(index, content)
 
     def parsed(self, index: int, content: memoryview) -> codec.StoredSample:
-        """The sample in the bytes that `read_stored` has read.
+        """Parse the bytes of a sample.
 
         Raises:
             ValueError: it contradicts the format, the basis or the manifest.
@@ -280,21 +295,22 @@ class ShardReader:
     def _check_listed(self, sample: codec.StoredSample, index: int, where: str) -> None:
         """Raise ValueError if the sample is not what the manifest says."""
         molecule = sample.molecule
-        got = {
-            "key": molecule.key,
-            "atoms": len(molecule.atomic_numbers),
-            "method": molecule.method,
-            "labels": sample.labels,
-        }
         listed = self.manifest
-        wanted = {
-            "key": str(listed.key[index]), "atoms": int(listed.atoms[index]), "method": listed.method, "labels": listed.labels,
-        }  # fmt: skip
         check_same_labels(
             where,
-            got,
+            {
+                "key": molecule.key,
+                "atoms": len(molecule.atomic_numbers),
+                "method": molecule.method,
+                "labels": sample.labels,
+            },
             other="the manifest",
-            wanted=wanted,
+            wanted={
+                "key": str(listed.key[index]),
+                "atoms": int(listed.atoms[index]),
+                "method": listed.method,
+                "labels": listed.labels,
+            },
             remedy="manifest and shard do not belong together",
         )
 
@@ -345,16 +361,17 @@ def _shard_problems(dataset: Manifest, number: int) -> Iterator[str]:
         yield f"{path}: SHA-256 {digest}, wanted {record.sha256}; get the shard anew"
     else:
         with _named_damage(str(path)), tarfile.open(path) as archive:
-            found = [
-                (member.name, member.offset) for member in archive if member.name.endswith(".json")
-            ]
+            headers = [member for member in archive if member.name.endswith(".json")]
+        present = [(member.name, member.offset) for member in headers]
         rows = dataset.shard == number
         wanted = [
             (f"{key}.json", int(offset))
             for key, offset in zip(dataset.key[rows], dataset.offset[rows], strict=True)
         ]
-        if found != wanted:
-            yield f"{path}: holds other samples than the manifest lists; they do not belong together"
+        if present != wanted:
+            yield (
+                f"{path}: holds other samples than the manifest lists; they do not belong together"
+            )
 
 
 def _members(content: memoryview, key: str, where: str) -> dict[str, memoryview]:
@@ -365,7 +382,8 @@ def _members(content: memoryview, key: str, where: str) -> dict[str, memoryview]
         raise ValueError(f"{where}: {error}; get the shard anew") from None
     if set(members) != {f"{key}.json", f"{key}.npz"}:
         raise ValueError(
-            f"{where}: got the members {', '.join(sorted(members)) or 'none'}, wanted {key}.json and {key}.npz; get the shard anew"
+            f"{where}: got the members {', '.join(sorted(members)) or 'none'},"
+            f" wanted {key}.json and {key}.npz; get the shard anew"
         )
     return {"json": members[f"{key}.json"], "npz": members[f"{key}.npz"]}
 

@@ -1,5 +1,4 @@
-"""Labels of a dataset in the making: one small file per finished molecule, so that a killed run
-loses nothing.
+"""Labels of a dataset in the making: a file per finished molecule, so that a kill loses nothing.
 
 They lie in `out/staging/` until all are there; then they become shards in the order of the
 input, whatever the order in which they were finished, and the folder goes.
@@ -18,11 +17,11 @@ from helm_scale.types import Method, Molecule
 
 
 class StagingFolder:
-    """The finished part of a dataset. Files appear by renaming, so each is complete or absent.
+    """Labelled molecules on their way into shards; each file is whole or absent.
 
     Args:
-        out: folder of the dataset to be. method: of its labels. labels: names of the labels that
-            every molecule gets.
+        out: folder of the dataset to be. method: of its labels.
+        labels: names of the labels that every molecule gets.
     """
 
     def __init__(self, out: Path, method: Method, labels: tuple[str, ...]) -> None:
@@ -35,11 +34,11 @@ class StagingFolder:
         shards.write_sample(self._file(molecule.key), molecule)
 
     def missing(self, molecules: Sequence[Molecule]) -> list[Molecule]:
-        """Molecules without labels yet, in order.
+        """List the molecules without labels yet, in order.
 
         Raises:
-            ValueError: a key that cannot name a sample, or kept labels of another kind, method or
-                geometry.
+            ValueError: a key that cannot name a sample, or a file with labels of another method,
+                other names or another geometry.
         """
         for molecule in molecules:
             shards.check_key(molecule.key)
@@ -49,74 +48,86 @@ class StagingFolder:
         self,
         molecules: Sequence[Molecule],
         splits: Sequence[str],
+        *,
         rejected: Sequence[RejectedMolecule],
         licence: str,
         source: str,
         molecules_per_shard: int,
     ) -> Manifest:
-        """Turn the kept labels into shards and a manifest, and remove the kept files.
+        """Turn the files into shards and a manifest, and remove them.
 
         Raises:
             ValueError: no molecule was labelled.
         """
-        writer = shards.ShardWriter(self._out, self._method, licence, source, molecules_per_shard)
-        failed = {one.key for one in rejected}
+        writer = shards.ShardWriter(
+            self._out,
+            self._method,
+            licence=licence,
+            source=source,
+            molecules_per_shard=molecules_per_shard,
+        )
+        failed = {molecule.key for molecule in rejected}
         for molecule, split in zip(molecules, splits, strict=True):
             if molecule.key not in failed:
                 writer.write(shards.read_sample(self._file(molecule.key)), split)
-        finished = writer.close(rejected)
+        dataset = writer.close(rejected)
         self.clear()
-        return finished
+        return dataset
 
     def clear(self) -> None:
-        """Remove the kept files."""
+        """Remove the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, key: str) -> Path:
         return self._folder / f"{key}.tar"
 
     def _has(self, molecule: Molecule) -> bool:
-        """Whether the molecule's labels are kept."""
+        """Whether the molecule's labels are there; raises ValueError if they are others."""
         file = self._file(molecule.key)
         if not file.is_file():
             return False
-        kept = shards.read_sample(file)
+        stored = shards.read_sample(file)
         check_same_labels(
             file,
-            {"method": kept.method, "labels": codec.labels_of(kept)},
+            {"method": stored.method, "labels": codec.labels_of(stored)},
             other="what is asked for now",
             wanted={"method": self._method, "labels": self._labels},
             remedy=f"choose another folder or remove {self._folder}",
         )
-        same = (kept.charge, kept.spin_multiplicity) == (
-            molecule.charge,
-            molecule.spin_multiplicity,
-        )
-        for name in ("atomic_numbers", "positions"):
-            same &= np.array_equal(getattr(kept, name), getattr(molecule, name))
-        if not same:
+        if not _same_input(stored, molecule):
             raise ValueError(
-                f"{file}: labels of another geometry or charge than the input now has; remove the file, and it is made anew"
+                f"{file}: labels of another geometry or charge than the input now has;"
+                " remove the file, and it is made anew"
             )
         return True
 
 
+def _same_input(first: Molecule, second: Molecule) -> bool:
+    """Whether two molecules are the same to the last bit, labels aside."""
+    return (
+        first.charge == second.charge
+        and first.spin_multiplicity == second.spin_multiplicity
+        and np.array_equal(first.atomic_numbers, second.atomic_numbers)
+        and np.array_equal(first.positions, second.positions)
+    )
+
+
 def finished_dataset(
-    out: Path, method: Method, labels: tuple[str, ...], source: str
+    out: Path, *, method: Method, labels: tuple[str, ...], source: str
 ) -> Manifest | None:
-    """The dataset in `out` if it is finished, else None.
+    """Return the dataset in `out` if it is finished, else None.
 
     Raises:
-        ValueError: a finished dataset of another method, kind of labels or input is there.
+        ValueError: it has another method, other labels, or was made from another input.
     """
     if not (out / manifest.NAME).is_file():
         return None
-    found = Manifest.load(out)
+    dataset = Manifest.load(out)
     check_same_labels(
         f"the finished dataset in {out}",
-        {"method": found.method, "labels": found.labels, "input": found.source},
+        {**dataset.label_kind, "input": dataset.source},
         other="what is asked for now",
         wanted={"method": method, "labels": labels, "input": source},
         remedy="choose another folder or remove it",
     )
-    return found
+    return dataset

@@ -11,8 +11,7 @@ def members(memory: memoryview) -> dict[str, memoryview]:
     """Split tar headers and contents (POSIX ustar; no end-of-archive blocks) into {name: content}.
 
     Raises:
-        ValueError: a header is damaged or of another kind than a plain file, or a content is cut
-            short.
+        ValueError: a header is damaged, not that of a plain file, or a content is cut short.
     """
     return dict(_walk(memory))
 
@@ -32,15 +31,14 @@ def _walk(memory: memoryview) -> Iterator[tuple[str, memoryview]]:
 
 
 def _read(header: bytes) -> tuple[str, int]:
-    """Name and size of a member; the sum of the header's bytes, its own field counted as blanks,
-    must be the one stored."""
+    """Read name and size of a member, and check the sum of the header's bytes."""
     try:
         wanted = int(header[_SUM].rstrip(b"\0 "), 8)
         size = int(header[_SIZE].rstrip(b"\0 "), 8)
         name = header[_NAME].rstrip(b"\0").decode("ascii")
     except ValueError:
         raise ValueError("damaged tar header: no octal size and checksum") from None
-    got = sum(header) - sum(header[_SUM]) + 8 * ord(" ")
+    got = sum(header) - sum(header[_SUM]) + 8 * ord(" ")  # its own field counts as blanks
     if len(header) != BLOCK or got != wanted or header[_TYPE] not in _REGULAR:
         raise ValueError(
             f"damaged tar header of '{name}': checksum {got}, wanted {wanted}, or not a plain file"

@@ -1,5 +1,4 @@
-"""Extended XYZ and ASE databases -> molecules; charge, multiplicity, key and split come from the
-comment line.
+"""Read molecules from extended XYZ and ASE databases.
 
 `read_xyz` leaves labels alone; `read_labels` wants one, in ASE's units.
 """
@@ -75,7 +74,8 @@ def _molecules(frames: list[ase.Atoms], path: Path) -> Iterator[Molecule]:
         molecule = _molecule(atoms, number, f"{path}, frame {number}")
         if molecule.key in seen:
             raise ValueError(
-                f"{path}: key '{molecule.key}' in frames {seen[molecule.key]} and {number}; give every frame its own key"
+                f"{path}: key '{molecule.key}' in frames {seen[molecule.key]} and {number};"
+                " give every frame its own key"
             )
         seen[molecule.key] = number
         yield molecule
@@ -122,7 +122,8 @@ def _rows(path: Path) -> list[ase.Atoms]:
     """Rows of an ASE database, key-value pairs and data in `info`."""
     if not path.is_file():
         raise ValueError(
-            f"{path}: file not found; wanted extended XYZ (.xyz, .extxyz) or an ASE database (.db, .json)"
+            f"{path}: file not found;"
+            " wanted extended XYZ (.xyz, .extxyz) or an ASE database (.db, .json)"
         )
     try:
         with ase.db.connect(path) as rows:

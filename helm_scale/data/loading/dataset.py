@@ -1,4 +1,4 @@
-"""The data of a run: one dataset or a mixture, local or remote, as one row of numbered samples."""
+"""The data of a run: one dataset or several mixed, local or remote, as one list of samples."""
 
 import hashlib
 from collections import Counter
@@ -22,12 +22,12 @@ from helm_scale.types import Method, Molecule
 
 @dataclass(frozen=True)
 class Dataset:
-    """Datasets of one method and one set of labels; the samples of the second are numbered on from
-    those of the first.
+    """Samples of one method and one set of labels, from one folder or several.
+
+    The samples of the second folder are numbered on from those of the first.
 
     Attributes:
-        manifests: of the datasets. readers: of their samples. config: how they are mixed and
-            ordered.
+        manifests: of the folders. readers: of their samples. config: how they are mixed.
     """
 
     manifests: tuple[Manifest, ...]
@@ -36,21 +36,14 @@ class Dataset:
 
     @classmethod
     def open(cls, config: DataConfig) -> "Dataset":
-        """Open the datasets at config.path; manifests of remote ones are fetched, shards when they
-        are needed.
+        """Open what config.path names; of remote datasets only the manifest is fetched at once.
 
         Raises:
             ValueError: a dataset is missing or damaged, or two of them differ in method or labels.
         """
-        opened = [
-            _open(path, config)
-            for path in ([config.path] if isinstance(config.path, str) else config.path)
-        ]
-        found = cls(
-            tuple(manifest for manifest, _ in opened), tuple(reader for _, reader in opened), config
-        )
-        first = found.manifests[0]
-        for other in found.manifests[1:]:
+        readers = tuple(_open(path, config) for path in _paths(config))
+        first, *others = (reader.manifest for reader in readers)
+        for other in others:
             check_same_labels(
                 f"data.path: {first.folder}",
                 first.label_kind,
@@ -58,7 +51,7 @@ class Dataset:
                 wanted=other.label_kind,
                 remedy="train on datasets of one method and one set of labels",
             )
-        return found
+        return cls((first, *others), readers, config)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -67,14 +60,11 @@ class Dataset:
     @property
     def folder(self) -> str:
         """Where the data lies, for messages."""
-        return (
-            self.config.path if isinstance(self.config.path, str) else ", ".join(self.config.path)
-        )
+        return ", ".join(_paths(self.config))
 
     @property
     def hash(self) -> str:
-        """Identifies samples and order: the manifest's SHA-256, or where datasets or windows
-        matter, one of all that does."""
+        """What identifies samples and order: SHA-256 of the manifest, or of all that matters."""
         if len(self.manifests) == 1 and not self.config.shuffle_window:
             return self.manifests[0].hash
         parts = [
@@ -86,13 +76,9 @@ class Dataset:
 
     @property
     def local(self) -> list[Manifest]:
-        """The datasets whose shards are all at hand."""
-        paths = [self.config.path] if isinstance(self.config.path, str) else self.config.path
-        return [
-            one
-            for one, path in zip(self.manifests, paths, strict=True)
-            if not cache.is_remote(path)
-        ]
+        """Manifests of the folders that are not remote."""
+        paths = zip(self.manifests, _paths(self.config), strict=True)
+        return [manifest for manifest, path in paths if not cache.is_remote(path)]
 
     @property
     def method(self) -> Method:
@@ -147,20 +133,32 @@ class Dataset:
         ]
         return np.concatenate(parts) if parts else self.manifests[0].split(name)
 
-    def sampler(self, batch_molecules: int, micro_batches: int, seed: int) -> Sampler:
-        """The order of training.
+    def sampler(self, *, batch_molecules: int, micro_batches: int, seed: int) -> Sampler:
+        """Make the sampler of the training split.
 
         Raises:
             ValueError: a dataset without a training split, or weights that do not fit the datasets.
         """
-        rows = []
-        for one, first in zip(self.manifests, self._first, strict=True):
-            samples = one.split(self.config.train_split)
-            shards = one.shard[samples] if self.config.shuffle_window else None
-            rows.append(
-                ShuffledEpochs(one.hash, samples + first, seed, shards, self.config.shuffle_window)
+        config, epochs = self.config, []
+        for manifest, first in zip(self.manifests, self._first, strict=True):
+            samples = manifest.split(config.train_split)
+            shards = manifest.shard[samples] if config.shuffle_window else None
+            epochs.append(
+                ShuffledEpochs(
+                    manifest.hash,
+                    samples + first,
+                    seed=seed,
+                    shards=shards,
+                    window=config.shuffle_window,
+                )
             )
-        return Sampler(rows, self.cost, batch_molecules, micro_batches, self.config.weights)
+        return Sampler(
+            epochs,
+            self.cost,
+            batch_molecules=batch_molecules,
+            micro_batches=micro_batches,
+            weights=config.weights,
+        )
 
     def size(self, index: int) -> int:
         """Bytes of a sample in its shard."""
@@ -205,13 +203,15 @@ class _SampleKeys(Sequence[str]):
         return reader.manifest.key[place]
 
 
-def _open(path: str, config: DataConfig) -> tuple[Manifest, ShardReader]:
-    skips = config.damaged == "quarantine"
+def _paths(config: DataConfig) -> tuple[str, ...]:
+    return (config.path,) if isinstance(config.path, str) else config.path
+
+
+def _open(path: str, config: DataConfig) -> ShardReader:
+    """Open a local folder, or fetch the manifest of a remote one."""
     if not cache.is_remote(path):
-        found = Manifest.load(path)
-        return found, ShardReader(found, missing=skips)
-    remote, folder = cache.RemoteFolder(path), Path(config.cache)
-    found = cache.fetch_manifest(remote, folder)
-    return found, ShardReader(
-        found, cache.CachedShards(remote, found.folder, int(config.cache_gb * 1e9))
-    )
+        return ShardReader(Manifest.load(path), missing=config.damaged == "quarantine")
+    remote = cache.RemoteFolder(path)
+    manifest = cache.fetch_manifest(remote, Path(config.cache))
+    limit = int(config.cache_gb * 1e9)
+    return ShardReader(manifest, cache.CachedShards(remote, manifest.folder, limit))

@@ -1,11 +1,9 @@
-"""The endless row of one dataset's samples: shuffled epochs, a function of (manifest hash, seed,
-epoch) alone.
+"""The samples of one dataset in shuffled epochs, without end.
 
-Without windows an epoch is one permutation of the split. With windows the shards are permuted, and
-the samples of every few
-shards, a window, are permuted among themselves: then only the shards of a window need to be at
-hand, and a place of the row is found from the sizes of the shards, without a permutation of all
-samples.
+The order is a function of manifest hash, seed and epoch alone. Without windows an epoch is one
+permutation of the split. With windows the shards are permuted, and the samples of every few shards,
+a window, are permuted among themselves: then only the shards of a window need to be at hand, and
+any place is found from the sizes of the shards, without a permutation of all samples.
 """
 
 import functools
@@ -17,13 +15,12 @@ LARGE = 1 << 20  # entries of a permutation that is sorted in parts
 
 
 class ShuffledEpochs:
-    """Samples in the order in which they are seen.
+    """Samples in the order in which they are seen, epoch after epoch.
 
     Args:
-        manifest_hash: identifies the dataset. samples: of the split, ascending. seed: seed of the
-            order.
-        shards: shard of each sample, given where there are windows. window: shards per window; 0:
-            no windows.
+        manifest_hash: identifies the dataset. samples: of the split, ascending. seed: of the order.
+        shards: shard of each sample, given where there are windows.
+        window: shards per window; 0: no windows.
     Raises:
         ValueError: no samples.
     """
@@ -32,6 +29,7 @@ class ShuffledEpochs:
         self,
         manifest_hash: str,
         samples: np.ndarray,
+        *,
         seed: int,
         shards: np.ndarray | None = None,
         window: int = 0,
@@ -53,9 +51,8 @@ class ShuffledEpochs:
         return len(self._samples)
 
     def at(self, places: np.ndarray) -> np.ndarray:
-        """Samples at places of the row, which counts on from epoch to epoch: int64, of the shape of
-        places."""
-        found = np.empty(len(places), dtype=np.int64)
+        """Samples at places, which count on from epoch to epoch: int64, of the shape of places."""
+        samples = np.empty(len(places), dtype=np.int64)
         epochs, inside = np.divmod(places, len(self))
         for epoch in np.unique(epochs):
             ends, _ = self._epoch(int(epoch))
@@ -64,8 +61,8 @@ class ShuffledEpochs:
             for window in np.unique(windows[here]):
                 mine = here & (windows == window)
                 members, order = self._members(int(epoch), int(window))
-                found[mine] = members[order.at(inside[mine] - (ends[window] - len(members)))]
-        return found
+                samples[mine] = members[order.at(inside[mine] - (ends[window] - len(members)))]
+        return samples
 
     def _windows_of_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Place where each window of an epoch ends, and the epoch's order of the shards."""
@@ -88,35 +85,30 @@ class ShuffledEpochs:
 
 
 class _Permutation:
-    """The permutation of 0 ... count-1 that sorts random keys, sorted part by part as its places
-    are asked for.
+    """The permutation of 0 ... count-1 that sorts random keys, sorted only where it is read.
 
-    Of a large one a part holds the keys of one first byte: to sort ten million takes seconds, what
-    a step needs a 256th of it. Keys are raw random bits, which numpy keeps the same between its
-    versions.
+    A large one is sorted in 256 parts, by the first byte of the keys: to sort ten million takes
+    seconds, and a step needs one part. Keys are raw random bits, which numpy keeps the same between
+    its versions (unlike numpy.random.Generator.permutation).
     """
 
     def __init__(self, name: str, count: int) -> None:
         seed = hashlib.sha256(name.encode()).digest()
         self._keys = np.random.PCG64(int.from_bytes(seed)).random_raw(count)
-        self._part_of = (
-            (self._keys >> np.uint64(56)).astype(np.uint8)
-            if count >= LARGE
-            else np.zeros(count, dtype=np.uint8)
-        )
+        self._part_of = np.zeros(count, dtype=np.uint8)
+        if count >= LARGE:
+            self._part_of = (self._keys >> np.uint64(56)).astype(np.uint8)
         self._ends = np.cumsum(np.bincount(self._part_of))
         self._part = functools.lru_cache(maxsize=4)(self._sorted_part)
 
     def at(self, places: np.ndarray) -> np.ndarray:
         """Entries at places."""
-        found, numbers = (
-            np.empty(len(places), dtype=np.int64),
-            np.searchsorted(self._ends, places, side="right"),
-        )
+        entries = np.empty(len(places), dtype=np.int64)
+        numbers = np.searchsorted(self._ends, places, side="right")
         for number in np.unique(numbers):
             part, here = self._part(int(number)), numbers == number
-            found[here] = part[places[here] - (self._ends[number] - len(part))]
-        return found
+            entries[here] = part[places[here] - (self._ends[number] - len(part))]
+        return entries
 
     def _sorted_part(self, number: int) -> np.ndarray:
         members = np.flatnonzero(self._part_of == number)

@@ -32,7 +32,10 @@ class Quarantine:
         self._listed: set[int] = set()
 
     def note(self, read: int, skipped: Sequence[SkippedSample]) -> None:
-        """Take in a batch: so many samples were asked for, those were skipped.
+        """Count a batch.
+
+        Args:
+            read: samples asked for. skipped: those of them that were left out.
 
         Raises:
             ValueError: more than the share has been skipped; names the latest.
@@ -40,14 +43,20 @@ class Quarantine:
         self._read += read
         self._skipped += len(skipped)
         for one in skipped:
-            if one.sample not in self._listed:
-                self._listed.add(one.sample)
-                _log.warning("skipped %s", one.reason)
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                with self._file.open("a") as file:
-                    file.write(json.dumps({"sample": one.sample, "reason": one.reason}) + "\n")
+            if one.sample not in self._listed:  # an epoch later it is skipped again
+                self._list(one)
         if self._skipped > self._share * max(self._read, JUDGED_FROM):
+            latest = skipped[-1].reason if skipped else self._file
             raise ValueError(
-                f"{skipped[-1].reason if skipped else self._file}: {self._skipped} of {self._read} samples read were skipped, more than"
-                f" data.quarantine_share = {self._share:g}; they are listed in {self._file}: get their shards anew"
+                f"{latest}: {self._skipped} of {self._read} samples read were skipped, more than"
+                f" data.quarantine_share = {self._share:g}; they are listed in {self._file}:"
+                " get their shards anew"
             )
+
+    def _list(self, sample: SkippedSample) -> None:
+        """Log a sample and append it to the file."""
+        self._listed.add(sample.sample)
+        _log.warning("skipped %s", sample.reason)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a") as file:
+            file.write(json.dumps(vars(sample)) + "\n")

@@ -1,5 +1,4 @@
-"""The loader: this rank's micro-batches, step after step, made ahead by worker processes where
-wanted."""
+"""The loader: this rank's micro-batches, step after step, made ahead by worker processes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,29 +39,26 @@ class LoadedBatch:
 
 
 class BatchMaker:
-    """Reads and collates the samples of one micro-batch; the memory that they are read into is used
-    again.
+    """Reads and collates the samples of a micro-batch, into memory that it uses again.
 
     Args:
-        skip: leave damaged samples out, and tell; otherwise the first one raises. matrices: as
-            `collate`.
+        skip: leave damaged samples out, and tell; otherwise the first one raises.
+        matrices: as `collate`.
     """
 
     def __init__(
         self,
         reader: SampleReader,
         config: ModelConfig,
+        *,
         skip: bool = False,
         matrices: Sequence[str] = (),
     ) -> None:
         self._config, self._reader, self._skip, self._matrices = config, reader, skip, matrices
-        self._memory = np.zeros(
-            0, dtype=np.uint8
-        )  # what samples are read into, as large as the largest batch
+        self._memory = np.zeros(0, dtype=np.uint8)  # grows to the size of the largest batch
 
     def announced(self, samples: Sequence[int]) -> Sequence[int]:
-        """The samples, which the disk begins to fetch: whoever makes their batch is still busy with
-        the one before."""
+        """Have the disk fetch the samples while the batch before is being made; returns them."""
         for index in samples:
             self._reader.expect(index)
         return samples
@@ -94,26 +90,22 @@ class Stream:
     """Micro-batches of one rank.
 
     Args:
-        make: samples (maybe none) -> batch. workers: processes that make batches ahead; 0 makes
-            them in process. With workers `make` must survive a fork. quarantine: counts skipped
-            samples; none: nothing is ever skipped.
+        make: samples (maybe none) -> batch; with workers it must survive a fork.
+        workers: processes that make batches ahead; 0 makes them in this one.
+        quarantine: counts skipped samples; none: nothing is ever skipped.
     """
 
     def __init__(
         self,
         make: BatchMaker,
-        rank: int,
-        world_size: int,
-        workers: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
         quarantine: Quarantine | None = None,
     ) -> None:
-        self._make, self._rank, self._world_size, self._workers, self._quarantine = (
-            make,
-            rank,
-            world_size,
-            workers,
-            quarantine,
-        )
+        self._make, self._rank, self._world_size = make, rank, world_size
+        self._workers, self._quarantine = workers, quarantine
 
     def steps(self, sampler: Sampler, first: int, last: int) -> Iterator[list[BlockBatch]]:
         """Yield the list of micro-batches of every step first, ..., last - 1 (from 0); each list is
@@ -145,7 +137,7 @@ class Stream:
         tasks, asked = tee(micro_batches)
         soon = map(self._make.announced, tasks)
         made = (
-            in_processes(self._make, soon, self._workers, kept)
+            in_processes(self._make, soon, count=self._workers, kept=kept)
             if self._workers
             else map(self._make, tasks)
         )

@@ -1,5 +1,4 @@
-"""Processes that make batches ahead of their use, and hand them over in memory that both sides
-share and use again.
+"""Processes that make batches ahead of their use, and hand them over in shared memory.
 
 A batch of large molecules takes tens of megabytes. Fresh memory of that size costs more than to
 fill it (the kernel clears every page, on both sides), so each process owns a few buffers of shared
@@ -29,9 +28,8 @@ AHEAD = 2  # tasks that a process has at a time
 ALIGNMENT = 64  # bytes
 PATIENCE = 2.0  # seconds between looks whether the parent is alive
 
-Make = Callable[
-    [Sequence[int], Empty], Any
-]  # samples of a batch, maker of its large tensors -> dataclass of tensors
+# Samples of a batch, maker of its large tensors -> dataclass of tensors.
+Make = Callable[[Sequence[int], Empty], Any]
 
 
 class SharedBuffer:
@@ -43,15 +41,14 @@ class SharedBuffer:
         self._map: mmap.mmap | None = None
 
     def map(self, size: int = 0) -> mmap.mmap:
-        """All of the memory, of at least so many bytes; what it held stays."""
+        """Map all of the memory, enlarged to at least so many bytes; what it held stays."""
         present = os.fstat(self._file).st_size
         if present < size:
             present = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
             os.ftruncate(self._file, present)
         if self._map is None or len(self._map) < present:
-            self._map = mmap.mmap(
-                self._file, present, mmap.MAP_SHARED | mmap.MAP_POPULATE
-            )  # all pages in one go
+            # MAP_POPULATE: all pages in one go, instead of a fault for each.
+            self._map = mmap.mmap(self._file, present, mmap.MAP_SHARED | mmap.MAP_POPULATE)
         return self._map
 
     def close(self) -> None:
@@ -89,7 +86,7 @@ class _BufferAllocator:
         return tensor
 
     def pack(self, tensor: Tensor) -> _Placement | np.ndarray:
-        """What travels for a tensor: its place in the buffer, or itself as an array."""
+        """Return what travels for a tensor: its place in the buffer, or itself as an array."""
         if tensor.numel() and tensor.data_ptr() in self._offsets:
             return _Placement(
                 self._offsets[tensor.data_ptr()],
@@ -115,16 +112,14 @@ class _WorkerProcess:
         theirs.close()
 
     def ask(self, samples: Sequence[int]) -> None:
-        """Have a batch made; where all buffers are in use it will travel through the pipe, slower."""
-        task = (
-            self._free.pop() if self._free else None,
-            samples,
-        )  # the buffer used last: its pages are there
+        """Have a batch made; if all buffers are in use it travels through the pipe, slower."""
+        # The buffer used last is in the processor's cache.
+        task = (self._free.pop() if self._free else None, samples)
         self._tasks.append(task)
         self._connection.send(task)
 
     def answer(self) -> Any:
-        """The oldest batch asked for.
+        """Wait for the oldest batch asked for.
 
         Raises:
             ChildProcessError: the process died.
@@ -135,8 +130,8 @@ class _WorkerProcess:
         except (EOFError, ConnectionResetError):
             self._process.join()
             raise ChildProcessError(
-                f"a data process died (exit code {self._process.exitcode}) over the samples {list(samples)};"
-                " was memory short? execution.workers may be lowered"
+                f"a data process died (exit code {self._process.exitcode}) over the samples"
+                f" {list(samples)}; was memory short? execution.workers may be lowered"
             ) from None
         if isinstance(made, Exception):
             self._free.extend([] if number is None else [number])
@@ -158,25 +153,22 @@ class _WorkerProcess:
 
 
 def _on(memory: np.ndarray) -> Callable[[Any], Tensor]:
-    """Tensors from what travelled: places in the buffer or arrays."""
+    """Make tensors of what travelled: places in the buffer, or arrays."""
 
     def tensor(value: _Placement | np.ndarray) -> Tensor:
         if isinstance(value, np.ndarray):
             return torch.from_numpy(value)
         dtype = np.dtype(value.dtype)
-        size = int(np.prod(value.shape)) * dtype.itemsize
-        return torch.from_numpy(
-            memory[value.offset : value.offset + size].view(dtype).reshape(value.shape)
-        )
+        end = value.offset + int(np.prod(value.shape)) * dtype.itemsize
+        return torch.from_numpy(memory[value.offset : end].view(dtype).reshape(value.shape))
 
     return tensor
 
 
 def in_processes(
-    make: Make, tasks: Iterable[Sequence[int]], count: int, kept: int
+    make: Make, tasks: Iterable[Sequence[int]], *, count: int, kept: int
 ) -> Iterator[Any]:
-    """Yield what `make` gives for every task, in order, made ahead by processes; they end with the
-    iterator.
+    """Yield what `make` gives for every task, in order; processes make it ahead.
 
     Args:
         make: must survive a fork; the dataclass that it returns may hold tensors, dataclasses of
@@ -203,8 +195,8 @@ def in_processes(
 def _serve(
     make: Make, buffers: Sequence[SharedBuffer], connection: Connection, parent: int
 ) -> None:
-    """Make batches until the parent is gone; signals to the whole group are the parent's to
-    answer."""
+    """Make batches until the parent is gone."""
+    # A signal to the whole group is for the parent, which stops its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -1,5 +1,4 @@
-"""Elements, sizes and costs of a dataset as histograms, in text and as a picture; all from the
-manifest."""
+"""Histograms of a dataset's elements, sizes and costs, as text and as a picture."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +25,7 @@ _INK, _BAR = "#1f2933", "#2f6f9f"
 
 
 def text(dataset: Manifest) -> str:
-    """Atoms of each element, and histograms of atoms, pairs and cost per molecule."""
+    """Write atoms of each element, and histograms of atoms, pairs and cost per molecule."""
     counts = "  ".join(f"{symbol} {count}" for symbol, count in dataset.elements.items())
     blocks = [_text_histogram(title, getattr(dataset, name)) for name, title in QUANTITIES]
     return "\n".join([f"atoms of each element: {counts}", *blocks])
@@ -39,11 +38,9 @@ def draw(dataset: Manifest, path: Path) -> None:
     first, *others = figure.subplots(2, 2).ravel()
     symbols, counts = list(dataset.elements), list(dataset.elements.values())
     first.bar(range(len(symbols)), counts, color=_BAR)
+    crowded = len(symbols) >= 25
     first.set_xticks(
-        range(len(symbols)),
-        symbols,
-        fontsize=9 if len(symbols) < 25 else 6,
-        rotation=0 if len(symbols) < 25 else 90,
+        range(len(symbols)), symbols, fontsize=6 if crowded else 9, rotation=90 if crowded else 0
     )
     first.set_yscale("log")
     _dress(first, "atoms of each element", "atoms")
@@ -81,12 +78,12 @@ def _text_histogram(title: str, values: np.ndarray) -> str:
     names = [low if low == high else f"{low} to {high}" for low, high in ranges]
     wide = max(map(len, names))
     lines = [
-        f"{title}: min {values.min():g}, median {np.median(values):g}, mean {values.mean():.1f}, max {values.max():g}"
+        f"{title}: min {values.min():g}, median {np.median(values):g},"
+        f" mean {values.mean():.1f}, max {values.max():g}"
     ]
     for name, count in zip(names, counts, strict=True):
-        lines.append(
-            f"  {name:>{wide}}  {'#' * int(np.ceil(WIDTH * count / counts.max())):<{WIDTH}}  {count}".rstrip()
-        )
+        bar = "#" * int(np.ceil(WIDTH * count / counts.max()))
+        lines.append(f"  {name:>{wide}}  {bar:<{WIDTH}}  {count}".rstrip())
     return "\n".join(lines)
 
 

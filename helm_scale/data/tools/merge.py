@@ -1,4 +1,4 @@
-"""Merge datasets into one without decoding a sample, and write one anew in shards of another size."""
+"""Merge datasets into one without decoding a sample; write one anew in shards of another size."""
 
 import shutil
 from collections import Counter
@@ -15,26 +15,27 @@ from helm_scale.data.format.shards import ShardReader, ShardWriter
 
 
 def concat(folders: Sequence[str | Path], out: Path) -> Manifest:
-    """Copy datasets into a new one, in order; the shards get new numbers.
+    """Copy datasets into a new one, one after the other.
 
     Raises:
         ValueError: methods or labels differ, a key occurs twice, or `out` holds a finished dataset.
     """
-    return merge([Manifest.load(folder) for folder in folders], out, shutil.copyfile)
+    return merge([Manifest.load(folder) for folder in folders], out, transfer=shutil.copyfile)
 
 
 def merge(
     parts: Sequence[Manifest],
     out: Path,
+    *,
     transfer: Callable[[Path, Path], object],
     source: str | None = None,
     rejected: Sequence[RejectedMolecule] = (),
 ) -> Manifest:
-    """Bring the shards of datasets into one folder and write its manifest, last and atomically.
+    """Bring the shards of datasets into one folder, numbered anew, and write its manifest last.
 
     Args:
-        transfer: brings one file from the first path to the second. source: identifies the input;
-            by default the parts' own.
+        transfer: brings one file from the first path to the second.
+        source: text that identifies the input; by default the parts' own.
         rejected: samples left out, beside those of the parts.
     Raises:
         ValueError: as `concat`, or a shard that did not arrive whole.
@@ -53,66 +54,50 @@ def merge(
             transfer(part.folder / shard.name, target)
             if not target.is_file() or target.stat().st_size != shard.size:
                 raise ValueError(
-                    f"{target}: did not arrive whole from {part.folder / shard.name}; check the disk and run again"
+                    f"{target}: did not arrive whole from {part.folder / shard.name};"
+                    " check the disk and run again"
                 )
             shards.append(ShardRecord(target.name, shard.size, shard.sha256))
     head = {
         "method": parts[0].method,
         "licence": " AND ".join(dict.fromkeys(part.licence for part in parts)),
-        "source": source
-        if source is not None
-        else "; ".join(dict.fromkeys(part.source for part in parts)),
+        "source": source or "; ".join(dict.fromkeys(part.source for part in parts)),
         "labels": parts[0].labels,
         "elements": _sum(part.elements for part in parts),
     }
     return manifest.write(
         out,
         head,
-        shards,
-        _rows(parts),
-        [*rejected, *(one for part in parts for one in part.rejected)],
+        shards=shards,
+        samples=_rows(parts),
+        rejected=[*rejected, *(one for part in parts for one in part.rejected)],
     )
 
 
 def repack(folder: str | Path, out: Path, molecules_per_shard: int) -> Manifest:
-    """Write a dataset anew, each sample checked as it is read; samples keep their bytes, order and
-    splits.
+    """Write a dataset anew in shards of another size; samples keep bytes, order and splits.
 
     Raises:
         ValueError: a damaged sample, or `out` holds a finished dataset.
     """
     dataset = Manifest.load(folder)
     reader = ShardReader(dataset)
-    writer = ShardWriter(out, dataset.method, dataset.licence, dataset.source, molecules_per_shard)
+    writer = ShardWriter(
+        out,
+        dataset.method,
+        licence=dataset.licence,
+        source=dataset.source,
+        molecules_per_shard=molecules_per_shard,
+    )
     for index in tqdm(range(len(dataset)), desc="repack", unit="molecule", dynamic_ncols=True):
         writer.write(reader.read(index), str(dataset.splits[index]))
     return writer.close(dataset.rejected)
 
 
-def rows_of(part: Manifest, splits: Iterable[str], first_shard: int = 0) -> list[SampleRecord]:
-    """The rows of a manifest with other splits, its shards numbered from `first_shard`."""
-    columns = (
-        part.key,
-        part.shard,
-        part.offset,
-        part.size,
-        part.crc32,
-        part.atoms,
-        part.pairs,
-        part.cost,
-    )
-    return [
-        SampleRecord(key, str(split), shard + first_shard, *place)
-        for split, key, shard, *place in zip(
-            splits, *(column.tolist() for column in columns), strict=True
-        )
-    ]
-
-
 def _rows(parts: Sequence[Manifest]) -> list[SampleRecord]:
     rows, first = [], 0
     for part in parts:
-        rows += rows_of(part, part.splits, first)
+        rows += part.rows(part.splits, first)
         first += len(part.shards)
     return rows
 
@@ -143,6 +128,7 @@ def _check_keys(parts: Sequence[Manifest]) -> None:
         for key in part.key.tolist():
             if key in seen:
                 raise ValueError(
-                    f"{part.folder}: key '{key}' occurs in {seen[key]} too; keys are unique within a dataset"
+                    f"{part.folder}: key '{key}' occurs in {seen[key]} too;"
+                    " keys are unique within a dataset"
                 )
             seen[key] = part.folder

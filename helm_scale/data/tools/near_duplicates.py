@@ -1,6 +1,6 @@
-"""What a sample is like, whatever its place, orientation and numbering of like atoms: composition
-and sorted distances.
+"""Find near-duplicate geometries, whatever their place, orientation and numbering of like atoms.
 
+A geometry's fingerprint is its composition and the sorted distances of each pair of elements.
 Two frames whose atoms differ by at most e Angstrom have sorted distances that differ by at most 2e,
 because sorting does not enlarge the largest difference. Mirror images count as equal. Memory: 2 N^2
 bytes per sample of N atoms.
@@ -22,21 +22,23 @@ from helm_scale.data.format.manifest import Manifest
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """composition: formula, charge and multiplicity. distances: sorted within each pair of
-    elements, Angstrom, float32."""
+    """What near-duplicates have in common.
+
+    Attributes:
+        composition: formula, charge and multiplicity.
+        distances: sorted within each pair of elements, Angstrom, float32 [N(N-1)/2].
+    """
 
     composition: str
     distances: np.ndarray
 
 
 def fingerprint(
-    atomic_numbers: np.ndarray, positions: np.ndarray, charge: int, spin_multiplicity: int
+    atomic_numbers: np.ndarray, positions: np.ndarray, *, charge: int, spin_multiplicity: int
 ) -> Fingerprint:
-    """Fingerprint of one geometry (positions [N, 3], Angstrom)."""
-    numbers, counts = np.unique(atomic_numbers, return_counts=True)
-    formula = "".join(
-        f"{elements.symbol(z)}{count}" for z, count in zip(numbers, counts, strict=True)
-    )
+    """Take the fingerprint of one geometry (positions [N, 3], Angstrom)."""
+    counts = zip(*np.unique(atomic_numbers, return_counts=True), strict=True)
+    formula = "".join(f"{elements.symbol(z)}{count}" for z, count in counts)
     first, second = np.triu_indices(len(atomic_numbers), k=1)
     distances = np.linalg.norm(positions[first] - positions[second], axis=-1)
     pair = np.sort(np.stack([atomic_numbers[first], atomic_numbers[second]]), axis=0)
@@ -47,37 +49,36 @@ def fingerprint(
 
 
 def read_all(dataset: Manifest) -> list[Fingerprint]:
-    """Fingerprints of all samples of a local dataset, with a progress bar; matrices are not
-    decoded.
+    """Take the fingerprints of a local dataset, with a progress bar; matrices are not decoded.
 
     Raises:
         ValueError: a sample that cannot be read; names shard and key.
     """
-    return [
-        _read(dataset, index)
-        for index in tqdm(
-            range(len(dataset)), desc="geometries", unit="molecule", dynamic_ncols=True
-        )
-    ]
+    bar = tqdm(range(len(dataset)), desc="geometries", unit="molecule", dynamic_ncols=True)
+    return [_read(dataset, index) for index in bar]
 
 
 def find(prints: list[Fingerprint], tolerance: float) -> Iterator[tuple[int, int, float]]:
-    """Yield the pairs of samples whose sorted distances differ by at most a tolerance: (i, j,
-    largest difference), Angstrom."""
+    """Yield the pairs of samples whose sorted distances differ by at most a tolerance, Angstrom.
+
+    Returns:
+        (i, j, largest difference), i < j.
+    """
     members: dict[str, list[int]] = {}
     for index, one in enumerate(prints):
         members.setdefault(one.composition, []).append(index)
     for indices in members.values():
-        yield from _near(
-            np.array(indices), np.stack([prints[i].distances for i in indices]), tolerance
-        )
+        distances = np.stack([prints[i].distances for i in indices])
+        yield from _near(np.array(indices), distances, tolerance)
 
 
 def _near(
     indices: np.ndarray, distances: np.ndarray, tolerance: float
 ) -> Iterator[tuple[int, int, float]]:
-    """Near pairs of one composition: sorted by the distance that varies most, they lie within a
-    window."""
+    """Find the near pairs of one composition.
+
+    Sorted by the distance that varies most, they lie within a short window of each other.
+    """
     if distances.shape[1] == 0:
         distances = np.zeros((len(indices), 1), dtype=np.float32)  # single atoms
     distances = distances[:, np.argsort(-distances.std(axis=0), kind="stable")]
@@ -93,7 +94,7 @@ def _near(
 
 
 def _read(dataset: Manifest, index: int) -> Fingerprint:
-    """Header and geometry of one sample."""
+    """Read header and geometry of one sample."""
     path = dataset.folder / dataset.shards[dataset.shard[index]].name
     try:
         with path.open("rb") as file:
@@ -107,9 +108,8 @@ def _read(dataset: Manifest, index: int) -> Fingerprint:
             header = json.loads(text.read())
             with np.load(arrays, allow_pickle=False) as stored:
                 numbers, positions = stored["atomic_numbers"], stored["positions"]
-        return fingerprint(
-            numbers, positions, int(header["charge"]), int(header["spin_multiplicity"])
-        )
+        charge, multiplicity = int(header["charge"]), int(header["spin_multiplicity"])
+        return fingerprint(numbers, positions, charge=charge, spin_multiplicity=multiplicity)
     except (OSError, KeyError, ValueError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{dataset.where(index)}: cannot be read ({error}); run helm-scale shards verify"

@@ -1,6 +1,6 @@
-"""Splits that do not leak: like samples stay on one side, and what an existing division mixes is
-found."""
+"""Splits that do not leak: like samples stay on one side, and leaks of a division are found."""
 
+import shutil
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from helm_scale.config import LeaksConfig, SplitConfig
 from helm_scale.data.format import manifest
 from helm_scale.data.format.manifest import Manifest
-from helm_scale.data.tools import merge, near_duplicates
+from helm_scale.data.tools import near_duplicates
 from helm_scale.data.tools.near_duplicates import Fingerprint
 
 NAMES = ("train", "validation", "test")
@@ -16,7 +16,7 @@ SHOWN = 3  # examples in a message
 
 
 def divide(config: SplitConfig) -> tuple[Manifest, int]:
-    """Divide a dataset anew into train, validation and test, like samples on one side.
+    """Divide a dataset anew into train, validation and test; like samples stay on one side.
 
     Returns:
         The dataset with its new manifest, and the number of groups of like samples.
@@ -25,14 +25,12 @@ def divide(config: SplitConfig) -> tuple[Manifest, int]:
     """
     dataset = Manifest.load(config.folder)
     prints = near_duplicates.read_all(dataset)
-    groups = (
-        groups_by_composition(prints)
-        if config.by == "composition"
-        else groups_by_geometry(prints, config.tolerance)
-    )
-    return rewrite_splits(dataset, assign(groups, config.fractions, config.seed)), int(
-        groups.max()
-    ) + 1
+    if config.by == "composition":
+        groups = groups_by_composition(prints)
+    else:
+        groups = groups_by_geometry(prints, config.tolerance)
+    splits = assign(groups, config.fractions, config.seed)
+    return rewrite_splits(dataset, splits), int(groups.max()) + 1
 
 
 def check(config: LeaksConfig) -> str:
@@ -45,34 +43,24 @@ def check(config: LeaksConfig) -> str:
     """
     dataset = Manifest.load(config.folder)
     prints = near_duplicates.read_all(dataset)
-    found, shared = leaks(dataset, prints, config.tolerance), shared_compositions(dataset, prints)
-    if found:
-        raise ValueError(
-            "\n".join(
-                [
-                    f"{config.folder}: splits leak within {config.tolerance} Angstrom",
-                    *found,
-                    *shared,
-                ]
-            )
-        )
-    return "\n".join(
-        [
-            f"{config.folder}: no near-duplicates within {config.tolerance} Angstrom in different splits",
-            *shared,
-        ]
-    )
+    leaking = leaks(dataset, prints, config.tolerance)
+    shared = shared_compositions(dataset, prints)
+    within = f"within {config.tolerance} Angstrom"
+    if leaking:
+        lines = [f"{config.folder}: splits leak {within}", *leaking, *shared]
+        raise ValueError("\n".join(lines))
+    fine = f"{config.folder}: no near-duplicates {within} in different splits"
+    return "\n".join([fine, *shared])
 
 
 def groups_by_composition(prints: list[Fingerprint]) -> np.ndarray:
-    """Number of every sample's group, [samples]: one group per composition, charge and
-    multiplicity."""
-    return np.unique([one.composition for one in prints], return_inverse=True)[1]
+    """Group samples of one composition, charge and multiplicity: number of each one's group."""
+    return np.unique([print_.composition for print_ in prints], return_inverse=True)[1]
 
 
 def groups_by_geometry(prints: list[Fingerprint], tolerance: float) -> np.ndarray:
-    """Number of every sample's group, [samples]: chains of near-duplicates (Angstrom) are one
-    group."""
+    """Group chains of near-duplicates (tolerance in Angstrom): number of each sample's group."""
+    # Union-find: every sample points towards the first of its group, paths halved on the way.
     parent = list(range(len(prints)))
 
     def root(index: int) -> int:
@@ -86,12 +74,13 @@ def groups_by_geometry(prints: list[Fingerprint], tolerance: float) -> np.ndarra
 
 
 def assign(groups: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
-    """Give whole groups to train, validation and test, the largest first, each to the split that
-    lacks most.
+    """Give whole groups to train, validation and test.
+
+    The largest group comes first, and each goes to the split that lacks most.
 
     Args:
-        groups: number of every sample's group. fractions: wanted shares of the samples; they sum to
-            one.
+        groups: number of every sample's group.
+        fractions: wanted shares of the samples; they sum to one.
     Returns:
         Name of every sample's split.
     Raises:
@@ -104,60 +93,57 @@ def assign(groups: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndar
     for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
         split_of[group] = lacking.argmax()
         lacking[split_of[group]] -= sizes[group]
-    found = np.array(NAMES, dtype=object)[split_of[groups]]
-    empty = [
-        name
-        for name, fraction in zip(NAMES, fractions, strict=True)
-        if fraction > 0 and not (found == name).any()
-    ]
+    splits = np.array(NAMES, dtype=object)[split_of[groups]]
+    wanted = [name for name, fraction in zip(NAMES, fractions, strict=True) if fraction > 0]
+    empty = [name for name in wanted if not (splits == name).any()]
     if empty:
         raise ValueError(
-            f"{len(sizes)} groups (the largest {sizes.max()} of {len(groups)} samples) leave no sample for {', '.join(empty)};"
-            " divide by geometry, with a smaller tolerance, or give it a larger share"
+            f"{len(sizes)} groups (the largest {sizes.max()} of {len(groups)} samples) leave no"
+            f" sample for {', '.join(empty)}; divide by geometry, with a smaller tolerance,"
+            " or give it a larger share"
         )
-    return found
+    return splits
 
 
 def rewrite_splits(dataset: Manifest, splits: np.ndarray) -> Manifest:
-    """Write the manifest anew with other splits; shards stay as they are, the old manifest is kept
-    under its hash."""
-    (dataset.folder / f"manifest-{dataset.hash[:8]}.json").write_bytes(
-        (dataset.folder / manifest.NAME).read_bytes()
-    )
+    """Write the manifest anew with other splits; the old one is kept under its hash."""
+    old = dataset.folder / f"manifest-{dataset.hash[:8]}.json"
+    shutil.copyfile(dataset.folder / manifest.NAME, old)
     head = {
         name: getattr(dataset, name)
         for name in ("method", "licence", "source", "labels", "elements")
     }
     return manifest.write(
-        dataset.folder, head, dataset.shards, merge.rows_of(dataset, splits), dataset.rejected
+        dataset.folder,
+        head,
+        shards=dataset.shards,
+        samples=dataset.rows(splits),
+        rejected=dataset.rejected,
     )
 
 
 def leaks(dataset: Manifest, prints: list[Fingerprint], tolerance: float) -> list[str]:
-    """Near-duplicates that lie in different splits, one line for each two splits; nothing if there
-    are none.
+    """Find near-duplicates that lie in different splits; one line for each two splits.
 
     Args:
         tolerance: largest difference of sorted distances, Angstrom.
     """
-    found: dict[tuple[str, str], _Leak] = {}
+    by_splits: dict[tuple[str, str], _Leak] = {}
     order = {name: place for place, name in enumerate(_ordered_names(dataset))}
     splits = dataset.splits.tolist()
     for i, j, difference in near_duplicates.find(prints, tolerance):
         first, second = sorted((i, j), key=lambda index: order[splits[index]])
         if splits[first] != splits[second]:
-            found.setdefault((splits[first], splits[second]), _Leak()).add(
-                first, second, difference
-            )
-    return [leak.describe(dataset, *names) for names, leak in sorted(found.items())]
+            leak = by_splits.setdefault((splits[first], splits[second]), _Leak())
+            leak.add(first, second, difference)
+    return [leak.describe(dataset, *names) for names, leak in sorted(by_splits.items())]
 
 
 class _Leak:
-    """Near-duplicates between two splits: which samples of the second are touched, and the nearest
-    pairs."""
+    """Near-duplicates between two splits."""
 
     def __init__(self) -> None:
-        self._touched: set[int] = set()
+        self._touched: set[int] = set()  # samples of the second split
         self._nearest: list[tuple[float, int, int]] = []
 
     def add(self, first: int, second: int, difference: float) -> None:
@@ -171,25 +157,29 @@ class _Leak:
             f"'{dataset.key[i]}' and '{dataset.key[j]}' ({difference:.4f} Angstrom)"
             for difference, i, j in self._nearest
         )
-        return f"{len(self._touched)} of {len(dataset.split(second))} samples of {second} have a near-duplicate in {first}, e.g. {examples}"
+        return (
+            f"{len(self._touched)} of {len(dataset.split(second))} samples of {second}"
+            f" have a near-duplicate in {first}, e.g. {examples}"
+        )
 
 
 def shared_compositions(dataset: Manifest, prints: list[Fingerprint]) -> list[str]:
-    """How many compositions of each split occur in an earlier one, one line for each two splits."""
+    """Count the compositions that two splits share; one line for each two."""
     of_split = {
         name: {prints[i].composition for i in dataset.split(name)}
         for name in _ordered_names(dataset)
     }
     names = list(of_split)
     return [
-        f"{first} and {second} share {len(of_split[first] & of_split[second])} of {len(of_split[second])} compositions of {second}"
+        f"{first} and {second} share {len(of_split[first] & of_split[second])}"
+        f" of {len(of_split[second])} compositions of {second}"
         for place, first in enumerate(names)
         for second in names[place + 1 :]
     ]
 
 
 def _ordered_names(dataset: Manifest) -> list[str]:
-    """Names of the splits: train, validation, test, then others by name."""
+    """Order the splits: train, validation, test, then others by name."""
     return sorted(
         dataset.split_names(),
         key=lambda name: (NAMES.index(name) if name in NAMES else len(NAMES), name),
