@@ -1,5 +1,4 @@
-"""What the network reads beside the molecule, block by block: S, H0, a point X_t of a flow and its
-time t.
+"""What the network reads beside the molecule: S, H0, a point X_t of a flow and its time t.
 
 An encoder is a Hamiltonian head read backwards: one linear map per degree from the rows that a
 block has to channels. Each atom reads its own on-site block, each pair its own off-site block, all
@@ -31,8 +30,12 @@ OCTAVES = 8  # frequencies of the time encoding: half a wave over [0, 1] and sev
 
 
 class FlowPoint(NamedTuple):
-    """A point of a flow's path: time [B] from 0 to 1, and X_t as packed irreps, laid out as
-    targets, over the output scale."""
+    """A point of a flow's path.
+
+    Attributes:
+        time: [B] from 0 to 1. onsite, offsite: X_t as packed irreps over the output scale, laid out
+            as targets.
+    """
 
     time: Tensor
     onsite: Tensor
@@ -40,8 +43,7 @@ class FlowPoint(NamedTuple):
 
 
 def conditions_of(config: ModelConfig) -> tuple[str, ...]:
-    """Names of the matrices that a model reads: those of its settings, and the point of its
-    flow."""
+    """Names of the matrices that a model reads; "point" is that of its flow."""
     return (*config.conditions, *(["point"] if config.prior != "off" else []))
 
 
@@ -67,47 +69,41 @@ class BlockEncoder(nn.Module):
     ) -> Tensor:
         """Flat packed irreps of consecutive segments -> [blocks, K, C]."""
         weights = self._rows()
-        anchor = (
-            torch.stack([weight.sum() for weight in weights]).sum() * 0
-        )  # every weight takes part on every rank
-        kinds = [layout_of(segment) for segment in segments]
-        counts = [segment.count for segment in segments]
-        runs = (
-            flat.split([count * kind.size for count, kind in zip(counts, kinds, strict=True)])
-            if segments
-            else ()
-        )
-        parts = [
-            self._segment(run.view(-1, kind.size), weights, kind)
-            for run, kind in zip(runs, kinds, strict=True)
+        # Adds zero and takes in every weight: engines wait for the gradients of all of them, also
+        # on a rank whose molecules lack an irrep.
+        anchor = torch.stack([weight.sum() for weight in weights]).sum() * 0
+        layouts = [layout_of(segment) for segment in segments]
+        sizes = [s.count * layout.size for s, layout in zip(segments, layouts, strict=True)]
+        runs = flat.split(sizes) if segments else ()
+        encoded = [
+            self._segment(run.view(-1, layout.size), weights, layout)
+            for run, layout in zip(runs, layouts, strict=True)
         ]
-        return (
-            torch.cat([anchor.new_zeros(0, (self.lmax + 1) ** 2, self.channels), *parts]) + anchor
-        )
+        none = anchor.new_zeros(0, (self.lmax + 1) ** 2, self.channels)
+        return torch.cat([none, *encoded]) + anchor
 
     def _rows(self) -> list[Tensor]:
         """Weights [multiplicity, C] of every degree."""
         return list(self.weights)
 
-    def _segment(self, packed_nS: Tensor, weights: list[Tensor], kind: BlockLayout) -> Tensor:
+    def _segment(self, packed_nS: Tensor, weights: list[Tensor], layout: BlockLayout) -> Tensor:
         """[n, S] -> [n, K, C]; degrees that the blocks do not have are zero."""
-        sizes = [(2 * degree + 1) * len(rows) for degree, rows in kind.rows.items()]
-        found: dict[int, Tensor] = {}
-        for (degree, rows), part in zip(
-            kind.rows.items(), packed_nS.split(sizes, dim=1), strict=True
-        ):
-            weight = weights[degree].index_select(0, torch.from_numpy(rows).to(part.device))
-            found[degree] = _compressed(part.unflatten(1, (2 * degree + 1, -1))).to(weight) @ weight
+        sizes = [(2 * degree + 1) * len(rows) for degree, rows in layout.rows.items()]
         absent = weights[0].new_zeros(len(packed_nS), 2 * self.lmax + 1, self.channels)
-        return torch.cat(
-            [found.get(degree, absent[:, : 2 * degree + 1]) for degree in range(self.lmax + 1)],
-            dim=1,
-        )
+        by_degree = [absent[:, : 2 * degree + 1] for degree in range(self.lmax + 1)]
+        irreps = zip(layout.rows.items(), packed_nS.split(sizes, dim=1), strict=True)
+        for (degree, rows), packed in irreps:
+            weight = weights[degree].index_select(0, torch.from_numpy(rows).to(packed.device))
+            h_nMR = compressed(packed.unflatten(1, (2 * degree + 1, -1)))
+            by_degree[degree] = h_nMR.to(weight) @ weight
+        return torch.cat(by_degree, dim=1)
 
 
 class PairBlockEncoder(BlockEncoder):
-    """Encoder of off-site blocks: the first half of the channels is even, the second odd under
-    exchange of the atoms."""
+    """Encoder of off-site blocks.
+
+    The first half of the channels is even, the second odd under exchange of the atoms.
+    """
 
     def __init__(self, lmax: int, channels: int, basis: str) -> None:
         super().__init__(lmax, channels, head_multiplicities(basis, onsite=False))
@@ -134,9 +130,8 @@ class TimeEncoding(nn.Module):
     def forward(self, time_B: Tensor) -> Tensor:
         """[B] -> [B, C]."""
         angle = torch.pi * time_B.unsqueeze(-1) * 2.0 ** torch.arange(OCTAVES, device=time_B.device)
-        return self.linear(
-            torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1).to(self.linear.weight)
-        )  # type: ignore[no-any-return]
+        waves = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)
+        return self.linear(waves.to(self.linear.weight))  # type: ignore[no-any-return]
 
 
 class NodeConditions(nn.Module):
@@ -148,29 +143,26 @@ class NodeConditions(nn.Module):
         multiplicities = head_multiplicities(config.basis, onsite=True)
         self.encoders = nn.ModuleDict(
             {
-                n: BlockEncoder(config.lmax, config.channels, multiplicities)
-                for n in conditions_of(config)
+                name: BlockEncoder(config.lmax, config.channels, multiplicities)
+                for name in conditions_of(config)
             }
         )
         self.time = TimeEncoding(config.channels) if config.prior != "off" else None
 
     def forward(self, batch: GraphBatch, point: FlowPoint | None) -> Tensor:
         """[N, K, C], atoms in the batch's order."""
-        parts = [
-            encoder(
-                _matrix(batch, point, "onsite", name),
-                batch.atom_segments,
-                lambda s: onsite_layout(self.basis, s.first, self.parity),
-            )
+        encoded = [
+            encoder(_matrix(batch, point, "onsite", name), batch.atom_segments, self._layout)
             for name, encoder in self.encoders.items()
         ]
-        sorted_NKC = torch.stack(parts).sum(0)
+        sorted_NKC = torch.stack(encoded).sum(0)
         y_NKC = torch.zeros_like(sorted_NKC).index_copy(0, batch.atom_order, sorted_NKC)
-        return (
-            y_NKC
-            if self.time is None or point is None
-            else _with_scalars(y_NKC, self.time(point.time)[batch.molecule])
-        )
+        if self.time is None or point is None:
+            return y_NKC
+        return add_scalars(y_NKC, self.time(point.time)[batch.molecule])
+
+    def _layout(self, segment: Segment) -> BlockLayout:
+        return onsite_layout(self.basis, segment.first, self.parity)
 
 
 class PairConditions(nn.Module):
@@ -181,45 +173,48 @@ class PairConditions(nn.Module):
         self.basis, self.channels = config.basis, config.pair_width * config.channels
         self.encoders = nn.ModuleDict(
             {
-                n: PairBlockEncoder(config.lmax, self.channels, config.basis)
-                for n in conditions_of(config)
+                name: PairBlockEncoder(config.lmax, self.channels, config.basis)
+                for name in conditions_of(config)
             }
         )
         self.time = TimeEncoding(self.channels // 2) if config.prior != "off" else None
 
     def forward(self, batch: GraphBatch, point: FlowPoint | None, chunk: PairChunk) -> Tensor:
-        """[P, K, C_pair] of a chunk in the molecule's frame: the even half of the channels, then
-        the odd."""
-        parts = [
+        """[P, K, C_pair] of a chunk in the molecule's frame: the even channels, then the odd."""
+        encoded = [
             encoder(
-                _matrix(batch, point, "offsite", name)[chunk.flat],
-                chunk.segments,
-                lambda s: offsite_layout(self.basis, s.first, s.second),
+                _matrix(batch, point, "offsite", name)[chunk.flat], chunk.segments, self._layout
             )
             for name, encoder in self.encoders.items()
         ]
-        z_PKC = torch.stack(parts).sum(0)
+        z_PKC = torch.stack(encoded).sum(0)
         if self.time is None or point is None:
             return z_PKC
-        even = self.time(point.time)[batch.molecule[batch.pair_index[0, chunk.start : chunk.stop]]]
-        return _with_scalars(z_PKC, torch.cat([even, torch.zeros_like(even)], dim=1))
+        first = batch.pair_index[0, chunk.start : chunk.stop]
+        even = self.time(point.time)[batch.molecule[first]]
+        # A time is the same for both atoms of a pair: it has no odd part.
+        return add_scalars(z_PKC, torch.cat([even, torch.zeros_like(even)], dim=1))
+
+    def _layout(self, segment: Segment) -> BlockLayout:
+        return offsite_layout(self.basis, segment.first, segment.second)
 
 
-def _matrix(batch: GraphBatch, point: FlowPoint | None, part: str, name: str) -> Tensor:
-    """Packed irreps of a condition's on-site or off-site blocks."""
-    found: Tensor | None = (
-        getattr(point, part) if name == "point" else getattr(batch, f"{part}_{name}")
+def _matrix(batch: GraphBatch, point: FlowPoint | None, blocks: str, name: str) -> Tensor:
+    """Packed irreps of a matrix that the model reads; blocks: "onsite" or "offsite"."""
+    packed: Tensor | None = (
+        getattr(point, blocks) if name == "point" else getattr(batch, f"{blocks}_{name}")
     )
-    assert found is not None, f"{name} is collated wherever the model's settings name it"
-    return found
+    assert packed is not None, f"{name} is collated wherever the model's settings name it"
+    return packed
 
 
-def _with_scalars(x_NKC: Tensor, added_NC: Tensor) -> Tensor:
+def add_scalars(x_NKC: Tensor, added_NC: Tensor) -> Tensor:
+    """Add invariants to the l = 0 row."""
     scalar, rest = x_NKC.split([1, x_NKC.shape[1] - 1], dim=1)
     return torch.cat([scalar + added_NC.unsqueeze(1), rest], dim=1)
 
 
-def _compressed(h_nMR: Tensor) -> Tensor:
-    """Every irrep with log(1 + length) for its length."""
+def compressed(h_nMR: Tensor) -> Tensor:
+    """Irreps with log(1 + length) for their length; small ones keep it."""
     length = torch.sqrt(h_nMR.square().sum(1, keepdim=True) + 1e-12)
     return h_nMR * (torch.log1p(length) / length)

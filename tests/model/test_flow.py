@@ -62,7 +62,7 @@ def test_the_path_is_straight_and_euler_steps_stay_on_it() -> None:
     end = batch.onsite_target, batch.offsite_target
     begin, point = flow.prior_point(FLOW, batch), flow.training_point(FLOW, batch, *end)
     time = point.time[batch.molecule[batch.pair_index[0]]].repeat_interleave(
-        flow._blocks(FLOW, batch)[1].sizes()
+        flow.blocks_of(FLOW, batch)[1].sizes()
     )
     assert torch.allclose(
         point.offsite, begin.offsite + time * (end[1] - begin.offsite), rtol=0, atol=1e-12
