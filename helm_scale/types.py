@@ -257,6 +257,7 @@ class GraphBatch(MolecularGraph):
         """
         total = self.pair_index.shape[1]
         first, last = total * rank // world_size, total * (rank + 1) // world_size
+        # The share begins where the irreps of all pairs before it end.
         chunks, place = [], self._chunk(0, first, 0, size_of).flat.stop
         for start in range(first, max(last, first + 1), length or max(total, 1)):
             chunks.append(self._chunk(start, min(start + (length or total), last), place, size_of))
@@ -266,17 +267,14 @@ class GraphBatch(MolecularGraph):
     def _chunk(
         self, start: int, stop: int, place: int, size_of: Callable[[Segment], int]
     ) -> PairChunk:
-        inside = [s for s in self.pair_segments if s.start < stop and s.stop > start]
-        cut = tuple(
+        """Pairs from start to stop; place: where their packed irreps begin."""
+        segments = tuple(
             Segment(s.first, s.second, max(s.start, start) - start, min(s.stop, stop) - start)
-            for s in inside
+            for s in self.pair_segments
+            if s.start < stop and s.stop > start
         )
-        return PairChunk(
-            start,
-            stop,
-            cut,
-            slice(place, place + sum(s.count * size_of(s) for s in cut)),
-        )
+        size = sum(s.count * size_of(s) for s in segments)
+        return PairChunk(start, stop, segments, flat=slice(place, place + size))
 
 
 Batch = BlockBatch | GraphBatch
@@ -322,7 +320,7 @@ def couple_labels(batch: Batch, device: torch.device | str) -> GraphBatch:
 
 
 def with_leaves(value: Any, change: Callable[[Any], Any], leaves: type | UnionType = Tensor) -> Any:
-    """A dataclass with changed leaves, at any depth; everything else as it is."""
+    """Copy a dataclass with its leaves changed, at any depth; everything else stays."""
     if isinstance(value, leaves):
         return change(value)
     if not is_dataclass(value) or isinstance(value, type):

@@ -1,5 +1,4 @@
-"""What is subtracted from labels before learning: per-element means of on-site l = 0 components;
-atomic energies."""
+"""What is taken off labels before learning: element by element, on-site means or energies."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +12,7 @@ from helm_scale.types import GraphBatch
 def fit_hamiltonian_reference(
     batches: Iterable[GraphBatch], basis: str, parity: str, rows: int, width: int
 ) -> tuple[Tensor, float]:
-    """Mean on-site l = 0 components per element, and the root mean square of what is left.
+    """Fit the mean on-site l = 0 components of every element, and the scale of what is left.
 
     Args:
         rows, width: shape of the table, [atomic number, component].

@@ -1,5 +1,4 @@
-"""The edgewise operator on an unordered pair: both directions of HELM's F(a_i, a_j, s_ij) from one
-evaluation.
+"""The edgewise operator: both directions of HELM's F(a_i, a_j, s_ij) from one evaluation.
 
 F(a_i, a_j) = E + O and F(a_j, a_i) = E - O, where E is even and O is odd under exchange of the two
 atoms. Even and odd features are made from the sum and the difference of the atoms' states, and
@@ -36,16 +35,16 @@ class So2Linear(nn.Module):
     ) -> None:
         super().__init__()
         p_even, p_odd, q_even, q_odd = layout.sizes[0]
-        p, q = p_even + p_odd, q_even + q_odd
+        p = p_even + p_odd
         self.split_zero = (p * channels_out, extra)
         self.invariant = nn.Linear(p * channels_in, p * channels_out + extra, bias=bias)
-        self.orders = nn.ModuleList([nn.Linear(q * channels_in, q * channels_out, bias=False)])
-        for even, odd, _, _ in layout.sizes[1:]:
-            self.orders.append(
-                nn.Linear((even + odd) * channels_in, (even + odd) * channels_out, bias=False)
-            )
+        # The q rows of order 0, then for every m > 0 one matrix, which p and q share.
+        rows = [q_even + q_odd, *(even + odd for even, odd, _, _ in layout.sizes[1:])]
+        self.orders = nn.ModuleList(
+            nn.Linear(n * channels_in, n * channels_out, bias=False) for n in rows
+        )
 
-    def forward(self, p_zero: Tensor, pieces: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
+    def forward(self, p_zero: Tensor, orders: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
         """p rows of order 0 [P, n*C_in], then [P, n*C_in] of its q rows and [P, 2, n*C_in] of every
         m > 0.
 
@@ -53,11 +52,8 @@ class So2Linear(nn.Module):
             The same with C_out, and the extra invariants [P, extra].
         """
         invariant, extra = self.invariant(p_zero).split(self.split_zero, dim=1)
-        return (
-            invariant,
-            [linear(piece) for linear, piece in zip(self.orders, pieces, strict=True)],
-            extra,
-        )
+        mapped = [linear(rows) for linear, rows in zip(self.orders, orders, strict=True)]
+        return invariant, mapped, extra
 
 
 class EdgewiseOperator(nn.Module):
@@ -93,54 +89,55 @@ class EdgewiseOperator(nn.Module):
         self.register_buffer("gate_of_row", _gate_of_row(layout), persistent=False)
 
     def forward(self, even_PRC: Tensor, odd_PRC: Tensor, scalars_PS: Tensor) -> list[Tensor]:
-        """Features [P, R, C] in the edge frame and s_ij [P, S] -> parts [P, n, C_out], cut and
-        ordered as So2Layout.parts."""
+        """Features [P, R, C] in the edge frame and s_ij [P, S] -> parts [P, n, C_out].
+
+        The parts are cut and ordered as So2Layout.parts.
+        """
         weights = self.radial(scalars_PS).unflatten(1, (-1, even_PRC.shape[-1]))
         hidden_p, hidden, gates = self.first(*self._weighted(even_PRC, odd_PRC, weights))
-        out_p, out, _ = self.second(
-            *self._gated(hidden_p, hidden, torch.sigmoid(gates).unflatten(1, (-1, self.hidden)))
-        )
-        rows = [piece.flatten(1).unflatten(1, (-1, self.channels_out)) for piece in [out_p, *out]]
+        gates = torch.sigmoid(gates).unflatten(1, (-1, self.hidden))
+        out_p, out, _ = self.second(*self._gated(hidden_p, hidden, gates))
+        orders = [x.flatten(1).unflatten(1, (-1, self.channels_out)) for x in [out_p, *out]]
         sizes = [self.layout.sizes[0][:2], self.layout.sizes[0][2:], *self.layout.sizes[1:]]
-        return [
-            part for piece, cut in zip(rows, sizes, strict=True) for part in piece.split(cut, dim=1)
-        ]
+        return [part for x, cut in zip(orders, sizes, strict=True) for part in x.split(cut, dim=1)]
 
     def _weighted(self, even: Tensor, odd: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Join even and odd rows of every order and multiply by the radial weights, which p and q
-        share for m > 0."""
+        """Join even and odd rows of every order and multiply by the radial weights.
+
+        For m > 0 p and q share them.
+        """
         sizes = self.layout.sizes
         e = even.split([size for p_even, _, q_even, _ in sizes for size in (p_even, q_even)], dim=1)
         o = odd.split([size for _, p_odd, _, q_odd in sizes for size in (p_odd, q_odd)], dim=1)
         w = weights.split([self.rows_p[0], self.rows_q[0], *self.rows_p[1:]], dim=1)
         p_zero = (torch.cat([e[0], o[0]], dim=1) * w[0]).flatten(1)
-        pieces = [(torch.cat([e[1], o[1]], dim=1) * w[1]).flatten(1)]
+        orders = [(torch.cat([e[1], o[1]], dim=1) * w[1]).flatten(1)]
         for m in range(1, len(sizes)):
-            both = torch.cat([e[2 * m], o[2 * m], e[2 * m + 1], o[2 * m + 1]], dim=1).unflatten(
-                1, (2, -1)
-            )
-            pieces.append((both * w[m + 1].unsqueeze(1)).flatten(2))
-        return p_zero, pieces
+            p_and_q = torch.cat([e[2 * m], o[2 * m], e[2 * m + 1], o[2 * m + 1]], dim=1)
+            orders.append((p_and_q.unflatten(1, (2, -1)) * w[m + 1].unsqueeze(1)).flatten(2))
+        return p_zero, orders
 
     def _gated(
-        self, p_zero: Tensor, pieces: list[Tensor], gates_PGH: Tensor
+        self, p_zero: Tensor, orders: list[Tensor], gates_PGH: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         """SiLU on the even scalars, a sigmoid gate per (parity, l, channel) on the rest."""
         g = gates_PGH.index_select(1, self.gate_of_row).split(
             [self.rows_p[0] - 1, self.rows_q[0], *self.rows_p[1:]], dim=1
         )
         scalar, rest = p_zero.split([self.hidden, p_zero.shape[1] - self.hidden], dim=1)
-        gated = [pieces[0] * g[1].flatten(1)]
+        gated = [orders[0] * g[1].flatten(1)]
         gated += [
-            piece * gate.flatten(1).unsqueeze(1)
-            for piece, gate in zip(pieces[1:], g[2:], strict=True)
+            rows * gate.flatten(1).unsqueeze(1)
+            for rows, gate in zip(orders[1:], g[2:], strict=True)
         ]
         return torch.cat([nn.functional.silu(scalar), rest * g[0].flatten(1)], dim=1), gated
 
 
 def _gate_of_row(layout: So2Layout) -> Tensor:
-    """Gate of the p rows of order 0 but the first, of its q rows, and of the p rows of every m > 0;
-    gates go by kind."""
+    """Number of the gate of every gated row; gates go by kind.
+
+    The rows are p of order 0 but the first, q of order 0, and p of every m > 0, whose q share them.
+    """
     p_even, p_odd, q_even, q_odd = layout.orders[0]
     degrees = [(p_even, p_odd), (q_even, q_odd), *[order[:2] for order in layout.orders[1:]]]
     kinds = [
@@ -152,6 +149,8 @@ def _gate_of_row(layout: So2Layout) -> Tensor:
 
 
 def halves(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Even and odd features [P, R, C], rows as in So2Layout.even and .odd, from the parts (p even,
-    p odd, q even, q odd, ...)."""
+    """Even and odd features [P, R, C] from the parts (p even, p odd, q even, q odd, ...).
+
+    Rows are those of So2Layout.even and .odd.
+    """
     return torch.cat(list(parts[0::2]), dim=1), torch.cat(list(parts[1::2]), dim=1)

@@ -28,6 +28,7 @@ class DegreeLinear(nn.Module):
 
     def forward(self, x_NKC: Tensor) -> Tensor:
         """[N, K, C_in] -> [N, K, C_out]."""
+        # One batched product over all rows, each with the weight of its degree.
         weight_KOC = torch.stack(list(self.weights)).index_select(0, self.degree)
         y = torch.bmm(x_NKC.transpose(0, 1), weight_KOC.mT).transpose(0, 1)
         scalar, rest = y.split([1, y.shape[1] - 1], dim=1)
@@ -35,8 +36,10 @@ class DegreeLinear(nn.Module):
 
 
 class DegreeNorm(nn.Module):
-    """RMS norm over all coefficients with equal weight per degree; affine per (l, channel), mean
-    removed for l = 0."""
+    """RMS norm over all coefficients, every degree with equal weight.
+
+    Affine per (l, channel); of l = 0 the mean over channels is taken off first.
+    """
 
     degree: Tensor
     balance: Tensor
@@ -46,6 +49,7 @@ class DegreeNorm(nn.Module):
         degrees = int(degree_of_row.max()) + 1
         rows_of_degree = torch.bincount(degree_of_row, minlength=degrees)
         self.register_buffer("degree", degree_of_row, persistent=False)
+        # A degree has 2l+1 rows; without this weight the high ones would drown the scalars.
         balance = 1.0 / (degrees * rows_of_degree[degree_of_row]).double()
         self.register_buffer("balance", balance, persistent=False)
         self.weight = nn.Parameter(torch.ones(degrees, channels))
@@ -55,12 +59,10 @@ class DegreeNorm(nn.Module):
         """[N, K, C] -> [N, K, C] with unit root mean square before the affine map."""
         scalar, rest = x_NKC.split([1, x_NKC.shape[1] - 1], dim=1)
         centred = torch.cat([scalar - scalar.mean(dim=-1, keepdim=True), rest], dim=1)
-        square = (
-            torch.einsum("nkc,k->n", centred.square(), self.balance.to(centred)) / centred.shape[-1]
-        )
-        scale = torch.rsqrt(square + 1e-12)[:, None, None] * self.weight.index_select(
-            0, self.degree
-        )
+        total = torch.einsum("nkc,k->n", centred.square(), self.balance.to(centred))
+        square = total / centred.shape[-1]
+        weight = self.weight.index_select(0, self.degree)
+        scale = torch.rsqrt(square + 1e-12)[:, None, None] * weight
         scalar, rest = (centred * scale).split([1, x_NKC.shape[1] - 1], dim=1)
         return torch.cat([scalar + self.bias, rest], dim=1)
 
@@ -82,8 +84,7 @@ class FeedForward(nn.Module):
         """[N, K, C] -> [N, K, C]; row 0 is degree 0."""
         hidden = self.first(x_NKC)
         scalar, rest = hidden.split([1, hidden.shape[1] - 1], dim=1)
+        # Only scalars may pass a nonlinearity: it would not turn with the molecule otherwise.
         gates = torch.sigmoid(self.gates(x_NKC[:, 0])).unflatten(-1, (-1, hidden.shape[-1]))
-        gated = torch.cat(
-            [nn.functional.silu(scalar), rest * gates.index_select(1, self.gate_of_row)], dim=1
-        )
-        return self.second(gated)
+        gated = rest * gates.index_select(1, self.gate_of_row)
+        return self.second(torch.cat([nn.functional.silu(scalar), gated], dim=1))

@@ -8,15 +8,16 @@ from torch import Tensor, nn
 
 
 def envelope(distance: Tensor, cutoff: float) -> Tensor:
-    """Polynomial 1 - 28 x^6 + 48 x^7 - 21 x^8 of x = distance/cutoff; value and two derivatives
-    vanish at the cutoff."""
+    """Polynomial 1 - 28 x^6 + 48 x^7 - 21 x^8 of x = distance/cutoff.
+
+    Its value and two derivatives vanish at the cutoff.
+    """
     x = (distance / cutoff).clamp(max=1.0)
     return 1 - x**6 * (28 - 48 * x + 21 * x * x)
 
 
 class GaussianBasis(nn.Module):
-    """exp(-((r - c_g)/w)^2 / 2) with centres c_g from 0 to the cutoff and w twice their spacing
-    (Angstrom)."""
+    """exp(-((r - c_g)/w)^2 / 2): centres c_g from 0 to the cutoff, w twice their spacing, Angstrom."""
 
     def __init__(self, cutoff: float, count: int) -> None:
         super().__init__()
@@ -47,19 +48,17 @@ class PairScalars(nn.Module):
 
     def forward(self, first_number: Tensor, second_number: Tensor, distance: Tensor) -> Tensor:
         """Atomic numbers [E] and distances [E] (Angstrom) -> [E, 2C+G]."""
+        # Distances are float64: the cutoff stays smooth whatever the dtype of the weights.
         gaussians = self.basis(distance).to(self.sum.weight.dtype)
         total = self.sum(first_number) + self.sum(second_number)
-        return torch.cat(
-            [total, gaussians, self.product(first_number) * self.product(second_number)], dim=-1
-        )
+        product = self.product(first_number) * self.product(second_number)
+        return torch.cat([total, gaussians, product], dim=-1)
 
 
 class RadialMLP(nn.Sequential):
     """Linear, LayerNorm, SiLU, Linear, LayerNorm, SiLU, Linear."""
 
     def __init__(self, width_in: int, hidden: int, width_out: int) -> None:
-        super().__init__(
-            nn.Linear(width_in, hidden), nn.LayerNorm(hidden), nn.SiLU(),
-            nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU(),
-            nn.Linear(hidden, width_out),
-        )  # fmt: skip
+        first = (nn.Linear(width_in, hidden), nn.LayerNorm(hidden), nn.SiLU())
+        second = (nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU())
+        super().__init__(*first, *second, nn.Linear(hidden, width_out))

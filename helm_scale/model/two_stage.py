@@ -1,5 +1,4 @@
-"""Stage II of the two-stage pair update (QHFlow2, arXiv:2602.16897): a Clebsch-Gordan product of
-both atoms' states.
+"""Stage II of the two-stage pair update (QHFlow2, arXiv:2602.16897): a Clebsch-Gordan product.
 
 Stage I, the SO(2) layers of the pair tower, ends smoothly at its own cutoff; stage II reaches every
 pair. With u the product of maps A y_i and B y_j and v that of A y_j and B y_i, u + v is even and u
@@ -23,8 +22,10 @@ from helm_scale.model.radial import RadialMLP
 
 
 class PairProduct(nn.Module):
-    """Even and odd pair features from products of node states; weights per path and channel from
-    the pair's scalars."""
+    """Even and odd pair features from products of node states.
+
+    The pair's scalars give the weights, one per path and channel.
+    """
 
     def __init__(self, config: ModelConfig, scalars: int) -> None:
         super().__init__()
@@ -37,8 +38,7 @@ class PairProduct(nn.Module):
         self.norm = DegreeNorm(torch.cat([degrees, config.lmax + 1 + degrees]), self.channels)
 
     def forward(self, y_NKC: Tensor, pair_index: Tensor, scalars_PS: Tensor) -> Tensor:
-        """Node states -> [P, K, 2C] in the molecule's frame: the even half of the channels, then
-        the odd, normalised."""
+        """Node states -> [P, K, 2C] in the molecule's frame, normalised: even channels, then odd."""
         left, right = self.left(y_NKC), self.right(y_NKC)
         both = torch.cat([pair_index[0], pair_index[1]])
         weights = self.weights(scalars_PS).unflatten(1, (-1, self.channels)).repeat(2, 1, 1)
@@ -53,20 +53,16 @@ class PairProduct(nn.Module):
 
     def _product(self, a_PKC: Tensor, b_PKC: Tensor, weights_PTC: Tensor) -> Tensor:
         """sum over paths of w_T CG(a, b), one l1 after the other: [P, K, C]."""
-        total = torch.zeros_like(a_PKC)
-        for l1, (a, weight) in enumerate(
-            zip(
-                a_PKC.split([2 * l1 + 1 for l1 in range(self.lmax + 1)], dim=1),
-                weights_PTC.split(self.counts, dim=1),
-                strict=True,
-            )
-        ):
+        total, device = torch.zeros_like(a_PKC), a_PKC.device
+        by_degree = a_PKC.split([2 * l1 + 1 for l1 in range(self.lmax + 1)], dim=1)
+        by_paths = weights_PTC.split(self.counts, dim=1)
+        # One l1 at a time: the outer product of all at once would be lmax + 1 times as large.
+        for l1, (a, weight) in enumerate(zip(by_degree, by_paths, strict=True)):
             table, path, place = product_table(self.lmax, l1)
             outer = (a.unsqueeze(2) * b_PKC.unsqueeze(1)).flatten(1, 2)
             coupled = table.to(outer) @ outer
-            total = total.index_add(
-                1, place.to(outer.device), coupled * weight.index_select(1, path.to(outer.device))
-            )
+            weighted = coupled * weight.index_select(1, path.to(device))
+            total = total.index_add(1, place.to(device), weighted)
         return total
 
 
@@ -77,8 +73,10 @@ def coupled_paths(lmax: int, l1: int) -> list[tuple[int, int]]:
 
 @cache
 def product_table(lmax: int, l1: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Clebsch-Gordan coefficients [J, (2*l1+1)*K], float64, and for every coupled component its
-    path and its coefficient k."""
+    """Clebsch-Gordan coefficients [J, (2*l1+1)*K], float64, and where their components belong.
+
+    For every coupled component its path [J], and its coefficient k [J].
+    """
     rows: list[Tensor] = []
     path: list[int] = []
     place: list[int] = []
