@@ -13,8 +13,8 @@ class DataConfig(Strict):
     path: str | tuple[str, ...] = Field(
         "data_shards/quickstart",
         description=(
-            "Folder of shards with a manifest.json, or its URL (file, https, s3, gs, or "
-            "pipe:COMMAND {name}). A list of folders is mixed."
+            "Folder of shards with a manifest.json, or its URL (file, https, s3, gs, or"
+            " pipe:COMMAND {name}). A list of folders is mixed."
         ),
     )
     train_split: str = Field("train", description="Split to train on.")

@@ -21,8 +21,8 @@ class InfoConfig(PretrainConfig):
     cutoffs: tuple[float, ...] = Field(
         (),
         description=(
-            "Report what lies beyond these distances, Angstrom: the error that "
-            "model.pair_cutoff makes."
+            "Report what lies beyond these distances, Angstrom: the error that"
+            " model.pair_cutoff makes."
         ),
     )
     ranks: int = Field(
@@ -80,8 +80,8 @@ class ImportConfig(Strict):
     exclude: tuple[str, ...] = Field(
         (),
         description=(
-            "Samples to leave out, [a, b], named as messages name them. They are listed as "
-            "rejected."
+            "Samples to leave out, [a, b], named as messages name them. They are listed as"
+            " rejected."
         ),
     )
     xc: str | None = Field(
@@ -145,8 +145,8 @@ class SplitConfig(Strict):
     by: Literal["composition", "geometry"] = Field(
         "composition",
         description=(
-            "Samples that stay together: those of one composition, charge and multiplicity, or "
-            "near-duplicate geometries."
+            "Samples that stay together: those of one composition, charge and multiplicity, or"
+            " near-duplicate geometries."
         ),
     )
     fractions: tuple[float, float, float] = Field(
@@ -156,8 +156,8 @@ class SplitConfig(Strict):
         0.05,
         gt=0,
         description=(
-            "Geometries count as near-duplicates where no sorted distance differs by more, "
-            "Angstrom."
+            "Geometries count as near-duplicates where no sorted distance differs by more,"
+            " Angstrom."
         ),
     )
     seed: int = Field(0, ge=0, description="Seed of the order in which groups are given to splits.")
@@ -179,8 +179,8 @@ class LeaksConfig(Strict):
         0.05,
         gt=0,
         description=(
-            "Geometries count as near-duplicates where no sorted distance differs by more, "
-            "Angstrom."
+            "Geometries count as near-duplicates where no sorted distance differs by more,"
+            " Angstrom."
         ),
     )
 

@@ -13,8 +13,8 @@ class EvaluateConfig(Strict):
     source: str = Field(
         "runs/pretrain",
         description=(
-            "Run folder, bundle folder, or folder of <key>.npz files from any program, each "
-            "with a Hamiltonian."
+            "Run folder, bundle folder, or folder of <key>.npz files from any program, each"
+            " with a Hamiltonian."
         ),
     )
     ao_order: Literal["canonical", "pyscf", "orca", "psi4"] | None = Field(
@@ -40,8 +40,8 @@ class EvaluateConfig(Strict):
         0,
         ge=0,
         description=(
-            "Of these, compute energy and dipole and rebuild the Fock matrix of at most so "
-            "many. 0: all."
+            "Of these, compute energy and dipole and rebuild the Fock matrix of at most so"
+            " many. 0: all."
         ),
     )
     force_molecules: int = Field(
@@ -56,22 +56,22 @@ class EvaluateConfig(Strict):
         None,
         gt=0,
         description=(
-            "Canonical orthogonalisation drops overlap eigenvalues below this. Null: 15 times "
-            "the error of H in Hartree."
+            "Canonical orthogonalisation drops overlap eigenvalues below this. Null: 15 times"
+            " the error of H in Hartree."
         ),
     )
     extras: tuple[Literal["orbitals", "stretch", "embedding"], ...] = Field(
         ("orbitals", "stretch", "embedding"),
         description=(
-            "Extra pictures: orbitals and cube files of one molecule, a stretch of one of its "
-            "bonds, and a map of features."
+            "Extra pictures: orbitals and cube files of one molecule, a stretch of one of its"
+            " bonds, and a map of features."
         ),
     )
     molecule: str | None = Field(
         None,
         description=(
-            "Key of the molecule that is drawn and stretched. Null: the largest of at most 12 "
-            "atoms."
+            "Key of the molecule that is drawn and stretched. Null: the largest of at most 12"
+            " atoms."
         ),
     )
     bond: tuple[int, int] | None = Field(
@@ -81,8 +81,8 @@ class EvaluateConfig(Strict):
     other: str | None = Field(
         None,
         description=(
-            "Run, bundle or finetuned model of the same architecture whose features are mapped "
-            "beside. Null: random weights."
+            "Run, bundle or finetuned model of the same architecture whose features are mapped"
+            " beside. Null: random weights."
         ),
     )
     flow_steps: int = Field(
@@ -104,8 +104,8 @@ class PredictConfig(Strict):
         1e-3,
         gt=0,
         description=(
-            "Canonical orthogonalisation drops overlap eigenvalues below this; ten times the "
-            "error of H in Hartree is a good choice."
+            "Canonical orthogonalisation drops overlap eigenvalues below this; ten times the"
+            " error of H in Hartree is a good choice."
         ),
     )
     flow_steps: int = Field(

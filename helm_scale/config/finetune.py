@@ -67,8 +67,8 @@ class FinetuneConfig(Strict):
     head_start: Literal["fit", "zero"] = Field(
         "fit",
         description=(
-            "Linear part of the head before the first step: the best fit to the training "
-            "molecules, or zero."
+            "Linear part of the head before the first step: the best fit to the training"
+            " molecules, or zero."
         ),
     )
     steps: int = Field(
@@ -102,8 +102,8 @@ class FinetuneConfig(Strict):
         0,
         ge=0,
         description=(
-            "Mode finetuned: parts from below that stay as they are. 1: embeddings; 2: and "
-            "layer 1; and so on."
+            "Mode finetuned: parts from below that stay as they are. 1: embeddings; 2: and"
+            " layer 1; and so on."
         ),
     )
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
@@ -121,15 +121,15 @@ class FinetuneConfig(Strict):
         0,
         ge=0,
         description=(
-            "Evaluations without improvement that end a run. 0: go on; the best step is kept "
-            "anyway."
+            "Evaluations without improvement that end a run. 0: go on; the best step is kept"
+            " anyway."
         ),
     )
     cache: str | None = Field(
         None,
         description=(
-            "Folder in which features of frozen backbones are kept. None: the folder features "
-            "in `out`."
+            "Folder in which features of frozen backbones are kept. None: the folder features"
+            " in `out`."
         ),
     )
     out: str = Field(

@@ -24,18 +24,19 @@ class ModelConfig(Strict):
     baseline: Literal["none", "atoms", "minao"] = Field(
         "none",
         description=(
-            "H0 that is subtracted from H: none, or one Fock build from the densities of "
-            "isolated atoms or of minao."
+            "H0 that is subtracted from H: none, or one Fock build from the densities of"
+            " isolated atoms or of minao."
         ),
     )
+    # features
     lmax: int = Field(6, ge=1, le=8, description="Highest degree of the features.")
     mmax: int = Field(
         6,
         ge=0,
         le=8,
         description=(
-            "Highest order m in the trunk's SO(2) convolutions, at most lmax. The pair tower "
-            "keeps all orders."
+            "Highest order m in the trunk's SO(2) convolutions, at most lmax. The pair tower"
+            " keeps all orders."
         ),
     )
     channels: int = Field(128, ge=2, description="Channels per coefficient.")
@@ -51,8 +52,8 @@ class ModelConfig(Strict):
         2,
         ge=1,
         description=(
-            "Factor between the channels of the pair tower and of the trunk, hidden ones "
-            "likewise. Half of them are even, half odd under exchange."
+            "Factor between the channels of the pair tower and of the trunk, hidden ones"
+            " likewise. Half of them are even, half odd under exchange."
         ),
     )
     edge_channels: int = Field(128, ge=2, description="Width of the radial networks.")
@@ -61,11 +62,12 @@ class ModelConfig(Strict):
     pair_inputs: Literal["last", "each"] = Field(
         "last",
         description=(
-            "Node states that pair layers read: all of them the last, or each that of the node "
-            "layer of its number."
+            "Node states that pair layers read: all of them the last, or each that of the node"
+            " layer of its number."
         ),
     )
     radial_functions: int = Field(128, ge=4, description="Gaussians of the distance basis.")
+    # ranges
     trunk_cutoff: float = Field(6.0, gt=0, description="Range of messages, Angstrom.")
     pair_cutoff: float = Field(
         15.0,
@@ -81,6 +83,7 @@ class ModelConfig(Strict):
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="Precision of weights and features."
     )
+    # a flow from a prior to H, and what it reads
     conditions: tuple[Literal["overlap", "baseline_hamiltonian"], ...] = Field(
         (),
         description=(
@@ -90,8 +93,8 @@ class ModelConfig(Strict):
     prior: Literal["off", "zero", "irreps", "goe", "tensor"] = Field(
         "off",
         description=(
-            "Distribution from which a flow to H starts. zero: regression by the same network. "
-            "off: no such network."
+            "Distribution from which a flow to H starts. zero: regression by the same network."
+            " off: no such network."
         ),
     )
     flow_steps: int = Field(
@@ -144,8 +147,8 @@ class HeadConfig(Strict):
     kind: Literal["linear", "mlp", "layer"] = Field(
         "linear",
         description=(
-            "Linear map of the invariants; mlp adds a perceptron; layer adds one more message "
-            "layer below."
+            "Linear map of the invariants; mlp adds a perceptron; layer adds one more message"
+            " layer below."
         ),
     )
     reads: Literal["last", "each"] = Field(
@@ -154,7 +157,7 @@ class HeadConfig(Strict):
     invariants: Literal["scalars", "norms"] = Field(
         "norms",
         description=(
-            "Invariants that the head reads of them: degree 0 alone (the paper's), or also the "
-            "norms of every degree and channel."
+            "Invariants that the head reads of them: degree 0 alone (the paper's), or also the"
+            " norms of every degree and channel."
         ),
     )

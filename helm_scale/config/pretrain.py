@@ -15,6 +15,7 @@ from helm_scale.config.strict import Strict
 class TrainingConfig(Strict):
     """What is optimised, in which order, for how long."""
 
+    # batches
     steps: int = Field(1000, ge=1, description="Number of optimiser steps.")
     batch_molecules: int = Field(
         8, ge=1, description="Molecules per optimiser step, over all ranks."
@@ -27,6 +28,7 @@ class TrainingConfig(Strict):
             " divide it."
         ),
     )
+    # optimiser
     optimizer: Literal["adamw", "muon"] = Field(
         "muon",
         description=(
@@ -40,8 +42,8 @@ class TrainingConfig(Strict):
     muon_dtype: Literal["float64", "float32", "bfloat16"] = Field(
         "float32",
         description=(
-            "Precision in which Muon orthogonalises. bfloat16, torch's own choice, is faster "
-            "where the processor has it."
+            "Precision in which Muon orthogonalises. bfloat16, torch's own choice, is faster"
+            " where the processor has it."
         ),
     )
     working_precision: Literal["float32", "bfloat16"] = Field(
@@ -68,6 +70,7 @@ class TrainingConfig(Strict):
         lt=1,
         description="Decay per step of the moving average of the weights. 0: no average.",
     )
+    # what is fitted before the first step, and what stays as it is
     freeze_prefixes: tuple[str, ...] = Field(
         (),
         description=(
@@ -78,11 +81,12 @@ class TrainingConfig(Strict):
         1000,
         ge=1,
         description=(
-            "Training molecules from which on-site references and the scale of the labels are "
-            "fitted."
+            "Training molecules from which on-site references and the scale of the labels are"
+            " fitted."
         ),
     )
     seed: int = Field(0, ge=0, description="Seed of the weights and of the order of the samples.")
+    # terms of the loss beside the matrix elements; they need the overlap
     loewdin_weight: float = Field(
         0.0,
         ge=0,
@@ -112,6 +116,7 @@ class TrainingConfig(Strict):
 class ExecutionConfig(Strict):
     """How it runs; changes memory and time, never the numbers."""
 
+    # engine
     engine: Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3"] = Field(
         "single",
         description=(
@@ -129,10 +134,11 @@ class ExecutionConfig(Strict):
     cpu_offload: bool = Field(
         False,
         description=(
-            "Keep optimiser states (under fsdp2 weights too) in the memory of the CPU. For "
-            "fsdp2 and zero."
+            "Keep optimiser states (under fsdp2 weights too) in the memory of the CPU. For"
+            " fsdp2 and zero."
         ),
     )
+    # processes
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device to compute on; auto takes the GPU where there is one."
     )
@@ -144,6 +150,7 @@ class ExecutionConfig(Strict):
             "Processes per rank that read and collate batches ahead. 0: the rank does it itself."
         ),
     )
+    # memory
     pair_ranks: int = Field(
         1, ge=1, description="Ranks that share the edges and pairs of the same molecules."
     )
@@ -155,8 +162,8 @@ class ExecutionConfig(Strict):
     recompute: Literal["none", "messages", "full"] = Field(
         "none",
         description=(
-            "Activations of the trunk that the backward pass computes again: none, those of "
-            "messages, or all."
+            "Activations of the trunk that the backward pass computes again: none, those of"
+            " messages, or all."
         ),
     )
     message_chunk: int = Field(
@@ -167,10 +174,11 @@ class ExecutionConfig(Strict):
     compile: bool = Field(
         False,
         description=(
-            "Compile the layers on edges and pairs with torch; costs a minute or more before "
-            "the first step."
+            "Compile the layers on edges and pairs with torch; costs a minute or more before"
+            " the first step."
         ),
     )
+    # saving and validating
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     background_save: bool = Field(
         True,
@@ -186,6 +194,7 @@ class ExecutionConfig(Strict):
             "Newest checkpoints to keep, beside the best one and the last one known to be finite."
         ),
     )
+    # guards
     start_timeout_seconds: float = Field(
         1800.0,
         gt=0,
@@ -211,16 +220,16 @@ class ExecutionConfig(Strict):
         3,
         ge=0,
         description=(
-            "Steps that may be skipped because loss or gradient is not finite, before the run "
-            "stops."
+            "Steps that may be skipped because loss or gradient is not finite, before the run"
+            " stops."
         ),
     )
     spike_score: float = Field(
         8.0,
         gt=0,
         description=(
-            "Robust z-score of log(loss) from which a loss counts as a spike and its batch is "
-            "computed twice."
+            "Robust z-score of log(loss) from which a loss counts as a spike and its batch is"
+            " computed twice."
         ),
     )
     compare_every: int = Field(
@@ -235,9 +244,9 @@ class ExecutionConfig(Strict):
         0.0,
         ge=0,
         description=(
-            "Memory of a rank, GiB, for which pair_chunk, recompute and message_chunk are "
-            "chosen; the values set are then the most that is held. Leave room for libraries "
-            "and fragmentation, which are not counted. 0: no limit."
+            "Memory of a rank, GiB, for which pair_chunk, recompute and message_chunk are"
+            " chosen; the values set are then the most that is held. Leave room for libraries"
+            " and fragmentation, which are not counted. 0: no limit."
         ),
     )
 

@@ -144,6 +144,7 @@ class _Trainer:
             first_loss = result.loss if step == done + 1 else first_loss
             validation = self._validate(step)
             votes = self._vote(reading + result.seconds)
+            # before the save: a resumed run does not take again the steps of its checkpoint
             self._monitor.write(line | validation | votes.pace())
             if votes.written:
                 self._saver.seal()
@@ -152,7 +153,7 @@ class _Trainer:
             if votes.stopping and step < last:
                 return self._requeue(step, votes.stopping)
             started = time.perf_counter()
-            run.watchdog.shorten()
+            run.watchdog.shorten()  # only the first step compiles and warms up
             run.watchdog.beat(step + 1, "reading")
         self._finish()
         return RunOutcome(
@@ -175,7 +176,7 @@ class _Trainer:
             raise MemoryError(_out_of_memory(run, step, error)) from error
         if result.first_loss is not None or not result.stepped:
             self._judge(step, result)
-        if result.stepped:
+        if result.stepped:  # a loss that is not finite tells nothing of the spread
             self._spikes.add(result.loss)
             if self._average:
                 self._average.update()
@@ -201,6 +202,7 @@ class _Trainer:
 
     def _judge(self, step: int, result: StepResult) -> None:
         """Dump a doubtful step; stop where hardware is to blame or too many steps were skipped."""
+        # the k-th key of a step is that of its k-th sample; a key may come twice
         keys, numbers = self._run.keys_of(step), self._run.sampler.samples_of(step - 1)
         samples, suspects = list(zip(keys, numbers, strict=True)), result.suspects or keys
         replay = self._dump.write(step, result, samples=samples, suspects=suspects)
@@ -281,7 +283,7 @@ class _Trainer:
 
     def _save(self, step: int, validation_loss: float | None) -> None:
         self._run.watchdog.beat(step, "saving")
-        self._monitor.flush()
+        self._monitor.flush()  # lines must be on disk before the checkpoint that has them behind it
         self._saver.start(step, validation_loss)
 
     def _finish(self) -> None:
@@ -316,7 +318,7 @@ def _open_monitor(run: TrainingRun, done: int) -> SilentMonitor:
     if run.engine.rank:
         return SilentMonitor()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / REQUEUE).unlink(missing_ok=True)
+    (folder / REQUEUE).unlink(missing_ok=True)  # this is the start that was asked for
     (folder / "config.yaml").write_text(dump(config))
     return Monitor(folder, done, config.training.steps, config.execution.progress)
 

@@ -53,6 +53,7 @@ class Monitor(SilentMonitor):
         path = run / "metrics.jsonl"
         _truncate(path, done)
         self._file = path.open("a")
+        # purge_step hides the points of steps that a killed run took after its last checkpoint
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
         self._bar = tqdm(
             total=steps,
@@ -66,7 +67,7 @@ class Monitor(SilentMonitor):
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line and scalars, and move the bar."""
         self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._file.flush()  # for whoever reads along; to the disk it goes before a save
         for name, value in line.items():
             if isinstance(value, int | float) and name not in ("step", "skipped"):
                 self._board.add_scalar(

@@ -31,7 +31,7 @@ def check(config: PretrainConfig, dataset: Dataset) -> None:
     if config.training.working_precision == "bfloat16":
         startup.require(execution, "low_precision", "training.working_precision: got bfloat16")
     check_data(config, dataset)
-    dataset.split(config.data.validation_split)
+    dataset.split(config.data.validation_split)  # raises where there is none
     data_ranks = startup.launched_world_size() // execution.pair_ranks
     check_world_size(config.training.micro_batches, data_ranks)
     checkpoint.check_record(

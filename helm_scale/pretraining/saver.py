@@ -44,7 +44,7 @@ class Saver:
         self._run, self._thread = Path(config.out), threading.Thread()
         self._folder: Path | None = None
         self._sums: dict[str, str] = {}
-        self._commit: Callable[[], None] = lambda: None
+        self._commit: Callable[[], None] = lambda: None  # set by start, called by seal
         self._error = ""
         self.saved_step, self.failure = -1, ""
 
@@ -68,6 +68,7 @@ class Saver:
         except OSError as error:
             self._fail(step, [f"{error}"])
             return
+        # Both are copies in the memory of the CPU: training goes on while they are written.
         state = self._engine.capture(with_weights=self._average is not None)
         # The state holds the weights that train only if model.safetensors holds their average.
         with self._average.applied() if self._average else nullcontext():
@@ -128,7 +129,7 @@ class Saver:
         self._sums = sums
 
     def _run_thread(self, work: Callable[[], object]) -> None:
-        def run() -> None:
+        def run() -> None:  # an exception would end with the thread, unheard
             try:
                 work()
             except OSError as error:

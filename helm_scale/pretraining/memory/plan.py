@@ -107,6 +107,7 @@ class MemoryPlanner:
         limit = execution.memory_limit_gib * GIB
         if not limit:
             return self.plan(batch, configured(execution))
+        # Recomputation costs time in every step, smaller chunks next to none: levels go outside.
         for level in levels_from(execution.recompute):
             *larger, smallest = candidates(execution, level)
             last = self.plan(batch, smallest)
@@ -175,6 +176,7 @@ class MemoryPlanner:
             for step in range(PLANNED_STEPS)
             for samples in self._sampler.micro_batches_of(step)
         ]
+        # componentwise: the batch with most edges need not be that with most pairs
         bounds = [self.bound(atoms) for atoms in [np.array([largest]), *batches]]
         return BatchSize(*map(max, zip(*bounds, strict=True)))
 
