@@ -7,7 +7,7 @@ QUICKSTART := runs/quickstart
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-quick test-adapters install-plain install-fairchem install-metatomic lint clean
+.PHONY: help setup docs quickstart test test-quick test-adapters install-plain install-fairchem install-metatomic lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,10 @@ install-fairchem:
 install-metatomic:
 	.venv-metatomic/bin/pip install --quiet torch==2.13.0 $(OURS) $(METATOMIC)
 	.venv-metatomic/bin/pip install --quiet --no-deps --editable .
+
+docs: setup ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "docs: open site/index.html"
 
 lint: setup ## ruff and mypy
 	$(RUN) -m ruff check .

@@ -56,7 +56,7 @@ def run_parallel(
     endless stream of large matrices is never held at once.
 
     Raises:
-        Whatever the function raises; ChildProcessError if a process dies.
+        ChildProcessError: a process died. Whatever the function raises is raised here, too.
     """
     context = multiprocessing.get_context("spawn")
     stream = enumerate(jobs)

@@ -145,7 +145,7 @@ class Helm(nn.Module):
         """Choose what is held for the backward pass; no number depends on it.
 
         Args:
-            see ExecutionConfig.
+            pair_chunk, recompute, message_chunk: as in ExecutionConfig.
         """
         self.pairs.chunk = pair_chunk
         self.trunk.set_memory(recompute, message_chunk)
