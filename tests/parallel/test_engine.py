@@ -1,5 +1,4 @@
-"""The engine's arithmetic on a model that fits on a line: sums over micro-batches, one factor, no
-step on NaN."""
+"""The engine's arithmetic on a linear model: sums over micro-batches, one factor, no NaN steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ SMALL = ModelConfig(basis="def2-svp", parity="full")
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatchSums:
     """Sums of one micro-batch."""
 
     total: Tensor
@@ -31,11 +30,13 @@ class Part:
 class SquaredDistance:
     """Sum over atoms of (w . position - Z)^2, count of atoms, loss sqrt(S/N) + S/N."""
 
-    def __call__(self, model: nn.Module, batch: GraphBatch) -> Part:
+    def __call__(self, model: nn.Module, batch: GraphBatch) -> MicroBatchSums:
         """Run the model."""
         error = model(batch.positions.float()).squeeze(-1) - batch.atomic_numbers
         count = torch.tensor(float(len(error)), dtype=torch.float64)
-        return Part(error.square().sum(), count, {"mae": (error.detach().abs().sum(), count)})
+        return MicroBatchSums(
+            error.square().sum(), count, {"mae": (error.detach().abs().sum(), count)}
+        )
 
     @staticmethod
     def loss(total: Tensor, count: Tensor) -> Tensor:
@@ -114,9 +115,9 @@ def test_the_deepspeed_config_differs_in_execution_only() -> None:
 def test_evaluation_is_the_loss_and_leaves_the_weights_alone() -> None:
     model, twin = line(), line()
     engine, part = start(model), batch_of([1, 6], [8])
-    found = engine.evaluate([part, batch_of()])
-    assert found["loss"] == pytest.approx(engine.step([part], rate=1.0).loss, rel=1e-6)
-    assert found["mae"] == pytest.approx(
+    means = engine.evaluate([part, batch_of()])
+    assert means["loss"] == pytest.approx(engine.step([part], rate=1.0).loss, rel=1e-6)
+    assert means["mae"] == pytest.approx(
         (twin(part.positions.float()).squeeze(-1) - part.atomic_numbers).abs().mean().item(),
         rel=1e-6,
     )

@@ -26,7 +26,7 @@ from helm_scale.parallel.engine import Engine
 from helm_scale.parallel.flat_shards import FlatShard
 from helm_scale.parallel.processes import Processes
 from helm_scale.parallel.step_sums import StepSums
-from tests.parallel.test_engine import Part, SquaredDistance, batch_of
+from tests.parallel.test_engine import MicroBatchSums, SquaredDistance, batch_of
 
 ENGINES = ("ddp", "fsdp2")
 STEPS = 3
@@ -180,7 +180,7 @@ def test_pair_ranks_are_neighbours() -> None:
 def test_molecules_of_several_ranks_count_once() -> None:
     sums, one = StepSums(CPU), torch.ones(())
     for _ in range(2):  # as two ranks would add them
-        sums.add(Part(one, one, {}), replace(BATCHES[0], pair_world_size=2))
+        sums.add(MicroBatchSums(one, one, {}), replace(BATCHES[0], pair_world_size=2))
     total = sums.over_ranks()
     assert (total.molecules, total.pairs) == (2, 1)
 
