@@ -142,7 +142,7 @@ class ModelConfig(Strict):
 
 
 class HeadConfig(Strict):
-    """What turns node states into energies; stored with a finetuned model."""
+    """What turns node states into a property; stored with a finetuned model."""
 
     kind: Literal["linear", "mlp", "layer"] = Field(
         "linear",

@@ -110,6 +110,7 @@ def _fingerprint(model: PropertyModel, molecules: Sequence[Molecule]) -> str:
         sorted(model.definition.irreps),
     )
     digest = hashlib.sha256(str(settings).encode())
+    # The head's weights are left out: they differ from run to run and change no feature
     for name, tensor in sorted(model.trunk.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     for m in molecules:

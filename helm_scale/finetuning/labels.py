@@ -131,6 +131,7 @@ def fit_reference(labelled: LabelledSplits) -> ReferencedSplits:
 
     def covered(molecules: Sequence[Molecule]) -> tuple[Molecule, ...]:
         asked = reference_features(molecules, head)
+        # All components of a molecule's label have the same reference
         inside = _in_span(design[:, fitted], asked[:, fitted])[:: head.quantity.components]
         skipped.extend(m.key for m, known in zip(molecules, inside, strict=True) if not known)
         return tuple(m for m, known in zip(molecules, inside, strict=True) if known)
@@ -151,6 +152,7 @@ def fit_reference(labelled: LabelledSplits) -> ReferencedSplits:
 def _read_shards(path: Path, config: FinetuneConfig) -> tuple[Splits, dict[str, Any]]:
     manifest = Manifest.load(path)
     reader = ShardReader(manifest)
+    # Splits that are not asked for stay empty, but messages can name them
     splits: Splits = {name: [] for name in manifest.split_names()}
     asked = {config.train_split, config.validation_split, *config.test_splits}
     for name in asked & set(splits):
@@ -183,5 +185,6 @@ def _read_file(path: Path, quantity: Quantity) -> tuple[Splits, dict[str, Any]]:
 def _in_span(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Whether every asked row is a linear combination of known rows: bool."""
     _, singular, basis = np.linalg.svd(known, full_matrices=False)
+    # What rounding leaves of a singular value that is zero is no direction of the span
     basis = basis[singular > 1e-9 * max(singular.max(), 1e-9)]
     return np.abs(asked - asked @ basis.T @ basis).max(axis=1, initial=0.0) < 1e-6

@@ -35,6 +35,7 @@ def start_model(
     mode: str, backbone: Helm, splits: ReferencedSplits, config: FinetuneConfig, *, seed: int
 ) -> PropertyModel:
     """The model of a mode with a head that adds nothing: it predicts the reference alone."""
+    # A fork: how many numbers a model draws must not change what is drawn after it
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = new_property_model(backbone.config, splits.head, config.head)

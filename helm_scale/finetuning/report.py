@@ -42,6 +42,7 @@ def study(backbone: Helm, labelled: LabelledSplits, config: FinetuneConfig) -> s
         for seed in config.seeds:
             splits = fit_reference(labelled.draw(size, seed))
             skipped.update(splits.skipped)
+            # Before its first step a head adds nothing, whatever the backbone
             untrained = factory.start("direct", splits, seed=seed)
             results.append(_test(untrained, REFERENCE_ONLY, seed, config=config))
             for mode in config.modes:

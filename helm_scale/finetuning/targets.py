@@ -70,5 +70,6 @@ def reference_features(molecules: Sequence[Molecule], head: Head) -> np.ndarray:
     rows = [np.bincount(m.atomic_numbers, minlength=MAX_Z + 1) for m in molecules]
     counts = np.array(rows, dtype=np.float64).reshape(len(molecules), MAX_Z + 1)
     if head.reference == "none":
+        # No element alone gives a vector: it would not turn
         return np.zeros((len(molecules) * head.quantity.components, MAX_Z + 1))
     return counts if head.reference == "sum" else counts / counts.sum(axis=1, keepdims=True)

@@ -80,6 +80,7 @@ class FinetuneRun:
 def fit_linear_readout(run: FinetuneRun) -> None:
     """Set the linear maps, and the reference, to what fits the training molecules best."""
     model, splits = run.model, run.splits
+    # Solved on the CPU in float64: a few hundred columns, and badly conditioned ones
     with torch.no_grad():
         design = [
             fit.linear_design(model, run.features(batch), batch)
@@ -169,7 +170,7 @@ class BestWeights:
         error = found.mae + self._force_weight * (found.force_mae or 0.0)
         if error < self._least:
             self._least, self._step, self._waited = error, step, 0
-            state = self._run.model.state_dict()
+            state = self._run.model.state_dict()  # the tensors themselves, which go on changing
             self._state = {name: tensor.clone() for name, tensor in state.items()}
         else:
             self._waited += 1

@@ -24,7 +24,7 @@ class EnergyModel(PropertyModel):
     def energy_and_forces(
         self, batch: GraphBatch, create_graph: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Energies [B], Hartree, and forces [N, 3], Hartree/Angstrom, float64, by one backward pass.
+        """Energies [B], Hartree, and forces [N, 3], Hartree/Angstrom, in float64.
 
         Args:
             create_graph: keep what a loss on forces needs.

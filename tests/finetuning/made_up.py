@@ -50,12 +50,12 @@ def molecule(key: str, numbers: np.ndarray, x: np.ndarray, bonding: float) -> Mo
 
 def molecules(count: int, seed: int, bonding: float = 0.2) -> list[Molecule]:
     rng = np.random.default_rng(seed)
-    found = []
+    made = []
     for index in range(count):
         size = int(rng.integers(2, 6))
         x = np.cumsum(rng.normal(size=(size, 3)) * 0.7 + 0.3, axis=0)
-        found.append(molecule(f"{seed}-{index}", rng.choice(list(ATOMIC), size), x, bonding))
-    return found
+        made.append(molecule(f"{seed}-{index}", rng.choice(list(ATOMIC), size), x, bonding))
+    return made
 
 
 def backbone(config: ModelConfig = CONFIG) -> Helm:

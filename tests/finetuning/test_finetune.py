@@ -99,13 +99,13 @@ def test_frozen_layers_stay_and_every_tensor_belongs_to_one_part() -> None:
 
 
 def test_a_random_backbone_depends_on_the_seed_alone_and_disturbs_no_other_draw() -> None:
-    helm, found, config = backbone(), fit_reference(labelled()), settings()
-    first, state = modes.start_model("direct", helm, found, config, seed=0), torch.get_rng_state()
+    helm, splits, config = backbone(), fit_reference(labelled()), settings()
+    first, state = modes.start_model("direct", helm, splits, config, seed=0), torch.get_rng_state()
     torch.rand(1)
-    assert same(first, modes.start_model("direct", helm, found, config, seed=0))
-    assert not same(first, modes.start_model("direct", helm, found, config, seed=1))
+    assert same(first, modes.start_model("direct", helm, splits, config, seed=0))
+    assert not same(first, modes.start_model("direct", helm, splits, config, seed=1))
     torch.set_rng_state(state)
-    modes.start_model("direct", helm, found, config, seed=0)
+    modes.start_model("direct", helm, splits, config, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -116,8 +116,8 @@ def test_training_learns_what_references_cannot(mode: str) -> None:
     after = trained(
         mode, steps=80, learning_rate=5e-3, backbone_learning_rate=5e-3, layer_decay=1.0
     )
-    found = train.errors(after, after.splits.train)
-    assert found.mae < 0.4 * alone.mae and found.mae_per_atom < 0.4 * alone.mae_per_atom
+    error = train.errors(after, after.splits.train)
+    assert error.mae < 0.4 * alone.mae and error.mae_per_atom < 0.4 * alone.mae_per_atom
 
 
 def test_a_loss_on_forces_teaches_the_backbone() -> None:
@@ -153,15 +153,15 @@ def test_forces_are_the_gradient_of_the_energy() -> None:
         model_config=CONFIG.model_copy(update={"dtype": "float64"}),
         head=HeadConfig(kind="layer"),
     )
-    one, step = molecules(1, 9)[0], 1e-4
-    _, forces = run.model.energy_and_forces(collate([one], run.model.config))
+    still, step = molecules(1, 9)[0], 1e-4
+    direction = torch.eye(len(still.positions), 3, dtype=torch.float64)
+    _, forces = run.model.energy_and_forces(collate([still], run.model.config))
     moved = [
-        replace(one, key=str(s), positions=one.positions + s * step * np.eye(len(one.positions), 3))
+        replace(still, key=str(s), positions=still.positions + s * step * direction.numpy())
         for s in (1, -1)
     ]
     with torch.no_grad():
         ahead, behind = run.model(collate(moved, run.model.config))
-    direction = torch.eye(len(one.positions), 3, dtype=torch.float64)
     assert float((forces * direction).sum()) == pytest.approx(
         float(behind - ahead) / (2 * step), rel=1e-5
     )
@@ -178,8 +178,9 @@ def test_references_are_exact_for_additive_energies() -> None:
 
 
 def test_energies_of_free_atoms_are_taken_as_they_are() -> None:
-    found = fit_reference(replace(labelled(), atoms={1: -0.45}))
-    assert float(found.reference[1]) == -0.45 and found.scale > fit_reference(labelled()).scale
+    splits = fit_reference(replace(labelled(), atoms={1: -0.45}))
+    assert float(splits.reference[1]) == -0.45
+    assert splits.scale > fit_reference(labelled()).scale
     run = started("frozen", settings(), replace(labelled(), atoms={1: -0.45}))
     train.fit_linear_readout(run)
     assert float(run.model.reference[1]) == -0.45
@@ -227,8 +228,8 @@ def test_errors_per_atom_divide_by_the_atoms_of_each_molecule() -> None:
         replace(two, key="a", energy=two.energy + 0.2),
         replace(four, energy=four.energy - 0.8),
     )
-    found = started("direct", settings(), LabelledSplits(train=(two,), tests={"test": shifted}))
-    error = train.errors(found, shifted)
+    run = started("direct", settings(), LabelledSplits(train=(two,), tests={"test": shifted}))
+    error = train.errors(run, shifted)
     assert error.mae == pytest.approx(0.5) and error.mae_per_atom == pytest.approx((0.1 + 0.2) / 2)
 
 
@@ -259,9 +260,9 @@ def test_trained_energies_are_invariant_permute_and_add_up(kind: str) -> None:
 
 
 def test_an_exact_fit_does_not_end_in_nan() -> None:
-    one = tuple(molecules(1, 1))
-    run = trained("finetuned", LabelledSplits(train=one, tests={"test": one}))
-    assert train.errors(run, one).mae < 1e-3
+    alone = tuple(molecules(1, 1))
+    run = trained("finetuned", LabelledSplits(train=alone, tests={"test": alone}))
+    assert train.errors(run, alone).mae < 1e-3
 
 
 def test_the_best_step_on_validation_is_kept() -> None:
@@ -274,10 +275,9 @@ def test_the_best_step_on_validation_is_kept() -> None:
     )
     run = started("finetuned", config, spoiled)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    seen: list[float] = [train.errors(run, spoiled.validation).mae]
+    before_training = train.errors(run, spoiled.validation).mae
     step = train.train(run, modes.parameter_groups(run.model, "finetuned", config), config, seed=0)
-    kept = train.errors(run, run.splits.validation).mae
-    assert kept <= seen[0] and step <= 20
+    assert train.errors(run, run.splits.validation).mae <= before_training and step <= 20
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items()
     ) == (step == 0)
@@ -290,12 +290,10 @@ def test_molecules_without_a_defined_reference_are_left_out_and_named() -> None:
         molecule("Br2", np.array([35, 35]), np.eye(2, 3), 0.1),
         molecule("CH", np.array([6, 1]), np.eye(2, 3), 0.1),
     )
-    found = fit_reference(LabelledSplits(train=pair, tests={"test": asked}))
-    assert found.skipped == ("Br2", "CH") and [m.key for m in found.tests["test"]] == ["H2Br2"]
-    with pytest.raises(
-        ValueError,
-        match="split 'test': none of 2 molecules has a composition that the 1 training molecules span",
-    ):
+    splits = fit_reference(LabelledSplits(train=pair, tests={"test": asked}))
+    assert splits.skipped == ("Br2", "CH") and [m.key for m in splits.tests["test"]] == ["H2Br2"]
+    message = "split 'test': none of 2 molecules has a composition that the 1 training molecules"
+    with pytest.raises(ValueError, match=message):
         fit_reference(LabelledSplits(train=pair, tests={"test": asked[1:]}))
 
 
@@ -333,8 +331,8 @@ def test_joined_graphs_and_kept_features_give_the_energies_of_the_model(
     with torch.no_grad():
         wanted = run.model(plain)
         for _ in range(2):  # computed, then read back
-            kept = from_cache(cached_features(run.model, part, tmp_path))
-            assert (run.model.values(kept(batch), batch) - wanted).abs().max() < 1e-5
+            features = from_cache(cached_features(run.model, part, tmp_path))
+            assert (run.model.values(features(batch), batch) - wanted).abs().max() < 1e-5
     assert len(list(tmp_path.iterdir())) == 1
     cached_features(run.model, part[:3], tmp_path)
     run.model.trunk.element.weight.data[1] += 1e-3

@@ -41,8 +41,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         root / "data", METHOD, licence="CC0-1.0", source="test", molecules_per_shard=64
     )
     for split, count, seed in (("train", 12, 1), ("validation", 3, 3), ("test", 3, 2)):
-        for one in molecules(count, seed):
-            writer.write(one, split)
+        for molecule in molecules(count, seed):
+            writer.write(molecule, split)
     writer.close()
     yield root
 
@@ -52,8 +52,9 @@ def test_the_launcher_writes_tables_record_pictures_and_models(
 ) -> None:
     out = tmp_path / "out"
     command = [
-        sys.executable, "launch/finetune.py", "--source", source / "step-00000001", "--data", source / "data", "--out", out,
-        "--steps", "2", "--threads", "1", "--sizes", "[8, 12]", "--seeds", "[0, 1]", "--cache", tmp_path / "cache",
+        sys.executable, "launch/finetune.py", "--source", source / "step-00000001",
+        "--data", source / "data", "--out", out, "--cache", tmp_path / "cache", "--steps", "2",
+        "--threads", "1", "--sizes", "[8, 12]", "--seeds", "[0, 1]",
     ]  # fmt: skip
     result = subprocess.run(
         [str(part) for part in command], cwd=ROOT, capture_output=True, text=True
@@ -83,8 +84,8 @@ def test_the_launcher_writes_tables_record_pictures_and_models(
         assert record["training"] == row and record["method"]["xc"] == "pbe"
         held = molecules(3, 2)
         with torch.no_grad():
-            found = model(collate(held, CONFIG)) - torch.tensor([m.energy for m in held])
-        assert float(found.abs().mean()) == pytest.approx(row["tests"]["test"]["mae"], rel=1e-3)
+            error = model(collate(held, CONFIG)) - torch.tensor([m.energy for m in held])
+        assert float(error.abs().mean()) == pytest.approx(row["tests"]["test"]["mae"], rel=1e-3)
     with pytest.raises(ValueError, match="no energy head: a model of Hamiltonians"):
         commands.load_energy_model(source / "step-00000001")
 
@@ -101,15 +102,17 @@ def test_splits_and_sizes_that_do_not_exist_are_named(source: Path) -> None:
 
 def frames(count: int, **info: Any) -> list[ase.Atoms]:
     """Molecules as ASE has them: eV and eV/Angstrom, in the calculator."""
-    found = []
-    for one in molecules(count, 1):
-        atoms = ase.Atoms(one.atomic_numbers, one.positions, info=dict(info))
-        assert one.energy is not None and one.forces is not None
+    labelled = []
+    for molecule in molecules(count, 1):
+        atoms = ase.Atoms(molecule.atomic_numbers, molecule.positions, info=dict(info))
+        assert molecule.energy is not None and molecule.forces is not None
         atoms.calc = SinglePointCalculator(
-            atoms, energy=one.energy * HARTREE_IN_EV, forces=one.forces * HARTREE_IN_EV
+            atoms,
+            energy=molecule.energy * HARTREE_IN_EV,
+            forces=molecule.forces * HARTREE_IN_EV,
         )
-        found.append(atoms)
-    return found
+        labelled.append(atoms)
+    return labelled
 
 
 @pytest.mark.parametrize("way", ["energy.xyz", "REF_energy.xyz", "rows.db"])
@@ -122,9 +125,9 @@ def test_energies_are_read_in_electronvolt_however_they_are_stored(
             for atoms in frames(20):
                 rows.write(atoms)
     else:
-        kept = frames(20)
+        written = frames(20)
         if way.startswith("REF"):
-            for atoms in kept:
+            for atoms in written:
                 atoms.info["REF_energy"], atoms.arrays["REF_forces"] = (
                     atoms.get_potential_energy(),
                     atoms.get_forces(),
@@ -132,28 +135,28 @@ def test_energies_are_read_in_electronvolt_however_they_are_stored(
                 atoms.calc = SinglePointCalculator(
                     atoms, energy=0.0, forces=np.zeros((len(atoms), 3))
                 )
-        ase.io.write(path, kept, format="extxyz")
-    found = labels.read(FinetuneConfig(data=str(path)))
-    assert (len(found.train), len(found.validation), len(found.tests["test"])) == (16, 2, 2)
-    every = {m.key: m for m in found.all_molecules()}
-    for number, one in enumerate(wanted):
+        ase.io.write(path, written, format="extxyz")
+    splits = labels.read(FinetuneConfig(data=str(path)))
+    assert (len(splits.train), len(splits.validation), len(splits.tests["test"])) == (16, 2, 2)
+    every = {m.key: m for m in splits.all_molecules()}
+    for number, molecule in enumerate(wanted):
         got = every[f"frame-{number:06d}"]
         assert (
-            got.energy == pytest.approx(one.energy, abs=1e-7)
-            and np.abs(got.forces - one.forces).max() < 1e-7
+            got.energy == pytest.approx(molecule.energy, abs=1e-7)
+            and np.abs(got.forces - molecule.forces).max() < 1e-7
         )
     assert [m.key for m in labels.read(FinetuneConfig(data=str(path))).train] == [
-        m.key for m in found.train
+        m.key for m in splits.train
     ]
 
 
 def test_free_atoms_and_splits_of_a_file_are_heeded(tmp_path: Path) -> None:
-    kept = [*frames(6), *frames(2, split="test")]
+    labelled = [*frames(6), *frames(2, split="test")]
     atom = ase.Atoms("Br", info={"config_type": "IsolatedAtom", "REF_energy": -100.0})
-    ase.io.write(tmp_path / "a.xyz", [*kept, atom], format="extxyz")
-    found = labels.read(FinetuneConfig(data=str(tmp_path / "a.xyz")))
-    assert (len(found.train), len(found.validation), len(found.tests["test"])) == (6, 0, 2)
-    assert found.atoms == {35: pytest.approx(-100.0 / HARTREE_IN_EV)}
+    ase.io.write(tmp_path / "a.xyz", [*labelled, atom], format="extxyz")
+    splits = labels.read(FinetuneConfig(data=str(tmp_path / "a.xyz")))
+    assert (len(splits.train), len(splits.validation), len(splits.tests["test"])) == (6, 0, 2)
+    assert splits.atoms == {35: pytest.approx(-100.0 / HARTREE_IN_EV)}
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:

@@ -27,11 +27,8 @@ class BlockHead(nn.Module):
         self, lmax: int, channels: int, multiplicities: dict[int, int], odd_channels: int = 0
     ) -> None:
         super().__init__()
-        self.lmax, self.channels, self.parities = (
-            lmax,
-            channels,
-            (channels - odd_channels, odd_channels),
-        )
+        self.lmax, self.channels = lmax, channels
+        self.parities = channels - odd_channels, odd_channels
         self.gate = nn.Linear(channels - odd_channels, (lmax + 1) * channels)
         self.weights = nn.ParameterList(
             nn.Parameter(torch.randn(multiplicities[degree], channels) * (0.1 * channels**-0.5))
@@ -47,9 +44,8 @@ class BlockHead(nn.Module):
         """Packed irreps [n, S] of every segment of the features."""
         gated = self._gated(x_NKC)
         weights = self._rows()
-        anchor = (
-            torch.stack([weight.sum() for weight in weights]).sum() * 0
-        )  # every weight takes part on every rank
+        # Engines wait for the gradient of every weight on every rank, whatever its elements are
+        anchor = torch.stack([weight.sum() for weight in weights]).sum() * 0
         if not segments:
             return [(anchor + torch.cat([x.flatten() for x in gated]).sum()).reshape(1, 1)[:0]]
         by_degree = [x.split([s.count for s in segments]) for x in gated]
@@ -62,9 +58,8 @@ class BlockHead(nn.Module):
         """Features of every degree [N, 2l+1, C] after the gate."""
         scalars, *rest = x_NKC.split([2 * degree + 1 for degree in range(self.lmax + 1)], dim=1)
         even, odd = scalars.split(self.parities, dim=2)
-        first, *gates = (
-            self.gate(even[:, 0]).unflatten(1, (self.lmax + 1, self.channels)).split(1, dim=1)
-        )
+        gate = self.gate(even[:, 0]).unflatten(1, (self.lmax + 1, self.channels))
+        first, *gates = gate.split(1, dim=1)
         added, factor = first.split(self.parities, dim=2)
         gated = [torch.cat([nn.functional.silu(added) + even, torch.sigmoid(factor) * odd], dim=2)]
         return gated + [x * torch.sigmoid(g) for x, g in zip(rest, gates, strict=True)]
@@ -107,10 +102,11 @@ class PairHead(BlockHead):
 
 
 def symmetrised(weight: Tensor, parities: tuple[int, int], index: Tensor, sign: Tensor) -> Tensor:
-    """Rows [multiplicity, C] made symmetric in the even and antisymmetric in the odd channels (see
-    layout.transposed_rows)."""
+    """Rows [multiplicity, C] made symmetric in the even, antisymmetric in the odd channels.
+
+    index, sign: of the transposed rows (layout.transposed_rows).
+    """
     even, odd = weight.split(parities, dim=1)
-    mirrored_even, mirrored_odd = (
-        weight[index.to(weight.device)] * sign.to(weight)[:, None]
-    ).split(parities, dim=1)
+    mirrored = weight[index.to(weight.device)] * sign.to(weight)[:, None]
+    mirrored_even, mirrored_odd = mirrored.split(parities, dim=1)
     return torch.cat([even + mirrored_even, odd - mirrored_odd], dim=1) / 2

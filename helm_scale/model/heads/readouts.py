@@ -27,6 +27,22 @@ from helm_scale.model.trunk import Edges, NodeLayer
 from helm_scale.types import GraphBatch
 
 
+class LinearByDegree(nn.ModuleDict):
+    """One linear map for each degree l > 0, without bias, which would not turn."""
+
+    def __init__(self, channels_in: int, counts: Mapping[int, int]) -> None:
+        super().__init__(
+            {
+                str(degree): nn.Linear(channels_in, count, bias=False)
+                for degree, count in counts.items()
+            }
+        )
+
+    def forward(self, x: Irreps) -> Irreps:
+        """{degree: [N, 2l+1, C_in]} -> {degree: [N, 2l+1, n]} of the degrees that have a map."""
+        return {int(degree): linear(x[int(degree)]) for degree, linear in self.items()}
+
+
 class LinearReadout(nn.Module):
     """x_i = w^T y_i of invariants, and of the channels of every degree l > 0 that is wanted.
 
@@ -47,9 +63,10 @@ class LinearReadout(nn.Module):
         self.lmax, self.norms = config.lmax, head_config.invariants == "norms"
         self.channels = config.channels * (config.num_layers if head_config.reads == "each" else 1)
         self.width = self.channels * (config.lmax + 2 if self.norms else 1)
+        # No bias: the reference per element says what an atom gives whatever its surroundings
         self.linear = nn.Linear(self.width, irreps[0], bias=False)
         self.higher = {degree: count for degree, count in irreps.items() if degree > 0}
-        self.linear_higher = maps_by_degree(self.channels, self.higher)
+        self.linear_higher = LinearByDegree(self.channels, self.higher)
 
     def select(self, states_YNKC: Tensor) -> Tensor:
         """What of the node states is read, flat: invariants, channels of the degrees l > 0."""
@@ -73,19 +90,16 @@ class LinearReadout(nn.Module):
 
     def linear_irreps(self, features: Irreps) -> Irreps:
         """The part that is linear in the features."""
-        higher = {
-            degree: self.linear_higher[str(degree)](features[degree]) for degree in self.higher
-        }
-        return {0: self.linear(features[0]), **higher}
+        return {0: self.linear(features[0]), **self.linear_higher(features)}
 
-    def linear_weights(self) -> dict[int, nn.Parameter]:
+    def linear_weights(self) -> dict[int, Tensor]:
         """Weights [n, F] of the linear maps, by degree."""
-        higher = {degree: self.linear_higher[str(degree)].weight for degree in self.higher}
-        return {0: self.linear.weight, **higher}  # type: ignore[dict-item]
+        higher = {int(degree): linear.weight for degree, linear in self.linear_higher.items()}
+        return {0: self.linear.weight, **higher}
 
-    def output_weights(self) -> list[nn.Parameter]:
+    def output_weights(self) -> list[Tensor]:
         """The weights that are zero in a readout that gives zero."""
-        return list(self.linear_weights().values())
+        return [*self.linear_weights().values()]
 
     def _by_degree(self, states_YNKC: Tensor) -> list[Tensor]:
         """[Y, N, 2l+1, C] of every degree."""
@@ -93,6 +107,7 @@ class LinearReadout(nn.Module):
 
     def _invariants(self, by_degree: list[Tensor]) -> Tensor:
         """Invariants [N, F]."""
+        # The mean over orders m does not change when the molecule turns
         norms = [x.square().mean(dim=2) for x in by_degree if self.norms]
         return torch.cat([by_degree[0].squeeze(2), *norms], dim=2).transpose(0, 1).flatten(1)
 
@@ -110,7 +125,7 @@ class PerceptronReadout(LinearReadout):
         self.hidden = nn.Linear(self.width, config.channels)
         self.out = nn.Linear(config.channels, irreps[0], bias=False)
         counts = {degree: count * self.channels for degree, count in self.higher.items()}
-        self.out_higher = maps_by_degree(config.channels, counts)
+        self.out_higher = LinearByDegree(config.channels, counts)
 
     def forward(self, selected: Tensor, batch: GraphBatch) -> Irreps:
         """Irreps of every atom in the readout's own scale: {degree: [N, 2l+1, n]}."""
@@ -118,11 +133,12 @@ class PerceptronReadout(LinearReadout):
         hidden = nn.functional.silu(self.hidden(features[0]))
         added = {0: self.out(hidden)}
         for degree in self.higher:
+            # One weight per channel and irrep, from invariants: products with them still turn
             weights = self.out_higher[str(degree)](hidden).unflatten(2, (self.channels, -1))
             added[degree] = features[degree] @ weights.squeeze(1)
         return added_up(self.linear_irreps(features), added)
 
-    def output_weights(self) -> list[nn.Parameter]:
+    def output_weights(self) -> list[Tensor]:
         """The weights that are zero in a readout that gives zero."""
         return [*super().output_weights(), self.out.weight, *self.out_higher.parameters()]
 
@@ -141,7 +157,7 @@ class LayerReadout(LinearReadout):
         self.layer = NodeLayer(config, self.edge_scalars.width)
         self.norm = DegreeNorm(degree_of_coefficient(config.lmax), config.channels)
         self.out = nn.Linear(config.channels, irreps[0], bias=False)
-        self.out_higher = maps_by_degree(config.channels, self.higher)
+        self.out_higher = LinearByDegree(config.channels, self.higher)
 
     def select(self, states_YNKC: Tensor) -> Tensor:
         """All degrees: [N, Y, K, C]."""
@@ -154,14 +170,13 @@ class LayerReadout(LinearReadout):
     def forward(self, selected: Tensor, batch: GraphBatch) -> Irreps:
         """Irreps of every atom in the readout's own scale: {degree: [N, 2l+1, n]}."""
         states = self.norm(self.layer(selected[:, -1], [self._edges(batch)], sum_chunks))
-        by_degree = self._by_degree(states.unsqueeze(0))
-        higher = {
-            degree: self.out_higher[str(degree)](by_degree[degree][0]) for degree in self.higher
+        by_degree = {
+            degree: x.squeeze(0) for degree, x in enumerate(self._by_degree(states.unsqueeze(0)))
         }
-        added = {0: self.out(by_degree[0][0]), **higher}
+        added = {0: self.out(by_degree[0]), **self.out_higher(by_degree)}
         return added_up(self.linear_irreps(self.features(selected)), added)
 
-    def output_weights(self) -> list[nn.Parameter]:
+    def output_weights(self) -> list[Tensor]:
         """The weights that are zero in a readout that gives zero."""
         return [*super().output_weights(), self.out.weight, *self.out_higher.parameters()]
 
@@ -177,13 +192,6 @@ class LayerReadout(LinearReadout):
 
 
 READOUTS = {"linear": LinearReadout, "mlp": PerceptronReadout, "layer": LayerReadout}
-
-
-def maps_by_degree(channels_in: int, counts: Mapping[int, int]) -> nn.ModuleDict:
-    """Linear maps without bias, which would not turn, by the name of their degree."""
-    return nn.ModuleDict(
-        {str(degree): nn.Linear(channels_in, count, bias=False) for degree, count in counts.items()}
-    )
 
 
 def added_up(first: Irreps, second: Irreps) -> Irreps:
