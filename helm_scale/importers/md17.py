@@ -44,6 +44,7 @@ class Md17:
     def __init__(self, path: Path, config: ImportConfig) -> None:
         self.method: Method | None = METHOD
         self._path = path
+        # ASE looks at the file only when it reads a row; the table names a wrong one at once.
         self._table = SqliteTable(path, "systems", ("id", "numbers", "positions", "data"))
         self._database = ase.db.connect(str(path), type="db")
 

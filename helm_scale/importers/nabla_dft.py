@@ -63,7 +63,7 @@ class NablaDft:
         """Read one conformer; forces (Hartree/bohr in the file) only if any is not zero."""
         where = f"{self._path}, row {address}"
         _, numbers, positions, energy, forces, hamiltonian, overlap = self._table.row(int(address))
-        if numbers is None or len(numbers) % 4 or energy is None:
+        if numbers is None or len(numbers) % 4 or energy is None:  # int32: four bytes an atom
             raise ValueError(f"{where}: no atomic numbers or no energy; get the file anew")
         shape = (len(numbers) // 4, 3)
         z = array(numbers, "int32", shape[:1], f"{where}, Z").astype(np.int64)
@@ -90,8 +90,7 @@ class NablaDft:
         )
 
     def splits(self, name: str) -> np.ndarray:
-        """The file as a whole: one of the published training sets, or "test" (published in many
-        parts, any size)."""
+        """The file as a whole: a published training set, or "test" (published in many parts)."""
         if name not in (*SIZES, "test"):
             raise published_splits.unknown(str(self._path), name, [*SIZES, "test"])
         count = len(self.addresses())

@@ -72,14 +72,14 @@ class OmolCsh:
 
     def addresses(self) -> list[str]:
         """Paths of the groups, sorted."""
-        found: list[str] = []
+        groups: list[str] = []
 
         def visit(name: str, item: Any) -> None:
             if isinstance(item, h5py.Group) and "fock" in item:
-                found.append(name)
+                groups.append(name)
 
         self._file.visititems(visit)
-        return sorted(found)
+        return sorted(groups)
 
     def read(self, address: Address) -> SourceSample:
         """Read one molecule, with its other reading: the file has the defect, or has not."""

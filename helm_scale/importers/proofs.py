@@ -154,10 +154,10 @@ def _level_failure(molecule: Molecule, energies: np.ndarray) -> str | None:
 
 def _trace_failure(molecule: Molecule, method: Method, density: np.ndarray) -> str | None:
     """Whether the density holds the electrons in the stored overlap."""
-    found, wanted = float((density * molecule.overlap).sum()), _electrons(molecule, method)
-    if abs(found - wanted) < TRACE_LIMIT:
+    trace, wanted = float((density * molecule.overlap).sum()), _electrons(molecule, method)
+    if abs(trace - wanted) < TRACE_LIMIT:
         return None
-    return f"proof 'electrons': Tr(PS) = {found:.4f}, wanted {wanted}"
+    return f"proof 'electrons': Tr(PS) = {trace:.4f}, wanted {wanted}"
 
 
 def _other_readings(sample: SourceSample, method: Method) -> Iterator[Reading]:

@@ -14,10 +14,10 @@ def divide(order: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
         order: a permutation of the samples, [n]; train comes first, then validation, then test.
         sizes: number of samples of each.
     """
-    found = np.empty(len(order), dtype=object)
+    splits = np.empty(len(order), dtype=object)
     for name, members in zip(NAMES, np.split(order, np.cumsum(sizes)[:-1]), strict=True):
-        found[members] = name
-    return found
+        splits[members] = name
+    return splits
 
 
 def shares(count: int) -> tuple[int, int, int]:
@@ -26,9 +26,9 @@ def shares(count: int) -> tuple[int, int, int]:
     return train, validation, count - train - validation
 
 
-def check_sizes(where: str, found: np.ndarray, wanted: Sequence[int]) -> None:
+def check_sizes(where: str, division: np.ndarray, wanted: Sequence[int]) -> None:
     """Raise ValueError unless the splits have their published sizes."""
-    got = [int((found == name).sum()) for name in NAMES]
+    got = [int((division == name).sum()) for name in NAMES]
     if got != list(wanted):
         raise ValueError(
             f"{where}: splits of {got} samples, published are {list(wanted)};"

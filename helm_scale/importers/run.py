@@ -127,7 +127,7 @@ def _prepare(config: ImportConfig) -> tuple[ImportPlan, Sequence[Address], np.nd
         importer=importer,
         method=method,
         licence=licence,
-        labels=_labels(source.read(addresses[0]), config),
+        labels=_labels(source.read(addresses[0]), config),  # all others must have the same
         limits=ProofLimits(config.consistency_limit or importer.consistency, config.proof_atoms),
         source=_identity(config, importer, f"{len(addresses)} samples of {len(everything)}"),
     )
@@ -194,11 +194,11 @@ def _chosen(
             " wanted names as the messages of the import give them"
         )
     excluded = set(config.exclude)
-    kept = [place for place, address in enumerate(addresses) if str(address) not in excluded]
-    kept = kept[: config.samples or None]
-    if not kept:
+    chosen = [place for place, address in enumerate(addresses) if str(address) not in excluded]
+    chosen = chosen[: config.samples or None]
+    if not chosen:
         raise ValueError(f"{config.source}: holds no samples, or all are excluded")
-    return [addresses[place] for place in kept], splits[kept]
+    return [addresses[place] for place in chosen], splits[chosen]
 
 
 def declared_method(known: Method | None, config: ImportConfig) -> Method:

@@ -122,6 +122,7 @@ def canonical(sample: SourceSample, method: Method) -> Molecule:
             f"{where}: multiplicity {molecule.spin_multiplicity};"
             " only closed shells have one Hamiltonian"
         )
+    # Refuses coincident atoms, of which no program had a Hamiltonian.
     neighbors.atom_pairs([molecule.key], [len(molecule.positions)], molecule.positions)
     elements.check_supported(method.basis, molecule.atomic_numbers, where)
     for z, shells in zip(molecule.atomic_numbers, sample.shells, strict=True):
@@ -135,6 +136,7 @@ def canonical(sample: SourceSample, method: Method) -> Molecule:
     ordered = {}
     for name, matrix in sample.matrices.items():
         _check_matrix(matrix, nao, f"{where}: {name}")
+        # float64 before averaging: the sum of two float32 numbers would round once more.
         exact = conventions.to_canonical(matrix.astype(np.float64), sample.order, sample.shells)
         ordered[name] = (exact + exact.T) / 2
     return replace(molecule, method=method, **ordered)

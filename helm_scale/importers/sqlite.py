@@ -22,11 +22,11 @@ class SqliteTable:
             raise ValueError(f"{path}: file not found")
         self._path, self._table = path, table
         self._connection = sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True)
-        found = [str(row[1]) for row in self.query(f"PRAGMA table_info({table})")]
-        missing = [name for name in columns if name not in found]
+        present = [str(row[1]) for row in self.query(f"PRAGMA table_info({table})")]
+        missing = [name for name in columns if name not in present]
         if missing:
             raise ValueError(
-                f"{path}: table '{table}' has the columns {', '.join(found) or 'none'},"
+                f"{path}: table '{table}' has the columns {', '.join(present) or 'none'},"
                 f" wanted {', '.join(missing)} too"
             )
         self._columns = ", ".join(columns)
@@ -41,10 +41,10 @@ class SqliteTable:
         Raises:
             ValueError: no such row.
         """
-        found = self.query(f"SELECT {self._columns} FROM {self._table} WHERE rowid = {int(number)}")
-        if not found:
+        rows = self.query(f"SELECT {self._columns} FROM {self._table} WHERE rowid = {int(number)}")
+        if not rows:
             raise ValueError(f"{self._path}: no row {number} in table '{self._table}'")
-        return found[0]
+        return rows[0]
 
     def query(self, text: str) -> list[tuple[Any, ...]]:
         """Rows of a query.

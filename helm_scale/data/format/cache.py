@@ -131,8 +131,8 @@ class CachedShards:
                 continue
             with file:
                 fcntl.flock(file, fcntl.LOCK_SH)
-                if _is_at(file, path):
-                    os.utime(path)
+                if _is_at(file, path):  # else it was removed before we had the lock: fetch it again
+                    os.utime(path)  # what was read last goes last
                     yield file
                     return
 
@@ -142,6 +142,7 @@ class CachedShards:
         partial = path.with_name(f"{path.name}.partial")
         with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            # While we waited for the lock another process may have brought the shard, or given up.
             if path.exists() or not _is_at(file, partial):
                 if _is_at(file, partial):
                     partial.unlink()
@@ -159,7 +160,7 @@ class CachedShards:
         digest, size = hashlib.sha256(), 0
         for block in self._remote.blocks(record.name):
             digest.update(block)
-            if size + len(block) <= record.size:
+            if size + len(block) <= record.size:  # never beyond the room that was reserved
                 os.pwrite(file.fileno(), block, size)
             size += len(block)
         if size != record.size or digest.hexdigest() != record.sha256:

@@ -21,7 +21,7 @@ DTYPES = {
 }
 NAMES = ("key", *DTYPES)
 KEY_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=-"
-AT_ONCE = 1 << 20  # keys looked at together
+AT_ONCE = 1 << 20  # keys looked at together: bounds the memory of the check
 
 
 class SampleKeys:
@@ -40,8 +40,8 @@ class SampleKeys:
     def __getitem__(self, index: np.ndarray | slice) -> np.ndarray: ...
     def __getitem__(self, index: Any) -> Any:
         """One name, or an array of several."""
-        found = self.stored[index]
-        return found.decode() if isinstance(found, bytes) else np.asarray(found).astype(str)
+        names = self.stored[index]
+        return names.decode() if isinstance(names, bytes) else np.asarray(names).astype(str)
 
     def __iter__(self) -> Iterator[str]:
         """Name after name."""
@@ -86,13 +86,13 @@ def load(folder: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
     Raises:
         ValueError: a file is missing or not the one that was written.
     """
-    found = {}
+    rows = {}
     for name in NAMES:
         path = folder / path_of(name, sums[name])
         if not path.is_file() or sha256(path) != sums[name]:
             raise ValueError(f"{path} is missing or not the file that the manifest lists")
-        found[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return found
+        rows[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return rows
 
 
 def check_keys(stored: np.ndarray) -> None:
@@ -103,7 +103,7 @@ def check_keys(stored: np.ndarray) -> None:
     """
     allowed = np.zeros(256, dtype=bool)
     allowed[[0, *KEY_BYTES]] = True
-    width = -(-stored.dtype.itemsize // 8) * 8
+    width = -(-stored.dtype.itemsize // 8) * 8  # whole 64-bit words, padded with zeros
     hashes = np.empty(len(stored), dtype=np.uint64)
     for start in range(0, len(stored), AT_ONCE):
         part = stored[start : start + AT_ONCE].astype(f"S{width}")
@@ -114,6 +114,7 @@ def check_keys(stored: np.ndarray) -> None:
                 f"key '{part[wrong[0]].decode(errors='replace')}':"
                 " wanted 1 to 90 of A-Z a-z 0-9 _ + = - (no dot)"
             )
+        # Multiply by 2^64 over the golden ratio and fold, word after word (Fibonacci hashing).
         mixed = np.zeros(len(part), dtype=np.uint64)
         for word in letters.view(np.uint64).T:
             mixed = (mixed ^ word) * np.uint64(0x9E3779B97F4A7C15)

@@ -214,6 +214,7 @@ def write(
         return write_columns(
             folder, head, shards=shards, splits=splits, rows=columns_, rejected=rejected
         )
+    # One sample per line: a diff of two manifests shows the samples that differ.
     rows = ",\n  ".join(
         json.dumps([getattr(sample, column) for column in COLUMNS]) for sample in samples
     )

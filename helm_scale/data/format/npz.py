@@ -27,10 +27,11 @@ def arrays(memory: memoryview) -> dict[str, np.ndarray]:
             no array of numbers.
     """
     try:
+        # numpy writes no comment, so the end record is the last 22 bytes.
         mark, *_, count, _, offset, _ = _END.unpack_from(memory, len(memory) - _END.size)
         if mark != b"PK\5\6":
             raise ValueError("no zip file: its end is missing")
-        found = {}
+        views = {}
         for _ in range(count):
             entry = _ENTRY.unpack_from(memory, offset)
             lengths, name_start = entry[10:13], offset + _ENTRY.size
@@ -39,9 +40,9 @@ def arrays(memory: memoryview) -> dict[str, np.ndarray]:
                 raise ValueError(
                     f"member '{name}' is compressed or no array; wanted uncompressed .npy members"
                 )
-            found[name[:-4]] = _array(memory, name, entry[16], entry[9])
+            views[name[:-4]] = _array(memory, name, entry[16], entry[9])
             offset = name_start + sum(lengths)
-        return found
+        return views
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"not a whole npz file: {error}") from None
 
@@ -49,12 +50,13 @@ def arrays(memory: memoryview) -> dict[str, np.ndarray]:
 def _array(memory: memoryview, name: str, local: int, size: int) -> np.ndarray:
     """View on one member: `size` bytes after its own header at `local`."""
     mark, *_, name_length, extra_length = _LOCAL.unpack_from(memory, local)
+    # The extra field of the local header may be longer than that of the central directory.
     start = local + _LOCAL.size + name_length + extra_length
     (length,) = struct.unpack_from("<H", memory, start + 8)
-    kind = _kind(bytes(memory[start + 10 : start + 10 + length]))
-    if mark != b"PK\3\4" or bytes(memory[start : start + 8]) != b"\x93NUMPY\1\0" or kind is None:
+    stated = _kind(bytes(memory[start + 10 : start + 10 + length]))
+    if mark != b"PK\3\4" or bytes(memory[start : start + 8]) != b"\x93NUMPY\1\0" or stated is None:
         raise ValueError(f"'{name}': wanted a little-endian .npy array of numbers in C order")
-    dtype, shape = kind
+    dtype, shape = stated
     count = math.prod(shape)
     if 10 + length + count * dtype.itemsize != size:
         raise ValueError(

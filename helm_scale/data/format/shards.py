@@ -61,10 +61,11 @@ def sample_bytes(molecule: Molecule) -> bytes:
     """
     check_key(molecule.key)
     buffer = io.BytesIO()
+    # Neither time nor user goes into the headers, so that equal labels are equal bytes.
     with TarWriter(buffer, encoder=False, mtime=0, user="", group="") as writer:
         writer.write({"__key__": molecule.key, **codec.encode(molecule)})
         size = writer.tarstream.offset
-    return buffer.getvalue()[:size]
+    return buffer.getvalue()[:size]  # without the end of the archive, which comes once per shard
 
 
 def write_sample(path: Path, molecule: Molecule) -> None:
@@ -227,6 +228,7 @@ class ShardReader:
     ) -> None:
         self.manifest, self._shards = dataset, shards or LocalShards(dataset.folder)
         if shards is None and not missing:
+            # One listing instead of a look at each of many thousand shards on a slow disk.
             present = set(os.listdir(dataset.folder))
             for shard in dataset.shards:
                 if shard.name not in present:

@@ -27,7 +27,7 @@ def _walk(memory: memoryview) -> Iterator[tuple[str, memoryview]]:
                 f"member '{name}' is cut short: got {len(memory) - start} of {size} bytes"
             )
         yield name, memory[start : start + size]
-        start += -(-size // BLOCK) * BLOCK
+        start += -(-size // BLOCK) * BLOCK  # contents are padded to whole blocks
 
 
 def _read(header: bytes) -> tuple[str, int]:

@@ -114,29 +114,29 @@ def _label(atoms: ase.Atoms, name: str) -> np.ndarray | None:
         (atoms.info, f"REF_{name}"), (atoms.arrays, f"REF_{name}"),
         (results, name), (atoms.info, name), (atoms.arrays, name),
     ]  # fmt: skip
-    found = next((place[key] for place, key in places if place.get(key) is not None), None)
-    return None if found is None else np.asarray(found, dtype=np.float64)
+    value = next((place[key] for place, key in places if place.get(key) is not None), None)
+    return None if value is None else np.asarray(value, dtype=np.float64)
 
 
 def _rows(path: Path) -> list[ase.Atoms]:
     """Rows of an ASE database, key-value pairs and data in `info`."""
     if not path.is_file():
         raise ValueError(
-            f"{path}: file not found;"
+            f"{path}: file not frames;"
             " wanted extended XYZ (.xyz, .extxyz) or an ASE database (.db, .json)"
         )
     try:
         with ase.db.connect(path) as rows:
-            found = [row.toatoms(add_additional_information=True) for row in rows.select()]
+            frames = [row.toatoms(add_additional_information=True) for row in rows.select()]
     except (
         Exception
     ) as error:  # the backends raise errors of many kinds for a file that is none of theirs
         raise ValueError(f"{path}: not an ASE database: {type(error).__name__}: {error}") from None
-    if not found:
+    if not frames:
         raise ValueError(f"{path}: empty; wanted at least one molecule")
-    for atoms in found:
+    for atoms in frames:
         atoms.info |= {**atoms.info.pop("data", {}), **atoms.info.pop("key_value_pairs", {})}
-    return found
+    return frames
 
 
 def _frames(path: Path) -> list[ase.Atoms]:

@@ -65,6 +65,7 @@ class Dataset:
     @property
     def hash(self) -> str:
         """What identifies samples and order: SHA-256 of the manifest, or of all that matters."""
+        # The usual case keeps the hash that runs have recorded since there was one dataset only.
         if len(self.manifests) == 1 and not self.config.shuffle_window:
             return self.manifests[0].hash
         parts = [

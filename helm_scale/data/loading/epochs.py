@@ -43,6 +43,7 @@ class ShuffledEpochs:
             self._samples = self._samples[by_shard]
             starts = np.unique(np.asarray(shards)[by_shard], return_index=True)[1]
             self._bounds = np.append(starts, len(samples))
+        # A step seldom touches more than two epochs or windows, and the next may begin a third.
         self._epoch = functools.lru_cache(maxsize=3)(self._windows_of_epoch)
         self._members = functools.lru_cache(maxsize=3)(self._members_of_window)
 

@@ -28,6 +28,7 @@ def pack(costs: Sequence[float] | np.ndarray, bins: int) -> list[list[int]]:
     Returns:
         positions in `costs` of every bin, ascending.
     """
+    # Ties go by position, so that the packing is the same on every rank and machine.
     order = sorted(range(len(costs)), key=lambda i: (-costs[i], i))
     loads = [(0.0, 0, number) for number in range(bins)]  # load, items, bin: a heap
     packed: list[list[int]] = [[] for _ in range(bins)]
@@ -135,6 +136,7 @@ def _pattern(weights: Sequence[float], datasets: int) -> np.ndarray:
             " one per dataset"
         )
     counts = [max(1, round(PATTERN * weight / sum(weights))) for weight in weights]
+    # Each dataset takes equidistant places of [0, 1); sorted together they are the pattern.
     places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
     return np.repeat(np.arange(datasets), counts)[np.argsort(places, kind="stable")]
 

@@ -108,8 +108,10 @@ class Stream:
         self._workers, self._quarantine = workers, quarantine
 
     def steps(self, sampler: Sampler, first: int, last: int) -> Iterator[list[BlockBatch]]:
-        """Yield the list of micro-batches of every step first, ..., last - 1 (from 0); each list is
-        equally long on every rank."""
+        """Yield the micro-batches of this rank of every step first, ..., last - 1 (from 0).
+
+        Each step has equally many on every rank.
+        """
         micro_batches = (
             members
             for step in range(first, last)
@@ -135,6 +137,7 @@ class Stream:
             ValueError: a sample that cannot be read or collated, or too many that were skipped.
         """
         tasks, asked = tee(micro_batches)
+        # Without workers nothing runs ahead: to announce what is read next gains nothing.
         soon = map(self._make.announced, tasks)
         made = (
             in_processes(self._make, soon, count=self._workers, kept=kept)

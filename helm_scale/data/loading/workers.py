@@ -36,6 +36,7 @@ class SharedBuffer:
     """Memory shared by a process and its children, which each of them may enlarge."""
 
     def __init__(self) -> None:
+        # No name in /dev/shm: the memory goes with its last holder, whoever is killed when.
         self._file = os.memfd_create("batch", os.MFD_CLOEXEC)
         os.ftruncate(self._file, mmap.PAGESIZE)
         self._map: mmap.mmap | None = None
@@ -103,6 +104,7 @@ class _WorkerProcess:
         self._buffers = [SharedBuffer() for _ in range(buffers)]
         self._free = list(range(buffers))
         self._tasks: deque[tuple[int | None, Sequence[int]]] = deque()
+        # Forked, a worker shares manifest and memory; spawned, each would load them for itself.
         fork = multiprocessing.get_context("fork")
         self._connection, theirs = fork.Pipe()
         self._process = fork.Process(
@@ -140,6 +142,7 @@ class _WorkerProcess:
             return with_leaves(made, torch.from_numpy, LEAVES)
         memory = np.frombuffer(self._buffers[number].map(), dtype=np.uint8)
         unpacked = with_leaves(made, _on(memory), LEAVES)
+        # All tensors of the batch are views on `memory`: it dies with the last of them.
         weakref.finalize(memory, self._free.append, number)
         return unpacked
 

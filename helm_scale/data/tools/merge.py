@@ -40,6 +40,7 @@ def merge(
     Raises:
         ValueError: as `concat`, or a shard that did not arrive whole.
     """
+    # All checks come before the first file is brought: a refusal leaves nothing behind.
     if (out / manifest.NAME).exists():
         raise ValueError(
             f"{out}: holds a finished dataset already; choose another folder or remove it"

@@ -81,6 +81,7 @@ def _near(
     """
     if distances.shape[1] == 0:
         distances = np.zeros((len(indices), 1), dtype=np.float32)  # single atoms
+    # The distance that varies most comes first: it makes the windows short.
     distances = distances[:, np.argsort(-distances.std(axis=0), kind="stable")]
     order = np.argsort(distances[:, 0], kind="stable")
     indices, distances = indices[order], distances[order]

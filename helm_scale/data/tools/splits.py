@@ -87,8 +87,9 @@ def assign(groups: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndar
         ValueError: a split that gets nothing.
     """
     sizes = np.bincount(groups)
+    # Equal sizes come in random order; the largest first, so that the small ones even out.
     shuffled = np.random.default_rng(seed).permutation(len(sizes))
-    lacking = np.array(fractions) * len(groups)
+    lacking = np.array(fractions) * len(groups)  # samples that each split still wants
     split_of = np.zeros(len(sizes), dtype=np.int64)
     for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
         split_of[group] = lacking.argmax()

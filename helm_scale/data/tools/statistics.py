@@ -90,6 +90,7 @@ def gather_statistics(
         cutoffs: Angstrom; model.pair_cutoff sets the blocks of pairs beyond it to zero.
     """
     basis = dataset.method.basis
+    # Layouts that pad do so to the widest element of the dataset, not of the molecule.
     width, symbol = max(
         (nao(basis, elements.atomic_number(symbol)), symbol) for symbol in dataset.elements
     )
@@ -135,9 +136,9 @@ def _counts(molecule: Molecule, config: ModelConfig, basis: str, width: int) -> 
     sizes = np.array([nao(basis, int(z)) for z in numbers])
     onsite = sum(layout.onsite_layout(basis, int(z), config.parity).size for z in numbers)
     offsite = int((sizes[pairs[0]] * sizes[pairs[1]]).sum())
-    edges, atoms, kept = int((distance < config.trunk_cutoff).sum()), len(numbers), pairs.shape[1]
+    edges, atoms, near = int((distance < config.trunk_cutoff).sum()), len(numbers), pairs.shape[1]
     return np.array(
-        [atoms * (atoms - 1) // 2, edges, kept, onsite + offsite, (atoms + 2 * kept) * width**2]
+        [atoms * (atoms - 1) // 2, edges, near, onsite + offsite, (atoms + 2 * near) * width**2]
     )
 
 
