@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from helm_scale.dft.generate import Job, label
+from helm_scale.dft.generate import LabelJob, label
 from helm_scale.types import Method, Molecule
 
 PLAIN = Method(
@@ -38,7 +38,7 @@ Labels = Callable[..., Molecule]
 @cache
 def _label(name: str, xc: str, basis: str) -> Molecule:
     numbers, positions = GEOMETRIES[name]
-    job = Job(
+    job = LabelJob(
         Molecule(name, numbers, positions),
         replace(PLAIN, xc=xc, basis=basis),
         forces=basis == "def2-svp",
