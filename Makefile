@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python
+HELM := .venv/bin/helm-scale
 READY := .venv/.ready
 QUICKSTART := runs/quickstart
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2
@@ -26,11 +27,12 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: setup ## train, evaluate, export and finetune on the committed molecules, in minutes
-	$(RUN) launch/pretrain.py --config configs/quickstart.yaml --out $(QUICKSTART)/pretrain
-	$(RUN) launch/evaluate.py --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/evaluation --extras '[orbitals, embedding]'
-	$(RUN) launch/export.py --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/bundle
-	$(RUN) launch/export.py --out $(QUICKSTART)/bundle --verify
-	$(RUN) launch/finetune.py --source $(QUICKSTART)/bundle --out $(QUICKSTART)/finetune --threads 1
+	$(HELM) pretrain --config quickstart --out $(QUICKSTART)/pretrain
+	$(HELM) evaluate --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/evaluation \
+	  --extras '[orbitals, embedding]'
+	$(HELM) export --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/bundle
+	$(HELM) export --out $(QUICKSTART)/bundle --verify
+	$(HELM) finetune --source $(QUICKSTART)/bundle --out $(QUICKSTART)/finetune --threads 1
 	@echo "quickstart: done. Tables and pictures:"
 	@find $(QUICKSTART)/evaluation $(QUICKSTART)/finetune -name '*.png' -o -name '*.md' -o -name '*.json' | sort | sed 's/^/  /'
 

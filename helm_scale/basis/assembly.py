@@ -67,7 +67,7 @@ def assemble(
     atoms = torch.stack([batch.atom_order, batch.atom_order])
     index, values = [], []
     for ends, blocks in _blocks("onsite", onsite, batch.atom_segments, near, atoms):
-        index.append(places.of(*ends, blocks.shape))
+        index.append(places.of(ends[0], ends[1], blocks.shape))
         values.append(blocks)
     for ends, blocks in _blocks("offsite", offsite, batch.pair_segments, far, batch.pair_index):
         first, second = ends

@@ -86,7 +86,7 @@ def centre_of_nuclear_charge(molecule: Molecule) -> np.ndarray:
 
     ECP or not: the origin of an ion's dipole does not depend on how its cores are treated.
     """
-    return np.average(molecule.positions, axis=0, weights=molecule.atomic_numbers)  # type: ignore[no-any-return]
+    return np.average(molecule.positions, axis=0, weights=molecule.atomic_numbers)
 
 
 def bonded(molecule: Molecule) -> np.ndarray:

@@ -44,7 +44,7 @@ class EnergyCalculator(Calculator):
             self.atoms.info.get(key) != atoms.info.get(key) for key in ("charge", "spin")
         ):
             changed.append("info")
-        return changed  # type: ignore[no-any-return]
+        return changed
 
     def calculate(
         self,

@@ -26,7 +26,7 @@ with needs("fairchem"):
 
 
 @registry.register_model("helm_scale")
-class FairchemBackbone(nn.Module, BackboneInterface):
+class FairchemBackbone(nn.Module, BackboneInterface):  # type: ignore[misc]
     """A bundle's backbone behind fairchem's interface, for molecules without periodic images."""
 
     to_e3nn: Tensor

@@ -72,7 +72,7 @@ class Backbone(nn.Module):
         self._check_molecules(atomic_numbers, batch, charge, spin)
         _check_edges(edge_index, batch)
         geometry = (positions.double(), atomic_numbers, edge_index, batch)
-        return self.network(*geometry, charge, spin)[layer]  # type: ignore[no-any-return]
+        return self.network(*geometry, charge, spin)[layer]
 
     def features(self, atoms: Any, layer: int = -1, invariants: bool = False) -> Tensor:
         """Features of one molecule given as ASE Atoms.

@@ -98,7 +98,7 @@ class _Features(nn.Module):
         spin: Tensor,
     ) -> Tensor:
         layers = self.network(positions, numbers, edge_index, batch, charge, spin)
-        return layers[-1][:, 0].double()  # type: ignore[no-any-return]
+        return layers[-1][:, 0].double()
 
     def energy(
         self,
@@ -147,7 +147,7 @@ class _Energies(_Features):
             atom_order=none[0],
             atom_segments=(),
         )
-        return self.model(system) * HARTREE_IN_EV  # type: ignore[no-any-return]
+        return self.model(system) * HARTREE_IN_EV
 
 
 class _LastLayer(nn.Module):

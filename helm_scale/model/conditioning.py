@@ -131,7 +131,7 @@ class TimeEncoding(nn.Module):
         """[B] -> [B, C]."""
         angle = torch.pi * time_B.unsqueeze(-1) * 2.0 ** torch.arange(OCTAVES, device=time_B.device)
         waves = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)
-        return self.linear(waves.to(self.linear.weight))  # type: ignore[no-any-return]
+        return self.linear(waves.to(self.linear.weight))
 
 
 class NodeConditions(nn.Module):

@@ -80,7 +80,7 @@ class NodeLayer(nn.Module):
         return y_NKC + self._update(y_NKC)
 
     def _update(self, y_NKC: Tensor) -> Tensor:
-        return self.update(self.norm_update(y_NKC))  # type: ignore[no-any-return]
+        return self.update(self.norm_update(y_NKC))
 
     def _messages(self, y_NKC: Tensor, edges: Edges) -> Tensor:
         """Sum of the messages that reach every atom over these edges: [N, K, C]."""

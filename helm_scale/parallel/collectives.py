@@ -39,7 +39,7 @@ def from_rank_zero(rank: int, make: Callable[[], T]) -> T:
         dist.broadcast_object_list(box, src=0)
     if box[1] is not None:
         raise box[1]
-    return box[0]  # type: ignore[no-any-return]
+    return box[0]
 
 
 def gather(value: T, group: dist.ProcessGroup | None = None) -> list[T]:

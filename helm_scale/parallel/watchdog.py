@@ -136,7 +136,7 @@ class Watchdog:
         return f"{where} does not answer; its samples: {samples}"
 
     def _said(self, rank: int) -> dict[str, Any]:
-        return json.loads(self._get(f"said/{rank}") or "{}")  # type: ignore[no-any-return]
+        return json.loads(self._get(f"said/{rank}") or "{}")
 
     def _get(self, key: str) -> str:
         try:

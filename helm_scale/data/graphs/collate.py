@@ -3,8 +3,9 @@
 Axes: N atoms of all molecules, E message edges, P unordered pairs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,7 +128,7 @@ def _segments(numbers: np.ndarray) -> tuple[Segment, ...]:
     )
 
 
-def _stack(values: list, join) -> Tensor | None:  # type: ignore[no-untyped-def]
+def _stack(values: list[Any], join: Callable[[list[Any]], np.ndarray]) -> Tensor | None:
     if not values or any(value is None for value in values):
         return None
     return torch.from_numpy(np.asarray(join(values), dtype=np.float64))

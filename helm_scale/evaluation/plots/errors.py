@@ -58,7 +58,7 @@ def plot_element_pairs(path: Path, onsite: dict[str, Any], pairs: dict[str, Any]
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
     bar.update_ticks()
     bar.set_label(MICROHARTREE_LABEL, color=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     save(figure, path)
 
 

@@ -56,7 +56,7 @@ def plot_hamiltonian(
         bar.set_ticks(_decades(norm), labels=[f"{value:g}" for value in _decades(norm)])
         bar.ax.minorticks_off()
         bar.set_label(unit, color=INK)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
     save(figure, path)
 
 

@@ -140,7 +140,7 @@ class PerceptronReadout(LinearReadout):
 
     def output_weights(self) -> list[Tensor]:
         """The weights that are zero in a readout that gives zero."""
-        return [*super().output_weights(), self.out.weight, *self.out_higher.parameters()]
+        return [*super().output_weights(), *self.out.parameters(), *self.out_higher.parameters()]
 
 
 class LayerReadout(LinearReadout):
@@ -178,7 +178,7 @@ class LayerReadout(LinearReadout):
 
     def output_weights(self) -> list[Tensor]:
         """The weights that are zero in a readout that gives zero."""
-        return [*super().output_weights(), self.out.weight, *self.out_higher.parameters()]
+        return [*super().output_weights(), *self.out.parameters(), *self.out_higher.parameters()]
 
     def _edges(self, batch: GraphBatch) -> Edges:
         first, second = batch.edge_index
