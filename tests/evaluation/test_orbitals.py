@@ -139,3 +139,10 @@ def test_a_threshold_that_leaves_too_few_orbitals_is_refused() -> None:
         orbitals.solve(np.eye(3), orbitals.canonical_projectors(np.eye(3), (10.0,))[0], 1)
     with pytest.raises(ValueError, match=r"hamiltonian: got shape \(2, 2\), wanted \(3, 3\)"):
         orbitals.solve(np.eye(2), orbitals.canonical_projectors(np.eye(3), (0.1,))[0], 1)
+
+
+def test_ghosts_lie_mostly_outside_the_space_that_they_should_fill() -> None:
+    weights = np.array([1.0, 0.9, 0.1, 0.4])  # of occupied orbitals inside the reference's space
+    assert orbitals.ghost_count(weights) == 2
+    assert orbitals.lost_occupied(weights) == pytest.approx(1.6)
+    assert orbitals.subspace_overlap(weights) == pytest.approx(0.6)
