@@ -10,12 +10,10 @@ HELM, FLOW, ENERGY = (f"{GOLDEN}[{name}-float64]" for name in ("helm", "flow", "
 TWO_RANKS = "parallel/test_two_ranks.py"
 POLYETHYLENE = "pretraining/test_memory.py::test_the_bound_on_pairs_is_what_polyethylene_has"
 COMPLETED = (
-    "evaluation/test_molecule.py"
-    "::test_the_residual_completes_with_the_baseline_stored_or_computed"
+    "evaluation/test_molecule.py::test_the_residual_completes_with_the_baseline_stored_or_computed"
 )
 COST = (
-    "data/test_shards.py"
-    "::test_a_block_of_two_oxygen_atoms_costs_as_much_as_the_work_on_their_pair"
+    "data/test_shards.py::test_a_block_of_two_oxygen_atoms_costs_as_much_as_the_work_on_their_pair"
 )
 SPIKES = "faults/test_guards.py::test_a_spike_stands_out_of_the_spread_and_noise_does_not"
 
