@@ -11,7 +11,7 @@ from helm_scale import commands, config
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader, verify
 from helm_scale.data.format.xyz import read_xyz
-from helm_scale.dft.generate import Job, label, method_of
+from helm_scale.dft.generate import LabelJob, label, method_of
 from helm_scale.types import Molecule
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def test_labels_can_be_made_again(molecules: dict[str, list[Molecule]]) -> None:
     for stored in molecules["train"]:
         if stored.key in ("HeH+", "LiF"):
             again = label(
-                Job(
+                LabelJob(
                     asked[stored.key], method_of(settings), forces=True, overlap=False, max_cycle=50
                 )
             )
