@@ -63,11 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: after --help, or with one clear message for a mistake of the user.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    name, rest = _find(given)
+    name, settings = parse(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("helm_scale").setLevel(logging.INFO)
-    settings = _settings(name, rest)
     from helm_scale import commands  # torch comes with it: after --help and mistakes
 
     try:
@@ -76,6 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(str(error) or repr(error)) from None
     if text:
         sys.stdout.write(text + "\n")
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, config.Strict]:
+    """Read a command line: the name of the command, and its config.
+
+    Raises:
+        SystemExit: after --help, or with one clear message for a mistake of the user.
+    """
+    name, rest = _find(list(arguments))
+    return name, _settings(name, rest)
 
 
 def _find(given: list[str]) -> tuple[str, list[str]]:

@@ -1,95 +1,70 @@
 """What the README says is so: its blocks run, its links lead somewhere, its map names real
 signatures.
-
-A fenced block says how it is checked: `bash` and `python` are run as they stand; the lines of `bash
-dry`, which would take long or need a cluster, are read by the program they call (make -n,
-torchrun's parser, the launcher's config).
 """
 
 import ast
-import os
 import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from torch.distributed.run import get_args_parser
 
-from helm_scale import config
+from tests.blocks import ROOT, blocks_of, check_command, commands_in, run
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "data_shards").glob("*.md")),
 ]
-BLOCKS = re.findall(r"^```(.*?)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+BLOCKS = blocks_of(ROOT / "README.md")
 MAP = re.findall(
-    r"^\|[^|]+\| `(\w[\w.]*)\((.*?)\) -> (\w+)` \| \[[^]]+\]\((.+?)\) \|$",
+    r"^\|[^|]+\| `(\w[\w.]*)\((.*?)\) -> (\w[^`]*)` \| \[[^]]+\]\((.+?)\) \|$",
     README,
     flags=re.MULTILINE,
 )
-KINDS = {
-    "pretrain": config.PretrainConfig, "evaluate": config.EvaluateConfig, "predict": config.PredictConfig,
-    "export": config.ExportConfig, "finetune": config.FinetuneConfig, "shards": config.GenerateConfig,
-}  # fmt: skip
+FEW_STEPS = (
+    "--training.steps",
+    "2",
+    "--training.warmup_steps",
+    "0",
+    "--execution.progress",
+    "false",
+)
 
 
-def blocks(kind: str) -> list[str]:
+def bodies(info: str) -> list[str]:
     """Bodies of the blocks with this info string."""
-    return [body for info, body in BLOCKS if info == kind]
-
-
-def lines(kind: str) -> list[str]:
-    """Commands of the blocks of a kind, continued lines joined."""
-    joined = "".join(blocks(kind)).replace("\\\n", " ")
-    return [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
-
-
-def run(command: list[str]) -> None:
-    """Run in the repository with the tests' own Python first on the path."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    result = subprocess.run(
-        command,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    return [body for name, body in BLOCKS if name == info]
 
 
 def test_every_block_is_checked_in_some_way() -> None:
     assert {info for info, _ in BLOCKS} == {"bash", "bash dry", "python"}
 
 
-@pytest.mark.parametrize("body", blocks("bash"))
+def test_the_readme_is_read_in_three_minutes() -> None:
+    assert len(README.splitlines()) < 120
+
+
+@pytest.mark.parametrize("body", bodies("bash"))
 def test_bash_blocks_run(body: str) -> None:
     run(["bash", "-euo", "pipefail", "-c", body])
 
 
-@pytest.mark.parametrize("body", blocks("python"))
-def test_python_blocks_run(body: str) -> None:
-    run([sys.executable, "-c", body])
+@pytest.mark.slow
+def test_python_blocks_run_where_the_quickstart_has_run(tmp_path: Path) -> None:
+    out, data = tmp_path / "runs" / "quickstart" / "pretrain", ROOT / "data_shards" / "quickstart"
+    where = ("--out", str(out), "--data.path", str(data))
+    run(["helm-scale", "pretrain", "--config", "quickstart", *where, *FEW_STEPS])
+    for body in bodies("python"):
+        run([sys.executable, "-c", body], cwd=tmp_path)
 
 
-@pytest.mark.parametrize("line", lines("bash dry"))
-def test_commands_of_dry_blocks_are_understood(line: str) -> None:
-    program, *arguments = shlex.split(line, comments=True)
-    if program == "make":
-        return run(["make", "-n", *arguments])
-    if program == "torchrun":
-        parsed = get_args_parser().parse_args(arguments)
-        arguments = [parsed.training_script, *parsed.training_script_args]
-    script, *arguments = arguments
-    assert (ROOT / script).is_file(), script
-    if script.startswith("launch/"):
-        config.load(
-            KINDS[Path(script).stem], [word for word in arguments if word not in {"generate"}]
-        )
+@pytest.mark.parametrize(
+    "words", [words for body in bodies("bash dry") for words in commands_in(body)], ids=" ".join
+)
+def test_commands_of_dry_blocks_are_understood(words: list[str]) -> None:
+    check_command(words)
 
 
 def test_the_map_has_seven_signatures() -> None:
