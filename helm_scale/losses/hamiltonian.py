@@ -39,8 +39,7 @@ def root_plus_mean(total: Tensor, count: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HamiltonianObjective:
-    """sqrt(MSE) + MSE over matrix elements, in Hartree (HELM, arXiv:2510.00224, with the
-    norm-preserving coupling).
+    """sqrt(MSE) + MSE over matrix elements, in Hartree (HELM, arXiv:2510.00224).
 
     Packed irreps carry the norm of H, so the sum over them, divided by the number of matrix
     elements, is the mean square error of the matrix. Metrics are mean absolute errors of matrix

@@ -33,14 +33,14 @@ def fit_hamiltonian_reference(
         elements += float(batch.matrix_elements.sum())
         start = 0
         for segment in batch.atom_segments:
-            kind = layout.onsite_layout(basis, segment.first, parity)
+            block = layout.onsite_layout(basis, segment.first, parity)
             count = segment.count
-            packed = batch.onsite_target[start : start + count * kind.size].view(count, kind.size)
-            scalars = len(kind.rows[0])
+            packed = batch.onsite_target[start : start + count * block.size].view(count, block.size)
+            scalars = len(block.rows[0])
             squares += float(packed.square().sum())
             total[segment.first, :scalars] += packed[:, :scalars].sum(0)
             atoms[segment.first] += count
-            start += count * kind.size
+            start += count * block.size
     table = total / atoms.clamp(min=1)
     squares -= float((atoms * table.square()).sum())
     return table, max((max(squares, 0.0) / max(elements, 1.0)) ** 0.5, 1e-12)

@@ -45,9 +45,11 @@ class So2Linear(nn.Module):
         )
 
     def forward(self, p_zero: Tensor, orders: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
-        """p rows of order 0 [P, n*C_in], then [P, n*C_in] of its q rows and [P, 2, n*C_in] of every
-        m > 0.
+        """Map the rows of every order.
 
+        Args:
+            p_zero: p rows of order 0 [P, n*C_in].
+            orders: its q rows [P, n*C_in], then p and q of every m > 0 [P, 2, n*C_in].
         Returns:
             The same with C_out, and the extra invariants [P, extra].
         """
@@ -140,12 +142,12 @@ def _gate_of_row(layout: So2Layout) -> Tensor:
     """
     p_even, p_odd, q_even, q_odd = layout.orders[0]
     degrees = [(p_even, p_odd), (q_even, q_odd), *[order[:2] for order in layout.orders[1:]]]
-    kinds = [
+    gates = [
         degree
         for even, odd in degrees
         for degree in [*even, *[layout.lmax + 1 + odd_degree for odd_degree in odd]]
     ]
-    return torch.tensor(kinds[1:]) - 1
+    return torch.tensor(gates[1:]) - 1
 
 
 def halves(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ def envelope(distance: Tensor, cutoff: float) -> Tensor:
 
 
 class GaussianBasis(nn.Module):
-    """exp(-((r - c_g)/w)^2 / 2): centres c_g from 0 to the cutoff, w twice their spacing, Angstrom."""
+    """exp(-((r - c_g)/w)^2 / 2): centres c_g up to the cutoff, w twice their spacing, Angstrom."""
 
     def __init__(self, cutoff: float, count: int) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ class PairProduct(nn.Module):
         self.norm = DegreeNorm(torch.cat([degrees, config.lmax + 1 + degrees]), self.channels)
 
     def forward(self, y_NKC: Tensor, pair_index: Tensor, scalars_PS: Tensor) -> Tensor:
-        """Node states -> [P, K, 2C] in the molecule's frame, normalised: even channels, then odd."""
+        """Node states -> [P, K, 2C] in the molecule's frame, normalised; even, then odd."""
         left, right = self.left(y_NKC), self.right(y_NKC)
         both = torch.cat([pair_index[0], pair_index[1]])
         weights = self.weights(scalars_PS).unflatten(1, (-1, self.channels)).repeat(2, 1, 1)

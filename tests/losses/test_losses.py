@@ -1,5 +1,4 @@
-"""The loss in packed irreps is the loss in matrix elements; references and scale are means over the
-labels."""
+"""The loss in packed irreps is that in matrix elements; references are means over the labels."""
 
 from functools import partial
 
@@ -15,8 +14,7 @@ from tests.model.test_physics import SMALL, build, hamiltonians
 
 
 def labelled(seed: int, numbers: list[int], symmetric: bool = True) -> Molecule:
-    """Random symmetric matrix without the on-site components that a semilocal functional never
-    has."""
+    """Random symmetric matrix without what a semilocal functional never has."""
     rng = np.random.default_rng(seed)
     z = np.array(numbers)
     x = rng.normal(size=(len(z), 3)) * 2

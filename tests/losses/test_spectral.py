@@ -57,8 +57,7 @@ def batch_of(parts: list[Molecule]) -> GraphBatch:
 
 
 def orbitals(molecule: Molecule, occupied: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Canonical orthogonaliser, energies and coefficients of the occupied orbitals and two more, by
-    another way."""
+    """Orthogonaliser, energies and coefficients of occupied orbitals and two more, another way."""
     s, u = scipy.linalg.eigh(molecule.overlap)
     x = (u / np.sqrt(s))[:, s > TERMS.threshold]
     energies, v = scipy.linalg.eigh(x.T @ molecule.hamiltonian @ x)

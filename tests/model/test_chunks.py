@@ -1,5 +1,4 @@
-"""What is held in memory changes no number: chunked pairs and recomputed messages against one
-ordinary graph."""
+"""What is held in memory changes no number: chunks and recomputation against one graph."""
 
 from dataclasses import replace
 from functools import partial
@@ -14,7 +13,7 @@ from helm_scale.config import ModelConfig
 from helm_scale.data.graphs.collate import collate
 from helm_scale.losses.hamiltonian import HamiltonianObjective, LossSums
 from helm_scale.model.helm import Helm
-from helm_scale.types import GraphBatch, Molecule
+from helm_scale.types import GraphBatch, Molecule, PairChunk, PairSums, Prediction
 from tests.tolerances import CHUNKS
 
 SMALL = partial(
@@ -35,8 +34,7 @@ MEMORY = [
 
 
 def labelled_batch(config: ModelConfig) -> GraphBatch:
-    """Two molecules with random targets of true size; like and unlike pairs, one beyond the message
-    cutoff."""
+    """Two molecules with random targets; like and unlike pairs, one beyond the message cutoff."""
     rng = np.random.default_rng(0)
     numbers = [np.array([6, 1, 1, 53, 8, 6, 1, 8]), np.array([1, 1, 17])]
     molecules = [
@@ -152,15 +150,35 @@ def test_chunks_take_every_pair_and_label_once(plain: tuple) -> None:
         assert chunks[-1].flat.stop == sum(a + b for a, b in kinds)
 
 
-def test_parts_of_the_pairs_add_up(plain: tuple) -> None:
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_a_loss_over_pairs_sees_what_is_predicted(plain: tuple, chunk: int) -> None:
+    model, batch, _, _ = plain
+    seen: list[torch.Tensor] = []
+
+    def loss(pairs: PairChunk, irreps: torch.Tensor) -> torch.Tensor:
+        assert len(irreps) == pairs.flat.stop - pairs.flat.start
+        seen.append(irreps.detach())
+        return torch.stack([irreps.square().sum(), irreps.new_tensor(float(len(irreps)))])
+
+    model.set_memory(chunk, "none", 1)
+    sums, prediction = model.pair_loss(batch, loss), model.predict(batch)
+    assert isinstance(sums, PairSums) and isinstance(prediction, Prediction)
+    torch.testing.assert_close(torch.cat(seen), prediction.offsite, rtol=CHUNKS, atol=1e-12)
+    torch.testing.assert_close(sums.onsite, prediction.onsite, rtol=CHUNKS, atol=0)
+    assert float(sums.offsite[1].detach()) == len(prediction.offsite)
+    assert isinstance(model(batch, loss), PairSums) and isinstance(model(batch), Prediction)
+    model.set_memory(0, "none", 1)
+
+
+def test_shares_of_the_pairs_add_up(plain: tuple) -> None:
     model, batch, wanted, _ = plain
     objective = HamiltonianObjective(
         model.config.basis, model.config.parity, model.reference_onsite
     )
     shared = replace(batch, pair_world_size=3)
     sums = []
-    for part in range(3):
-        model.pairs.pair_rank, model.pairs.pair_world_size = part, 3
+    for rank in range(3):
+        model.pairs.pair_rank, model.pairs.pair_world_size = rank, 3
         sums.append(objective(model, shared))
     model.pairs.pair_rank, model.pairs.pair_world_size = 0, 1
     assert abs(sum(s.total for s in sums) - wanted.total) < CHUNKS * wanted.total

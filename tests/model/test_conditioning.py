@@ -1,5 +1,4 @@
-"""What the network reads beside the molecule: every block reaches its own atom or pair, and turns
-and permutes with it.
+"""What the network reads beside the molecule reaches its own atom or pair, and turns with it.
 
 Matrices are random and asymmetric in nothing but their blocks; with the trunk's cutoff below any
 distance atoms exchange no messages, so that whatever a block changes shows where the network took
@@ -29,9 +28,18 @@ from tests.tolerances import CHUNKS, MODEL
 
 NUMBERS = np.array([8, 1, 6, 1, 16])
 SMALL = partial(
-    ModelConfig, basis="def2-svp", parity="full", lmax=4, mmax=4, channels=4, hidden_channels=4, edge_channels=8, num_layers=1,
-    radial_functions=8, dtype="float64",
-)  # fmt: skip
+    ModelConfig,
+    basis="def2-svp",
+    parity="full",
+    lmax=4,
+    mmax=4,
+    channels=4,
+    hidden_channels=4,
+    edge_channels=8,
+    num_layers=1,
+    radial_functions=8,
+    dtype="float64",
+)
 ALL = SMALL(
     baseline="minao",
     conditions=("overlap", "baseline_hamiltonian"),
@@ -94,16 +102,17 @@ def test_a_sample_turns_with_the_molecule_and_the_draw(model: Helm) -> None:
     rotation, before = random_rotation(3), sample(0)
     turn = ao_rotation(rotation, "def2-svp", NUMBERS)
     after = replace(
-        before, positions=np.ascontiguousarray(before.positions @ rotation.numpy().T), overlap=turned(before.overlap, turn),
+        before,
+        positions=np.ascontiguousarray(before.positions @ rotation.numpy().T),
+        overlap=turned(before.overlap, turn),
         baseline_hamiltonian=turned(before.baseline_hamiltonian, turn),
-    )  # fmt: skip
+    )
     start = drawn(model, before)
     first, second = predicted(model, [before, after], [start, turned(start, turn)])
     assert relative(second - turned(first, turn), first) < MODEL[torch.float64]
     (other,) = predicted(model, [after], [start])
-    assert (
-        relative(other - second, first) > 1e-3
-    )  # the comparison would notice a model that ignores its start
+    # The comparison would notice a model that ignores its start.
+    assert relative(other - second, first) > 1e-3
 
 
 def test_a_sample_is_hermitian_to_the_last_bit(model: Helm) -> None:
@@ -117,9 +126,12 @@ def test_a_sample_permutes_with_the_atoms(model: Helm) -> None:
     aos = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in order])
     moved = np.ix_(aos, aos)
     after = replace(
-        before, atomic_numbers=NUMBERS[order], positions=before.positions[order], overlap=before.overlap[moved],
+        before,
+        atomic_numbers=NUMBERS[order],
+        positions=before.positions[order],
+        overlap=before.overlap[moved],
         baseline_hamiltonian=before.baseline_hamiltonian[moved],
-    )  # fmt: skip
+    )
     start = drawn(model, before)
     first, second = (
         predicted(model, [before], [start])[0],

@@ -1,5 +1,4 @@
-"""The flow: draws that a key fixes, isotropic priors, straight paths, and labels that are never
-seen in a prediction."""
+"""The flow: noise that a key fixes, isotropic priors, straight paths, no labels in a prediction."""
 
 from dataclasses import replace
 

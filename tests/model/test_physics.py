@@ -1,5 +1,4 @@
-"""The physics of the whole model: it turns, permutes, is Hermitian, adds up, and is smooth at its
-cutoffs.
+"""The physics of the model: it turns, permutes, is Hermitian, adds up and is smooth.
 
 Inputs are asymmetric, with s, p, d and f shells, an ECP element and edges along both poles; weights
 are perturbed so that nothing is zero by initialisation.

@@ -226,7 +226,7 @@ def _dropped(triangles_BE: Tensor, packed_BS: Tensor, size: int) -> Tensor:
 
 @cache
 def _occurrences(size: int, device: torch.device) -> Tensor:
-    """How often a block has each element of its upper triangle: once on the diagonal, else twice."""
+    """How often a block has an element of its upper triangle: once on the diagonal, else twice."""
     row, column = torch.triu_indices(size, size)
     return (2.0 - (row == column).double()).to(device)
 
