@@ -1,5 +1,4 @@
-"""Errors that know S: the sums of the dense matrices, their exact gradients through the fused pass,
-and perturbation theory.
+"""Errors that know S: sums of dense matrices, their exact gradients, and perturbation theory.
 
 Overlaps are real ones of an asymmetric molecule; H is random, with and without H0.
 """
