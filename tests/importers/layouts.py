@@ -162,7 +162,10 @@ def write_nabla_dft(
 ) -> Path:
     """A Hamiltonian database of nablaDFT; forces: all zero if not wanted; factor: multiplies the
     Hamiltonian."""
-    blob = lambda values, kind=np.float32: np.ascontiguousarray(values, dtype=kind).tobytes()  # noqa: E731
+
+    def blob(values: np.ndarray, kind: type = np.float32) -> bytes:
+        return np.ascontiguousarray(values, dtype=kind).tobytes()
+
     with sqlite3.connect(path) as database:
         number = "id INTEGER NOT NULL PRIMARY KEY"
         database.execute(f"CREATE TABLE dataset_ids ({number}, MOSES_ID INT, CONFORMER_ID INT)")
