@@ -118,7 +118,7 @@ def test_an_ecp_leaves_its_valence_electrons_and_open_shells_are_refused() -> No
     where = np.array([[0.0, 0, 0], [0, 0, 1.6]])
     assert orbitals.occupied_count(Molecule("hi", np.array([1, 53]), where), "def2-tzvpd") == 13
     for charge, occupied in ((2, 12), (-2, 14)):  # a cation has lost electrons
-        ion = Molecule("hi", np.array([1, 53]), where, charge)
+        ion = Molecule("hi", np.array([1, 53]), where, charge=charge)
         assert orbitals.occupied_count(ion, "def2-tzvpd") == occupied
     for charge, multiplicity in ((1, 1), (0, 3), (1, 2)):
         with pytest.raises(
