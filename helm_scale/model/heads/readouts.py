@@ -12,6 +12,7 @@ n irreps of one degree.
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +95,10 @@ class LinearReadout(nn.Module):
 
     def linear_weights(self) -> dict[int, Tensor]:
         """Weights [n, F] of the linear maps, by degree."""
-        higher = {int(degree): linear.weight for degree, linear in self.linear_higher.items()}
-        return {0: self.linear.weight, **higher}
+        weights = {0: self.linear.weight}
+        for degree, linear in self.linear_higher.items():
+            weights[int(degree)] = cast(nn.Linear, linear).weight
+        return weights
 
     def output_weights(self) -> list[Tensor]:
         """The weights that are zero in a readout that gives zero."""
