@@ -52,12 +52,12 @@ def jobs_of(quick: bool) -> list[EvaluationJob]:
         residual = molecule.hamiltonian + np.triu(noise) + np.triu(noise, 1).T
         jobs.append(
             EvaluationJob(
-                replace(molecule, baseline_hamiltonian=None),
-                residual,
-                manifest.method,
-                "none",
-                50.0,
-                KEEP_EVERYTHING,
+                molecule=replace(molecule, baseline_hamiltonian=None),
+                residual=residual,
+                method=manifest.method,
+                baseline="none",
+                pair_cutoff=50.0,
+                overlap_threshold=KEEP_EVERYTHING,
             )
         )
     return jobs

@@ -122,7 +122,7 @@ def boltzmann(generator: np.random.Generator, count: int, processes: int) -> np.
     bottom, displaced, harmonic = proposals(generator, 2 * count + 20)
     jobs = [bottom, *displaced]
     energies = np.empty(len(jobs))
-    for number, value in run_parallel(energy, jobs, processes, len(jobs), "energies"):
+    for number, value in run_parallel(energy, jobs, processes, total=len(jobs), label="energies"):
         energies[number] = value
     probability = np.exp(harmonic - (energies[1:] - energies[0]) / KT)
     kept = displaced[generator.uniform(size=len(displaced)) < probability]

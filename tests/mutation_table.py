@@ -41,7 +41,7 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
     }),
     ("basis/layout.py", "basis/test_packing.py basis/test_equivariance.py", {
         "offsite-blocks-count-once": (
-            "coupled_degrees(l1, l2), 2**0.5", "coupled_degrees(l1, l2), 1.0",
+            "l2),\n                        weight=2**0.5", "l2),\n                        weight=1.0",
         ),
         "onsite-shells-lack-the-highest-degree": ("range(0, 2 * l1 + 1, 2)", "range(0, 2 * l1, 2)"),
         "semilocal-keeps-odd-parity": ("(l1 + l2 + L) % 2 == 0", "(l1 + l2 + L) % 2 == 1"),

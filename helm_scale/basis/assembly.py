@@ -66,10 +66,14 @@ def assemble(
     far = [offsite_layout(basis, s.first, s.second) for s in batch.pair_segments]
     atoms = torch.stack([batch.atom_order, batch.atom_order])
     index, values = [], []
-    for ends, blocks in _blocks("onsite", onsite, batch.atom_segments, near, atoms):
+    for ends, blocks in _blocks(
+        "onsite", onsite, segments=batch.atom_segments, layouts=near, ends=atoms
+    ):
         index.append(places.of(ends[0], ends[1], blocks.shape))
         values.append(blocks)
-    for ends, blocks in _blocks("offsite", offsite, batch.pair_segments, far, batch.pair_index):
+    for ends, blocks in _blocks(
+        "offsite", offsite, segments=batch.pair_segments, layouts=far, ends=batch.pair_index
+    ):
         first, second = ends
         index += [places.of(first, second, blocks.shape), places.of(second, first, blocks.mT.shape)]
         values += [blocks, blocks.mT]

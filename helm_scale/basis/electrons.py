@@ -1,4 +1,4 @@
-"""Electrons of a molecule: how many the effective core potentials leave, and how they are paired."""
+"""Electrons of a molecule: how many the ECPs leave, and how they are paired."""
 
 from collections.abc import Iterable
 

@@ -9,7 +9,8 @@ ELEMENTS: tuple[int, ...] = (*range(1, 21), *range(31, 57), *range(72, 84))
 MAX_Z = ELEMENTS[-1]  # tables and embeddings have a row for every atomic number from 0 to this
 FIRST_ECP_ELEMENT = 37
 _SYMBOLS = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd "
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru"
+    " Rh Pd Ag Cd "
     "In Sn Sb Te I Xe Cs Ba Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi"
 )
 _SYMBOL_OF = dict(zip(ELEMENTS, _SYMBOLS.split(" "), strict=True))

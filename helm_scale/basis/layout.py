@@ -20,7 +20,7 @@ from helm_scale.irreps.coupling import coupled_degrees
 PARITIES = ("semilocal", "full")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShellGroup:
     """All shell pairs of degrees (l1, l2) of one block.
 
@@ -38,7 +38,7 @@ class ShellGroup:
     weight: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BlockLayout:
     """Layout of one kind of block (an element's on-site block, or an ordered element pair).
 
@@ -101,7 +101,13 @@ def _build(
         rows[degree] = np.array(
             sorted({row for found, _, row in keys if found == degree}), dtype=np.int64
         )
-    return BlockLayout(shape, tuple(groups), rows, np.array(order, dtype=np.int64), len(keys))
+    return BlockLayout(
+        shape=shape,
+        groups=tuple(groups),
+        rows=rows,
+        order=np.array(order, dtype=np.int64),
+        size=len(keys),
+    )
 
 
 @cache
@@ -115,7 +121,14 @@ def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
             a, b = np.divmod(np.arange(n1 * n2), max(n2, 1))
             if n1 * n2:
                 groups.append(
-                    ShellGroup(l1, l2, tuple(a), tuple(b), coupled_degrees(l1, l2), 2**0.5)
+                    ShellGroup(
+                        l1=l1,
+                        l2=l2,
+                        first=tuple(a),
+                        second=tuple(b),
+                        degrees=coupled_degrees(l1, l2),
+                        weight=2**0.5,
+                    )
                 )
     return _build(basis, (nao(basis, first), nao(basis, second)), groups, onsite=False)
 
@@ -159,12 +172,25 @@ def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
             )
             if l1 == l2 and n1:
                 equal = tuple(range(n1))
-                groups.append(ShellGroup(l1, l2, equal, equal, tuple(range(0, 2 * l1 + 1, 2)), 1.0))
+                groups.append(
+                    ShellGroup(
+                        l1=l1,
+                        l2=l2,
+                        first=equal,
+                        second=equal,
+                        degrees=tuple(range(0, 2 * l1 + 1, 2)),
+                        weight=1.0,
+                    )
+                )
                 a, b = np.triu_indices(n1, k=1)
             else:
                 a, b = np.divmod(np.arange(n1 * n2), max(n2, 1))
             if len(a):
-                groups.append(ShellGroup(l1, l2, tuple(a), tuple(b), kept, 2**0.5))
+                groups.append(
+                    ShellGroup(
+                        l1=l1, l2=l2, first=tuple(a), second=tuple(b), degrees=kept, weight=2**0.5
+                    )
+                )
     return _build(basis, (nao(basis, atomic_number),) * 2, groups, onsite=True)
 
 

@@ -42,8 +42,8 @@ def shards_generate(config: GenerateConfig) -> str:
         todo = work.missing(molecules)
         jobs = [
             generate.LabelJob(
-                molecule,
-                method,
+                molecule=molecule,
+                method=method,
                 forces=config.forces,
                 overlap=config.overlap,
                 max_cycle=config.max_cycle,

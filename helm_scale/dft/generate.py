@@ -24,7 +24,7 @@ from helm_scale.units import BOHR_IN_ANGSTROM
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LabelJob:
     """One molecule to label; max_cycle: SCF cycles before it is given up."""
 
@@ -39,17 +39,27 @@ class LabelJob:
 def method_of(config: GenerateConfig) -> Method:
     """The method record of the labels that a config asks for, with this PySCF's version."""
     return Method(
-        xc=config.xc, basis=config.basis, ecp="def2", grid_level=config.grid_level, auxbasis=config.auxbasis,
-        conv_tol=config.conv_tol, baseline=config.baseline, program=f"PySCF {pyscf.__version__}",
-    )  # fmt: skip
+        xc=config.xc,
+        basis=config.basis,
+        ecp="def2",
+        grid_level=config.grid_level,
+        auxbasis=config.auxbasis,
+        conv_tol=config.conv_tol,
+        baseline=config.baseline,
+        program=f"PySCF {pyscf.__version__}",
+    )
 
 
 def labels_of(config: GenerateConfig) -> tuple[str, ...]:
     """Names of the labels that a config asks for, as Molecule names them."""
     wanted = {
-        "hamiltonian": True, "baseline_hamiltonian": config.baseline != "none", "overlap": config.overlap, "energy": True,
-        "forces": config.forces, "dipole": config.dipole,
-    }  # fmt: skip
+        "hamiltonian": True,
+        "baseline_hamiltonian": config.baseline != "none",
+        "overlap": config.overlap,
+        "energy": True,
+        "forces": config.forces,
+        "dipole": config.dipole,
+    }
     return tuple(name for name, asked in wanted.items() if asked)
 
 
@@ -115,7 +125,9 @@ def label_all(jobs: Sequence[LabelJob], processes: int) -> Iterator[tuple[int, M
     Raises:
         ChildProcessError: a process died.
     """
-    for number, result in run_parallel(label_or_reason, jobs, processes, len(jobs), "labels"):
+    for number, result in run_parallel(
+        label_or_reason, jobs, processes, total=len(jobs), label="labels"
+    ):
         if isinstance(result, str):
             log.warning("rejected %s: %s", jobs[number].molecule.key, result)
         yield number, result

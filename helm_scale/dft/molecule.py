@@ -20,7 +20,8 @@ DENSITIES = {
     "minao": "minao",
     "atoms": "atom",
 }  # H0 -> PySCF's name of the density it is built from
-WITHOUT_VV10 = " without vv10"  # ends the name of a functional whose VV10 term did not enter the Kohn-Sham matrix
+# Ends the name of a functional whose VV10 term did not enter the Kohn-Sham matrix.
+WITHOUT_VV10 = " without vv10"
 
 
 def check_electrons(molecule: Molecule, basis: str, where: str) -> None:
@@ -49,9 +50,14 @@ def build_mol(molecule: Molecule, basis: str) -> gto.Mole:
         io.StringIO()
     ):  # PySCF repeats a note on the ECP for every molecule
         return gto.M(
-            atom=atoms, unit="Angstrom", basis=basis, ecp=elements.pyscf_ecp(basis, molecule.atomic_numbers),
-            charge=molecule.charge, spin=molecule.spin_multiplicity - 1, verbose=0,
-        )  # fmt: skip
+            atom=atoms,
+            unit="Angstrom",
+            basis=basis,
+            ecp=elements.pyscf_ecp(basis, molecule.atomic_numbers),
+            charge=molecule.charge,
+            spin=molecule.spin_multiplicity - 1,
+            verbose=0,
+        )
 
 
 def kohn_sham(mol: gto.Mole, method: Method) -> dft.rks.RKS:
@@ -130,13 +136,15 @@ def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
     wanted = build_mol(molecule, basis)
     if mol.nelectron != wanted.nelectron:
         raise ValueError(
-            f"mol: got {mol.nelectron} electrons outside ECPs, wanted {wanted.nelectron}; give ecp={basis!r} for Z > 36, no ghosts"
+            f"mol: got {mol.nelectron} electrons outside ECPs, wanted {wanted.nelectron}; give"
+            f" ecp={basis!r} for Z > 36, no ghosts"
         )
     names = ("int1e_ovlp", "int1e_kin")
     if mol.nao != wanted.nao or any(
         np.abs(mol.intor(name) - wanted.intor(name)).max() > 1e-8 for name in names
     ):
         raise ValueError(
-            f"mol: got another basis ({mol.nao} orbitals), wanted basis={basis!r}, spherical ({wanted.nao} orbitals)"
+            f"mol: got another basis ({mol.nao} orbitals), wanted basis={basis!r}, spherical"
+            f" ({wanted.nao} orbitals)"
         )
     return molecule

@@ -82,5 +82,6 @@ def _result(future: Future[ResultT]) -> ResultT:
         return future.result()
     except BrokenProcessPool:
         raise ChildProcessError(
-            "a PySCF process died, most often for want of memory; what was written is kept: run again with fewer processes"
+            "a PySCF process died, most often for want of memory; what was written is kept: run"
+            " again with fewer processes"
         ) from None

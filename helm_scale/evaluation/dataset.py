@@ -63,9 +63,8 @@ def evaluate_dataset(
     settings = {
         name: getattr(config, name) for name in ("source", "data", "split", "overlap_threshold")
     }
-    found = report.build_report(
-        judged, settings | {"method": asdict(manifest.method), "model": predictor.about}
-    )
+    about = settings | {"method": asdict(manifest.method), "model": predictor.about}
+    found = report.build_report(judged, about)
     parts = [report.tables(found)]
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -86,14 +85,15 @@ def evaluate_dataset(
             map_backbones(
                 predictor,
                 other,
-                molecules,
-                out,
-                f"other: {Path(config.other).name}" if config.other else "random weights",
+                molecules=molecules,
+                out=out,
+                name=f"other: {Path(config.other).name}" if config.other else "random weights",
             )
         )
     wall, processors = (now - then for now, then in zip(_seconds(), started, strict=True))
     parts.append(
-        f"All of this took {wall:.0f} s on the clock and {processors:.0f} s of processor time, {config.processes} processes.\n"
+        f"All of this took {wall:.0f} s on the clock and {processors:.0f} s of processor time,"
+        f" {config.processes} processes.\n"
     )
     text = "\n".join(parts)
     (out / "report.md").write_text(text)
@@ -112,9 +112,11 @@ def _jobs(
     """Predictions as the processes ask for them; the first molecules go deepest."""
     reader = ShardReader(manifest)
     limits = {
-        "orbitals": config.orbital_molecules, "energies": config.energy_molecules, "forces": config.force_molecules,
+        "orbitals": config.orbital_molecules,
+        "energies": config.energy_molecules,
+        "forces": config.force_molecules,
         "scf": config.scf_molecules,
-    }  # fmt: skip
+    }
     for place, index in enumerate(indices):
         molecule, depth = reader.read(int(index)), "matrix"
         for name, limit in limits.items():
@@ -124,9 +126,16 @@ def _jobs(
         start = time.perf_counter()
         residual = predictor.residual(molecule)
         yield EvaluationJob(
-            molecule, residual, manifest.method, predictor.baseline, predictor.pair_cutoff, config.overlap_threshold, depth,
-            time.perf_counter() - start, Path(config.out) / "molecules" / f"{molecule.key}.json",
-        )  # fmt: skip
+            molecule=molecule,
+            residual=residual,
+            method=manifest.method,
+            baseline=predictor.baseline,
+            pair_cutoff=predictor.pair_cutoff,
+            overlap_threshold=config.overlap_threshold,
+            depth=depth,
+            inference_seconds=time.perf_counter() - start,
+            record=Path(config.out) / "molecules" / f"{molecule.key}.json",
+        )
 
 
 def _drawn(manifest: Manifest, indices: np.ndarray, key: str | None) -> int:
@@ -138,7 +147,8 @@ def _drawn(manifest: Manifest, indices: np.ndarray, key: str | None) -> int:
     found = [int(index) for index in indices if str(manifest.key[index]) == key]
     if not found:
         raise ValueError(
-            f"molecule: got '{key}', wanted one of the evaluated split, such as '{manifest.key[indices[0]]}'"
+            f"molecule: got '{key}', wanted one of the evaluated split, such as"
+            f" '{manifest.key[indices[0]]}'"
         )
     return found[0]
 
@@ -154,10 +164,10 @@ def draw_molecule(
     plot_hamiltonian(
         out / "hamiltonian.png",
         molecule.key,
-        molecule.atomic_numbers,
-        method.basis,
-        truth,
-        predicted,
+        atomic_numbers=molecule.atomic_numbers,
+        basis=method.basis,
+        truth=truth,
+        predicted=predicted,
     )
     threshold = config.overlap_threshold or orbitals.chosen_threshold(
         float(np.abs(predicted - truth).mean())
@@ -175,7 +185,12 @@ def draw_molecule(
         lines |= {f"{level}_pyscf": target, f"{level}_model": sign * found}
     difference = states["model"].density_matrix() - states["pyscf"].density_matrix()
     found_fields = fields.write_cubes(
-        molecule, method.basis, lines, {"density_difference": difference}, out / "cubes", SPACING
+        molecule,
+        method.basis,
+        orbitals=lines,
+        densities={"density_difference": difference},
+        folder=out / "cubes",
+        spacing=SPACING,
     )
     names = {"pyscf": "PySCF", "model": "model"}
     titles = [
@@ -208,9 +223,15 @@ def _stretch(
     if bond is None:
         return f"{molecule.key}: no bond outside rings to stretch.\n"
     settings = stretch.StretchJob(
-        molecule, np.zeros((0, 0)), manifest.method, predictor.baseline, config.overlap_threshold
+        molecule=molecule,
+        residual=np.zeros((0, 0)),
+        method=manifest.method,
+        baseline=predictor.baseline,
+        overlap_threshold=config.overlap_threshold,
     )
-    points, failed = stretch.follow(molecule, bond, predictor.residual, settings, config.processes)
+    points, failed = stretch.follow(
+        molecule, bond, predictor.residual, job=settings, processes=config.processes
+    )
     title = stretch.title(molecule, bond)
     content: dict[str, Any] = {
         "molecule": molecule.key,

@@ -52,7 +52,7 @@ def hamiltonian_errors(
         found[name] = float(sums[mask].sum()), float(counts[mask].sum())
     found |= _by_element(sums, counts, onsite, molecule.atomic_numbers)
     magnitudes = _atom_blocks(np.abs(hamiltonian), molecule, basis)
-    found |= _by_distance(sums, magnitudes, counts, distances(molecule), ~onsite)
+    found |= _by_distance(sums, magnitudes, counts, apart=distances(molecule), mask=~onsite)
     return found | _by_degree(difference, molecule, basis)
 
 

@@ -42,7 +42,7 @@ _GUESSES = {"minao": "minao", "sad": "atom"}  # row -> PySCF's name of the densi
 _ROW_OF = {"minao": "minao", "atoms": "sad"}  # kind of H0 -> row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationJob:
     """One molecule to judge.
 
@@ -97,7 +97,9 @@ def evaluate_molecules(
     Raises:
         ValueError: as evaluate_molecule.
     """
-    for _, record in run_parallel(evaluate_molecule, jobs, processes, total, "evaluate"):
+    for _, record in run_parallel(
+        evaluate_molecule, jobs, processes, total=total, label="evaluate"
+    ):
         yield record
 
 
@@ -128,7 +130,8 @@ def _label(job: EvaluationJob) -> np.ndarray:
         )
     if truth.shape != job.residual.shape:
         raise ValueError(
-            f"{job.molecule.key}: predicted H has shape {job.residual.shape}, wanted {truth.shape} as the label"
+            f"{job.molecule.key}: predicted H has shape {job.residual.shape}, wanted {truth.shape}"
+            " as the label"
         )
     return truth
 
@@ -151,7 +154,7 @@ def _judge(job: EvaluationJob, truth: np.ndarray) -> MoleculeResult:
         for name, matrix in matrices.items()
     }
     if job.reaches("orbitals"):
-        facts |= _judge_states(job, functional, truth, matrices, rows)
+        facts |= _judge_states(job, functional, truth=truth, matrices=matrices, rows=rows)
     return MoleculeResult(molecule.key, molecule.atomic_numbers, rows, facts)
 
 
@@ -204,9 +207,12 @@ def _judge_states(
         for name, matrix in matrices.items()
     }
     facts: dict[str, float] = {
-        "occupied": occupied, "overlap_smallest": projector.smallest, "overlap_threshold": threshold,
-        "orbitals_dropped": projector.dropped, "ghosts_unprojected": _ghosts(matrices["prediction"], whole, states["truth"]),
-    }  # fmt: skip
+        "occupied": occupied,
+        "overlap_smallest": projector.smallest,
+        "overlap_threshold": threshold,
+        "orbitals_dropped": projector.dropped,
+        "ghosts_unprojected": _ghosts(matrices["prediction"], whole, states["truth"]),
+    }
     if job.reaches("energies"):
         facts["seconds_energy"], focks = _add_energies(functional, projector, states)
         for name, row in (("prediction", "rebuilt"), ("truth", "truth")):

@@ -17,14 +17,14 @@ import torch
 from helm_scale.basis import eigen, electrons
 from helm_scale.types import Molecule
 
-PYSCF_THRESHOLD = 1e-6  # overlap eigenvalues below it are dropped by PySCF's own SCF, so no label knows their directions
-LARGEST_THRESHOLD = (
-    1e-2  # projection alone then costs benzene 98 meV and 79 uEh (occupied orbital energies)
-)
+# PySCF's own SCF drops overlap eigenvalues below it, so that no label knows their directions.
+PYSCF_THRESHOLD = 1e-6
+# Projection alone then costs benzene 98 meV, and 79 uEh in occupied orbital energies.
+LARGEST_THRESHOLD = 1e-2
 THRESHOLD_PER_ERROR = 15.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Projector:
     """Orthonormal basis of the kept part of AO space.
 
@@ -94,7 +94,13 @@ def canonical_projectors(overlap: np.ndarray, thresholds: tuple[float, ...]) -> 
     values, orthogonalizers = eigen.canonical_orthogonalizers(torch.tensor(overlap), thresholds)
     smallest = float(values[0])
     return [
-        Projector(x.numpy(), overlap, threshold, len(overlap) - x.shape[1], smallest)
+        Projector(
+            vectors=x.numpy(),
+            overlap=overlap,
+            threshold=threshold,
+            dropped=len(overlap) - x.shape[1],
+            smallest=smallest,
+        )
         for threshold, x in zip(thresholds, orthogonalizers, strict=True)
     ]
 
@@ -125,12 +131,14 @@ def solve(hamiltonian: np.ndarray, projector: Projector, occupied: int) -> Orbit
     """
     if hamiltonian.shape != projector.overlap.shape:
         raise ValueError(
-            f"hamiltonian: got shape {hamiltonian.shape}, wanted {projector.overlap.shape} as the overlap has"
+            f"hamiltonian: got shape {hamiltonian.shape}, wanted {projector.overlap.shape} as the"
+            " overlap has"
         )
     kept = projector.vectors.shape[1]
     if kept <= occupied:
         raise ValueError(
-            f"overlap threshold {projector.threshold:g} keeps {kept} orbitals, wanted more than {occupied}; lower it"
+            f"overlap threshold {projector.threshold:g} keeps {kept} orbitals, wanted more than"
+            f" {occupied}; lower it"
         )
     energies, coefficients = eigen.solve_roothaan_hall(
         torch.tensor(hamiltonian), torch.from_numpy(projector.vectors)

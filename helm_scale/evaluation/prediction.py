@@ -22,14 +22,16 @@ from helm_scale.model.helm import Helm
 from helm_scale.types import Method, Molecule
 
 ABOUT = (
-    "Units: Hartree, Angstrom. Closed shell. 'hamiltonian' is in canonical AO order: atoms in input order, shells by l, m = -l..l."
+    "Units: Hartree, Angstrom. Closed shell. 'hamiltonian' is in canonical AO order: atoms in"
+    " input order, shells by l, m = -l..l."
     " Names that end in '_pyscf' are in PySCF's AO order (the same but for p: x, y, z):"
     " hamiltonian = hamiltonian_pyscf[canonical_from_pyscf][:, canonical_from_pyscf]."
-    " Start an SCF with mf.kernel(dm0=density_matrix_pyscf); the mole needs the ECP of 'method' (JSON)."
+    " Start an SCF with mf.kernel(dm0=density_matrix_pyscf); the mole needs the ECP of 'method'"
+    " (JSON)."
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictJob:
     """One molecule to write.
 
@@ -106,7 +108,7 @@ def check_molecules(molecules: Sequence[Molecule], basis: str) -> None:
 def write_predictions(jobs: Iterable[PredictJob], processes: int, total: int) -> Iterator[Path]:
     """Complete, diagonalise and write predictions in parallel processes; yields files in order of
     completion."""
-    for _, path in run_parallel(write_prediction, jobs, processes, total, "predict"):
+    for _, path in run_parallel(write_prediction, jobs, processes, total=total, label="predict"):
         yield path
 
 

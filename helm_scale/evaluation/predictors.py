@@ -18,7 +18,7 @@ SYMMETRY = 1e-6  # Hartree
 SAME_PLACE = 1e-4  # Angstrom
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Predictor:
     """Predicts H - H0 of a molecule.
 
@@ -40,11 +40,11 @@ def of_model(model: Helm, method: Method | None = None) -> Predictor:
     """A model of this package; method: of its labels, for a model that reads H0."""
     config = model.config
     return Predictor(
-        lambda molecule: predict_residual(model, molecule, method),
-        config.baseline,
-        config.pair_cutoff,
-        config.model_dump(mode="json"),
-        model,
+        residual=lambda molecule: predict_residual(model, molecule, method),
+        baseline=config.baseline,
+        pair_cutoff=config.pair_cutoff,
+        about=config.model_dump(mode="json"),
+        model=model,
     )
 
 
@@ -65,10 +65,10 @@ def of_folder(folder: Path, basis: str, ao_order: str | None) -> Predictor:
     """
     about = {"files": str(folder), "ao_order": ao_order}
     return Predictor(
-        lambda molecule: read_hamiltonian(folder, molecule, basis, ao_order),
-        "none",
-        float("inf"),
-        about,
+        residual=lambda molecule: read_hamiltonian(folder, molecule, basis, ao_order),
+        baseline="none",
+        pair_cutoff=float("inf"),
+        about=about,
     )
 
 
@@ -94,9 +94,10 @@ def read_hamiltonian(
     order = str(fields.get("ao_order", ao_order or ""))
     if order not in conventions.SOURCES:
         raise ValueError(
-            f"{path}: ao_order: got '{order}', wanted one of {', '.join(conventions.SOURCES)}, in the file or as --ao_order"
+            f"{path}: ao_order: got '{order}', wanted one of {', '.join(conventions.SOURCES)}, in"
+            " the file or as --ao_order"
         )
-    shells = _shells(path, fields, order, molecule, basis)
+    shells = _shells(path, fields, order=order, molecule=molecule, basis=basis)
     hamiltonian = np.asarray(fields["hamiltonian"], dtype=np.float64)
     nao = sum(2 * degree + 1 for atom in shells for degree in atom)
     if hamiltonian.shape != (nao, nao):
@@ -107,7 +108,8 @@ def read_hamiltonian(
     skew = float(np.abs(ordered - ordered.T).max())
     if not skew <= SYMMETRY:
         raise ValueError(
-            f"{path}: hamiltonian is not symmetric (max |H-H^T| = {skew:.1e} Eh, limit {SYMMETRY:.0e})"
+            f"{path}: hamiltonian is not symmetric (max |H-H^T| = {skew:.1e} Eh, limit"
+            f" {SYMMETRY:.0e})"
         )
     return (ordered + ordered.T) / 2
 
@@ -116,14 +118,16 @@ def _check_molecule(path: Path, fields: dict[str, np.ndarray], molecule: Molecul
     numbers, positions = fields.get("atomic_numbers"), fields.get("positions")
     if numbers is not None and not np.array_equal(numbers, molecule.atomic_numbers):
         raise ValueError(
-            f"{path}: atomic_numbers: got {numbers.tolist()}, wanted {molecule.atomic_numbers.tolist()} as the dataset"
+            f"{path}: atomic_numbers: got {numbers.tolist()}, wanted"
+            f" {molecule.atomic_numbers.tolist()} as the dataset"
         )
     if positions is not None and (
         positions.shape != molecule.positions.shape
         or np.abs(positions - molecule.positions).max() > SAME_PLACE
     ):
         raise ValueError(
-            f"{path}: positions: not those of molecule '{molecule.key}' of the dataset to {SAME_PLACE:g} Angstrom"
+            f"{path}: positions: not those of molecule '{molecule.key}' of the dataset to"
+            f" {SAME_PLACE:g} Angstrom"
         )
 
 
@@ -136,12 +140,14 @@ def _shells(
         return table
     if "shell_degrees" not in fields or "shells_per_atom" not in fields:
         raise ValueError(
-            f"{path}: {order} lists shells in its own order; wanted it in 'shells_per_atom' and 'shell_degrees'"
+            f"{path}: {order} lists shells in its own order; wanted it in 'shells_per_atom' and"
+            " 'shell_degrees'"
         )
     ends = np.cumsum(fields["shells_per_atom"])
     listed = [part.tolist() for part in np.split(fields["shell_degrees"], ends[:-1])]
     if [sorted(atom) for atom in listed] != table:
         raise ValueError(
-            f"{path}: shell_degrees: not the shells of {basis} for the {len(table)} atoms of '{molecule.key}'"
+            f"{path}: shell_degrees: not the shells of {basis} for the {len(table)} atoms of"
+            f" '{molecule.key}'"
         )
     return listed

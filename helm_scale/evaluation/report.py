@@ -68,10 +68,14 @@ _GUESSES = {
 SAME_ENERGY = 1e-7  # Hartree
 TIGHTER = 10.0  # than the SCF stops: labels whose own density it takes for converged
 NOTE = (
-    "H MAE: mean of |dH| over all nao^2 elements, averaged over molecules or over all elements of all molecules. E: `energy_tot` of the"
-    " density, second order in dH; F: analytic gradient with the row's own orbitals and orbital energies, first order in dH. Rows are"
-    " compared with the true H through the same projector. Ghosts: occupied orbitals that lie for less than half in the occupied space"
-    " compared with. C similarity means nothing where orbitals are degenerate; the occupied overlap does."
+    "H MAE: mean of |dH| over all nao^2 elements, averaged over molecules or over all elements of"
+    " all molecules. E: `energy_tot` of the"
+    " density, second order in dH; F: analytic gradient with the row's own orbitals and orbital"
+    " energies, first order in dH. Rows are"
+    " compared with the true H through the same projector. Ghosts: occupied orbitals that lie for"
+    " less than half in the occupied space"
+    " compared with. C similarity means nothing where orbitals are degenerate; the occupied"
+    " overlap does."
 )
 
 
@@ -272,18 +276,23 @@ def _scf_table(scf: dict[str, Any] | None) -> list[str]:
     default = scf["cycles"]["minao"]
     rows = [
         [
-            title, number(scf["cycles"][name]), number(scf["cycles"][name] / default if default else None),
+            title,
+            number(scf["cycles"][name]),
+            number(scf["cycles"][name] / default if default else None),
             number(scf["seconds"][name]),
         ]
         for name, title in _GUESSES.items()
     ]  # fmt: skip
     lines = [*grid(["SCF from", "cycles", "cycles / minao's", "seconds"], rows), ""]
     lines.append(
-        f"{scf['molecules']} molecules; final energies differ by at most {number(scf['largest_energy_spread_Eh'])} Eh."
+        f"{scf['molecules']} molecules; final energies differ by at most"
+        f" {number(scf['largest_energy_spread_Eh'])} Eh."
     )
     lines.append(
-        f"The SCF stops at an orbital gradient of {scf['gradient_limit_Eh']:.1e} Eh; {scf['tight_labels']} of the labels are converged"
-        f" {TIGHTER:g} times tighter; cycles from the true density of these: {number(scf['cycles_from_tight_labels']) or 'none'}."
+        f"The SCF stops at an orbital gradient of {scf['gradient_limit_Eh']:.1e} Eh;"
+        f" {scf['tight_labels']} of the labels are converged"
+        f" {TIGHTER:g} times tighter; cycles from the true density of these:"
+        f" {number(scf['cycles_from_tight_labels']) or 'none'}."
     )
     for what, keys in (
         ("did not converge from every density", scf["not_converged"]),
@@ -295,7 +304,8 @@ def _scf_table(scf: dict[str, Any] | None) -> list[str]:
 
 def _counts(report: dict[str, Any]) -> str:
     counted = ", ".join(f"{report[f'molecules_with_{what}']} with {what}" for what in _COUNTED)
-    return f"{report['molecules']} molecules: {counted}. Pairs beyond the model's range: {report['pairs_beyond_cutoff']}."
+    far = report["pairs_beyond_cutoff"]
+    return f"{report['molecules']} molecules: {counted}. Pairs beyond the model's range: {far}."
 
 
 def _projection_line(report: dict[str, Any]) -> list[str]:
@@ -305,8 +315,10 @@ def _projection_line(report: dict[str, Any]) -> list[str]:
     low, high = found["threshold_smallest"], found["threshold_largest"]
     threshold = f"{low:.1e}" if low == high else f"{low:.1e} to {high:.1e} (by molecule)"
     return [
-        f"Overlap eigenvalues below {threshold} were projected out: {found['orbitals_dropped']:.0f} orbitals (smallest eigenvalue"
-        f" {found['overlap_smallest_eigenvalue']:.1e}). Ghosts among the predicted occupied orbitals without it:"
+        f"Overlap eigenvalues below {threshold} were projected out:"
+        f" {found['orbitals_dropped']:.0f} orbitals (smallest eigenvalue"
+        f" {found['overlap_smallest_eigenvalue']:.1e}). Ghosts among the predicted occupied"
+        " orbitals without it:"
         f" {found['ghosts_without_projection']:.0f}."
     ]
 
@@ -334,11 +346,15 @@ def _ghost_warning(report: dict[str, Any]) -> list[str]:
     if not report["rows"]["prediction"].get("ghosts_per_molecule"):
         return []
     threshold = report["projection"]["threshold_largest"]
-    remedy = f"raise overlap_threshold above {threshold:.1e}, or leave it out to have it chosen from the error of H"
+    remedy = (
+        f"raise overlap_threshold above {threshold:.1e}, or leave it out to have it chosen from the"
+        " error of H"
+    )
     if threshold >= LARGEST_THRESHOLD:
         remedy = "the error of H is too large to tell which orbitals are occupied"
     return [
-        f"WARNING: ghosts among the predicted occupied orbitals: orbital energies, E and F of these molecules mean little; {remedy}."
+        "WARNING: ghosts among the predicted occupied orbitals: orbital energies, E and F of"
+        f" these molecules mean little; {remedy}."
     ]
 
 

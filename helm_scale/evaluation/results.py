@@ -55,9 +55,12 @@ def save(record: MoleculeResult, path: Path, mark: str) -> None:
     """Write a record and the fingerprint of its job; the file appears as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
-        "fingerprint": mark, "key": record.key, "atomic_numbers": record.atomic_numbers.tolist(), "rows": record.rows,
+        "fingerprint": mark,
+        "key": record.key,
+        "atomic_numbers": record.atomic_numbers.tolist(),
+        "rows": record.rows,
         "facts": record.facts,
-    }  # fmt: skip
+    }
     write_atomically(path, json.dumps(content))
 
 

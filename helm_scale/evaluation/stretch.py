@@ -26,7 +26,7 @@ FACTORS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
 MAX_CYCLE = 200  # stretched bonds converge slowly
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StretchJob:
     """One geometry. residual, method, baseline, overlap_threshold: as molecule.EvaluationJob."""
 
@@ -85,13 +85,15 @@ def stretched(molecule: Molecule, bond: tuple[int, int], factor: float) -> Molec
     first, second = bond
     if not 0 <= min(bond) < max(bond) < len(molecule.atomic_numbers):
         raise ValueError(
-            f"{molecule.key}: bond: got {list(bond)}, wanted two atoms from 0 to {len(molecule.atomic_numbers) - 1}"
+            f"{molecule.key}: bond: got {list(bond)}, wanted two atoms from 0 to"
+            f" {len(molecule.atomic_numbers) - 1}"
         )
     near = bonded(molecule)
     behind = _behind(near, bond)
     if not near[bond] or behind[first]:
         raise ValueError(
-            f"{molecule.key}: bond: atoms {first} and {second} are not bonded or in a ring; wanted a bond that holds two parts"
+            f"{molecule.key}: bond: atoms {first} and {second} are not bonded or in a ring; wanted"
+            " a bond that holds two parts"
         )
     vector = molecule.positions[second] - molecule.positions[first]
     moved = molecule.positions + behind[:, None] * (factor - 1) * vector
@@ -118,7 +120,7 @@ def follow(
     """
     geometries = [stretched(molecule, bond, factor) for factor in FACTORS]
     jobs = (replace(job, molecule=one, residual=residual(one)) for one in geometries)
-    levels = dict(run_parallel(label_point, jobs, processes, len(FACTORS), "stretch"))
+    levels = dict(run_parallel(label_point, jobs, processes, total=len(FACTORS), label="stretch"))
     points, failed = [], []
     for place, (factor, one) in enumerate(zip(FACTORS, geometries, strict=True)):
         found = levels[place]
@@ -133,7 +135,11 @@ def label_point(job: StretchJob) -> tuple[Levels, Levels] | str:
     """PySCF's own levels and those of the prediction, or why PySCF has none."""
     truth = generate.label_or_reason(
         generate.LabelJob(
-            job.molecule, job.method, forces=False, overlap=False, max_cycle=MAX_CYCLE
+            molecule=job.molecule,
+            method=job.method,
+            forces=False,
+            overlap=False,
+            max_cycle=MAX_CYCLE,
         )
     )
     if isinstance(truth, str):

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from helm_scale.extras import needs
 from helm_scale.finetuning.train import FinetuneRun, parity
 from helm_scale.types import Quantity
+
+with needs("plots"):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 COLOURS = {"direct": "#64748b", "frozen": "#2563eb", "finetuned": "#c2410c"}
 GREY = "#cbd5e1"

@@ -51,7 +51,8 @@ def couple(block_Bpq: Tensor, l1: int, l2: int) -> dict[int, Tensor]:
     """
     if block_Bpq.shape[-2:] != (2 * l1 + 1, 2 * l2 + 1):
         raise ValueError(
-            f"shell-pair block: got {tuple(block_Bpq.shape[-2:])}, wanted {(2 * l1 + 1, 2 * l2 + 1)}"
+            f"shell-pair block: got {tuple(block_Bpq.shape[-2:])}, wanted"
+            f" {(2 * l1 + 1, 2 * l2 + 1)}"
         )
     degrees = coupled_degrees(l1, l2)
     matrix = coupling_matrix(l1, l2).to(block_Bpq)

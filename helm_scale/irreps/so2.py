@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class So2Layout:
     """Edge-frame rows with |m| <= mmax. Order by order: the p rows, then the q rows, each by
     degree.
@@ -72,14 +72,14 @@ def so2_layout(lmax: int, mmax: int) -> So2Layout:
             kinds += [degree + (lmax + 1) * (number % 2) for degree in degrees]
     sizes = tuple((len(a), len(b), len(c), len(d)) for a, b, c, d in orders)
     return So2Layout(
-        lmax,
-        mmax,
-        _columns(even),
-        _columns(odd),
-        sizes,
-        sum(sizes, ()),
-        torch.tensor(kinds),
-        tuple(orders),
+        lmax=lmax,
+        mmax=mmax,
+        even=_columns(even),
+        odd=_columns(odd),
+        sizes=sizes,
+        parts=sum(sizes, ()),
+        kind=torch.tensor(kinds),
+        orders=tuple(orders),
     )
 
 

@@ -43,10 +43,10 @@ def turned() -> Turned:
             {name: to_canonical(matrix, BASIS, numbers) for name, matrix in matrices.items()}
         )
     return Turned(
-        numbers,
-        ao_offsets(BASIS, numbers),
-        found[0],
-        found[1],
-        rotation,
-        ao_rotation(rotation, BASIS, numbers),
+        atomic_numbers=numbers,
+        offsets=ao_offsets(BASIS, numbers),
+        before=found[0],
+        after=found[1],
+        rotation=rotation,
+        ao_rotation=ao_rotation(rotation, BASIS, numbers),
     )

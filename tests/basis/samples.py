@@ -20,7 +20,7 @@ PBE = Method(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Turned:
     """Matrices {name: [nao, nao]} Hartree, canonical order, of a molecule and of its turned copy;
     and D between them."""

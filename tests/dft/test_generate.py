@@ -87,12 +87,23 @@ def command(config: GenerateConfig) -> list[str]:
 
 
 def test_forces_are_the_negative_gradient_of_the_energy_in_hartree_per_angstrom() -> None:
-    labelled, step = label(LabelJob(HF, SVP, True, True, 50)), 2e-3
+    labelled, step = (
+        label(LabelJob(molecule=HF, method=SVP, forces=True, overlap=True, max_cycle=50)),
+        2e-3,
+    )
     energies = []
     for sign in (1, -1):
         moved = HF.positions.copy()
         moved[1, 2] += sign * step
-        energy = label(LabelJob(replace(HF, positions=moved), SVP, False, False, 50)).energy
+        energy = label(
+            LabelJob(
+                molecule=replace(HF, positions=moved),
+                method=SVP,
+                forces=False,
+                overlap=False,
+                max_cycle=50,
+            )
+        ).energy
         assert energy is not None
         energies.append(energy)
     assert labelled.forces is not None
@@ -103,14 +114,22 @@ def test_forces_are_the_negative_gradient_of_the_energy_in_hartree_per_angstrom(
 
 
 def test_labels_are_those_of_the_method_record() -> None:
-    labelled = label(LabelJob(HF, SVP, False, True, 50))
+    labelled = label(LabelJob(molecule=HF, method=SVP, forces=False, overlap=True, max_cycle=50))
     assert labelled.forces is None and labelled.method == SVP
     functional = EnergyFunctional(HF, SVP)
     assert labelled.baseline_hamiltonian is not None and labelled.overlap is not None
     assert np.array_equal(labelled.baseline_hamiltonian, functional.baseline())
     assert np.diag(labelled.overlap) == pytest.approx(1.0)
     assert (
-        label(LabelJob(HF, replace(SVP, baseline="none"), False, False, 50)).baseline_hamiltonian
+        label(
+            LabelJob(
+                molecule=HF,
+                method=replace(SVP, baseline="none"),
+                forces=False,
+                overlap=False,
+                max_cycle=50,
+            )
+        ).baseline_hamiltonian
         is None
     )
 
@@ -121,7 +140,9 @@ def test_dipoles_are_taken_about_the_centre_of_nuclear_charge() -> None:
     )
     shifted = replace(anion, positions=anion.positions + [1.0, -2.0, 3.0])
     method = replace(SVP, grid_level=1)
-    job = LabelJob(anion, method, forces=False, overlap=False, max_cycle=50, dipole=True)
+    job = LabelJob(
+        molecule=anion, method=method, forces=False, overlap=False, max_cycle=50, dipole=True
+    )
     dipole = label(job).properties["dipole"]
     assert label(replace(job, molecule=shifted)).properties["dipole"] == pytest.approx(
         dipole, abs=1e-5
@@ -145,12 +166,20 @@ def test_dipoles_are_taken_about_the_centre_of_nuclear_charge() -> None:
         (
             replace(HF, charge=1),
             50,
-            "ValueError: hf: 9 electrons (charge +1) cannot have multiplicity 1; wanted an even multiplicity from 2 to 10",
+            "ValueError: hf: 9 electrons (charge +1) cannot have multiplicity 1; wanted an even"
+            " multiplicity from 2 to 10",
         ),
     ],
 )
 def test_a_failed_molecule_says_why(molecule: Molecule, max_cycle: int, reason: str) -> None:
-    assert label_or_reason(LabelJob(molecule, SVP, False, False, max_cycle)) == reason
+    assert (
+        label_or_reason(
+            LabelJob(
+                molecule=molecule, method=SVP, forces=False, overlap=False, max_cycle=max_cycle
+            )
+        )
+        == reason
+    )
 
 
 @pytest.mark.slow
@@ -226,7 +255,9 @@ def test_kept_labels_of_another_method_or_geometry_are_not_used(
 
     method = replace(SVP, xc="lda")
     labels = ("hamiltonian", "baseline_hamiltonian", "energy")
-    StagingFolder(tmp_path, method, labels).add(label(LabelJob(HF, method, False, False, 50)))
+    StagingFolder(tmp_path, method, labels).add(
+        label(LabelJob(molecule=HF, method=method, forces=False, overlap=False, max_cycle=50))
+    )
     assert StagingFolder(tmp_path, method, labels).missing([HF, replace(HF, key="other")]) == [
         replace(HF, key="other")
     ]

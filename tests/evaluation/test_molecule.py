@@ -27,7 +27,14 @@ LABELLED = tuple[Molecule, np.ndarray]
 def _job(molecule: Molecule, residual: np.ndarray, **changes: object) -> EvaluationJob:
     assert molecule.method is not None
     return replace(
-        EvaluationJob(molecule, residual, molecule.method, "none", 50.0, depth="energies"),
+        EvaluationJob(
+            molecule=molecule,
+            residual=residual,
+            method=molecule.method,
+            baseline="none",
+            pair_cutoff=50.0,
+            depth="energies",
+        ),
         **changes,
     )  # type: ignore[arg-type]
 

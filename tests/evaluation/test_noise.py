@@ -24,7 +24,12 @@ def _job(molecule: Molecule, error: float, seed: int, **changes: object) -> Eval
     assert molecule.hamiltonian is not None and molecule.method is not None
     noise = noise_like(molecule.hamiltonian, error * MICROHARTREE * (np.pi / 2) ** 0.5, seed)
     return EvaluationJob(
-        molecule, molecule.hamiltonian + noise, molecule.method, "none", 50.0, **changes
+        molecule=molecule,
+        residual=molecule.hamiltonian + noise,
+        method=molecule.method,
+        baseline="none",
+        pair_cutoff=50.0,
+        **changes,
     )  # type: ignore[arg-type]
 
 

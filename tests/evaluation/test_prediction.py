@@ -40,7 +40,16 @@ def written(
     residual = molecule.hamiltonian - molecule.baseline_hamiltonian
     path = tmp_path_factory.mktemp("prediction") / "hi.npz"
     unlabelled = Molecule(molecule.key, molecule.atomic_numbers, molecule.positions)
-    write_prediction(PredictJob(unlabelled, residual, TZVPD, "minao", NO_THRESHOLD, path))
+    write_prediction(
+        PredictJob(
+            molecule=unlabelled,
+            residual=residual,
+            method=TZVPD,
+            baseline="minao",
+            overlap_threshold=NO_THRESHOLD,
+            path=path,
+        )
+    )
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
@@ -125,7 +134,14 @@ def test_an_atom_alone_has_a_hamiltonian(tmp_path: Path) -> None:
     residual = predict_residual(Helm(config).eval(), molecule)
     assert residual.shape == (14, 14)
     jobs = [
-        PredictJob(replace(molecule, key=key), residual, SVP, "none", 1e-4, tmp_path / f"{key}.npz")
+        PredictJob(
+            molecule=replace(molecule, key=key),
+            residual=residual,
+            method=SVP,
+            baseline="none",
+            overlap_threshold=1e-4,
+            path=tmp_path / f"{key}.npz",
+        )
         for key in "ab"
     ]
     paths = list(write_predictions(jobs, processes=2, total=2))

@@ -77,7 +77,14 @@ def test_what_predict_writes_evaluate_reads(water: LABELLED, tmp_path: Path) -> 
     molecule = water[0]
     assert molecule.hamiltonian is not None
     write_prediction(
-        PredictJob(molecule, molecule.hamiltonian, SVP, "none", 1e-4, tmp_path / "water.npz")
+        PredictJob(
+            molecule=molecule,
+            residual=molecule.hamiltonian,
+            method=SVP,
+            baseline="none",
+            overlap_threshold=1e-4,
+            path=tmp_path / "water.npz",
+        )
     )
     assert is_folder(tmp_path) and not is_folder(tmp_path / "nowhere")
     assert np.array_equal(

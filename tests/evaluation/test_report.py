@@ -26,20 +26,33 @@ def records(water: LABELLED) -> list[MoleculeResult]:
     noise = noise_like(molecule.hamiltonian, 1e-5, 0)
     jobs = [
         EvaluationJob(
-            molecule,
-            molecule.hamiltonian + noise,
-            replace(SVP, conv_tol=1e-9),
-            "none",
-            50.0,
+            molecule=molecule,
+            residual=molecule.hamiltonian + noise,
+            method=replace(SVP, conv_tol=1e-9),
+            baseline="none",
+            pair_cutoff=50.0,
             depth="scf",
             inference_seconds=0.5,
         ),
         EvaluationJob(
-            replace(molecule, key="twice"), molecule.hamiltonian + 2 * noise, SVP, "none", 50.0
+            molecule=replace(molecule, key="twice"),
+            residual=molecule.hamiltonian + 2 * noise,
+            method=SVP,
+            baseline="none",
+            pair_cutoff=50.0,
         ),
     ]
     oxygen = Molecule("atom", np.array([8]), np.zeros((1, 3)), charge=-2, hamiltonian=np.eye(14))
-    jobs.append(EvaluationJob(oxygen, np.eye(14) * (1 + 1e-3), SVP, "none", 50.0, depth="matrix"))
+    jobs.append(
+        EvaluationJob(
+            molecule=oxygen,
+            residual=np.eye(14) * (1 + 1e-3),
+            method=SVP,
+            baseline="none",
+            pair_cutoff=50.0,
+            depth="matrix",
+        )
+    )
     return [evaluate_molecule(job) for job in jobs]
 
 
@@ -110,7 +123,18 @@ def test_a_wrong_stored_energy_or_force_shows_in_the_true_row(water: LABELLED) -
     )
     wrong = replace(molecule, energy=molecule.energy + 1e-3, forces=molecule.forces + 1e-3)
     rows = build_report(
-        [evaluate_molecule(EvaluationJob(wrong, molecule.hamiltonian, SVP, "none", 50.0))], ABOUT
+        [
+            evaluate_molecule(
+                EvaluationJob(
+                    molecule=wrong,
+                    residual=molecule.hamiltonian,
+                    method=SVP,
+                    baseline="none",
+                    pair_cutoff=50.0,
+                )
+            )
+        ],
+        ABOUT,
     )["rows"]
     assert rows["truth"]["energy_mae_meV"] == pytest.approx(27.2, rel=1e-3)
     assert rows["truth"]["forces_mae_meV_per_angstrom"] == pytest.approx(27.2, rel=1e-3)
@@ -135,8 +159,8 @@ def test_scf_cycles_and_seconds_are_reported(records: list[MoleculeResult]) -> N
     loose = replace(records[0], facts=records[0].facts | {"label_gradient_Eh": 1e-4})
     text = tables(build_report([loose], ABOUT))
     assert (
-        "The SCF stops at an orbital gradient of 3.2e-05 Eh; 0 of the labels are converged 10 times tighter"
-        in text
+        "The SCF stops at an orbital gradient of 3.2e-05 Eh; 0 of the labels are converged 10"
+        " times tighter" in text
     )
     assert report["seconds_per_molecule"]["inference"] == pytest.approx(0.5 / 3)
     assert None not in report["seconds_per_molecule"].values()

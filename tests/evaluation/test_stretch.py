@@ -63,7 +63,11 @@ def test_levels_are_those_of_the_scf_and_of_the_prediction(water: LABELLED) -> N
     solver = kohn_sham(build_mol(longer, SVP.basis), SVP)
     solver.kernel()
     job = stretch.StretchJob(
-        longer, np.zeros((24, 24)), replace(SVP, conv_tol=1e-10), "minao", None
+        molecule=longer,
+        residual=np.zeros((24, 24)),
+        method=replace(SVP, conv_tol=1e-10),
+        baseline="minao",
+        overlap_threshold=None,
     )
     found = stretch.label_point(job)
     assert not isinstance(found, str)

@@ -74,7 +74,12 @@ def test_the_true_hamiltonian_gives_pyscfs_energy_forces_and_orbitals(
     labelled, mo_energy = label(molecule, method)
     assert labelled.hamiltonian is not None
     job = EvaluationJob(
-        labelled, labelled.hamiltonian, replace(method, conv_tol=1e-9), "none", 50.0, depth="scf"
+        molecule=labelled,
+        residual=labelled.hamiltonian,
+        method=replace(method, conv_tol=1e-9),
+        baseline="none",
+        pair_cutoff=50.0,
+        depth="scf",
     )
     record = evaluate_molecule(job)
     rows, facts = {name: mean_errors(row) for name, row in record.rows.items()}, record.facts
