@@ -142,7 +142,7 @@ def test_a_threshold_that_leaves_too_few_orbitals_is_refused() -> None:
 
 
 def test_ghosts_lie_mostly_outside_the_space_that_they_should_fill() -> None:
-    weights = np.array([1.0, 0.9, 0.1, 0.4])  # of occupied orbitals inside the reference's space
+    weights = np.array([1.0, 0.9, 0.7, 0.1, 0.4])  # of orbitals, inside the reference's space
     assert orbitals.ghost_count(weights) == 2
-    assert orbitals.lost_occupied(weights) == pytest.approx(1.6)
-    assert orbitals.subspace_overlap(weights) == pytest.approx(0.6)
+    assert orbitals.lost_occupied(weights) == pytest.approx(1.9)
+    assert orbitals.subspace_overlap(weights) == pytest.approx(0.62)
