@@ -122,7 +122,7 @@ def _rows(path: Path) -> list[ase.Atoms]:
     """Rows of an ASE database, key-value pairs and data in `info`."""
     if not path.is_file():
         raise ValueError(
-            f"{path}: file not frames;"
+            f"{path}: file not found;"
             " wanted extended XYZ (.xyz, .extxyz) or an ASE database (.db, .json)"
         )
     try:
