@@ -113,3 +113,16 @@ def test_a_spike_stands_out_of_the_spread_and_noise_does_not() -> None:
     for _ in range(20):
         quiet.add(0.1)
     assert not quiet.is_spike(0.14) and quiet.is_spike(0.16)  # 8 * 0.05 of log(loss) and more
+
+
+def test_a_spike_stands_out_of_sixteen_losses_or_more_of_the_last_sixty_four() -> None:
+    monitor = SpikeMonitor(8.0)
+    for _ in range(15):
+        monitor.add(0.1)
+    assert not monitor.is_spike(1.0)
+    monitor.add(0.1)
+    assert monitor.is_spike(1.0)
+    for loss, count in ((0.1, 84), (1.0, 40)):  # most of those that count are the later ones
+        for _ in range(count):
+            monitor.add(loss)
+    assert not monitor.is_spike(1.0)

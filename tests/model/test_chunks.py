@@ -170,6 +170,25 @@ def test_a_loss_over_pairs_sees_what_is_predicted(plain: tuple, chunk: int) -> N
     model.set_memory(0, "none", 1)
 
 
+def test_shares_of_the_message_edges_add_up(plain: tuple) -> None:
+    model, batch, _, _ = plain
+    first_sums = []
+    for rank, world_size in ((0, 1), (0, 3), (1, 3), (2, 3)):
+        sums: list[torch.Tensor] = []
+
+        def keep(total: torch.Tensor, sums: list[torch.Tensor] = sums) -> torch.Tensor:
+            sums.append(total.detach())
+            return total
+
+        model.set_pair_shard(rank, world_size, all_reduce=keep)
+        model.trunk.states(batch.geometry)
+        first_sums.append(sums[0])  # later ones hang on the states that all ranks have made
+    model.set_pair_shard(0, 1, all_reduce=lambda total: total)
+    whole, *shares = first_sums
+    assert all(share.abs().max() > 0.1 * whole.abs().max() for share in shares)
+    assert (torch.stack(shares).sum(0) - whole).abs().max() < CHUNKS * whole.abs().max()
+
+
 def test_shares_of_the_pairs_add_up(plain: tuple) -> None:
     model, batch, wanted, _ = plain
     objective = HamiltonianObjective(

@@ -20,7 +20,7 @@ from torch import nn
 from helm_scale.config import ExecutionConfig
 from helm_scale.model.weights import load_weights
 from helm_scale.optim.muon import StackedMuon
-from helm_scale.parallel import divergence, pair_parallel, snapshot
+from helm_scale.parallel import collectives, divergence, pair_parallel, snapshot
 from helm_scale.parallel.build import build_engine
 from helm_scale.parallel.engine import Engine
 from helm_scale.parallel.flat_shards import FlatShard
@@ -100,6 +100,8 @@ def work(rank: int, folder: Path) -> None:
     ((1 + rank) * total).backward()
     assert part.grad is not None
     found["pair ranks"] = [total.item(), part.grad.item()]
+    found["any"] = [collectives.on_any_rank(rank == number) for number in range(3)]
+    found["numbers"] = collectives.gather_numbers([float(rank), 5.0])
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     os._exit(0)  # gloo's threads may abort an interpreter that ends in the ordinary way
@@ -168,6 +170,12 @@ def test_ranks_that_share_molecules_sum_parts_and_gradients(found: list[dict[str
     for rank, of_rank in enumerate(found):
         slope = 1 + 2  # of the sum of both ranks' losses
         assert of_rank["pair ranks"] == pytest.approx([total, slope * 2 * (2 + rank)])
+
+
+def test_ranks_decide_together(found: list[dict[str, Any]]) -> None:
+    for of_rank in found:
+        assert of_rank["any"] == [True, True, False]
+        assert of_rank["numbers"] == [[0.0, 5.0], [1.0, 5.0]]
 
 
 def test_pair_ranks_are_neighbours() -> None:
