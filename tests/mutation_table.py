@@ -9,6 +9,7 @@ GOLDEN = "golden/test_golden.py::test_twelve_steps_give_the_golden_numbers"
 HELM, FLOW, ENERGY = (f"{GOLDEN}[{name}-float64]" for name in ("helm", "flow", "energy"))
 TWO_RANKS = "parallel/test_two_ranks.py"
 POLYETHYLENE = "pretraining/test_memory.py::test_the_bound_on_pairs_is_what_polyethylene_has"
+ANEW = "evaluation/test_molecule.py::test_the_same_job_is_done_once_and_another_anew"
 COMPLETED = (
     "evaluation/test_molecule.py::test_the_residual_completes_with_the_baseline_stored_or_computed"
 )
@@ -277,7 +278,7 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
         "shares-of-pairs-leave-one-out": ("total * (rank + 1) // world_size",
             "total * (rank + 1) // world_size - rank"),
     }),
-    ("data/graphs/collate.py", NAIVE, {
+    ("data/graphs/collate.py", "data/test_collate.py", {
         "messages-reach-as-far-as-pairs": ("distance < config.trunk_cutoff",
             "distance < config.pair_cutoff"),
     }),
@@ -318,12 +319,12 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
         "dipoles-by-their-length": ("np.linalg.norm(found.dipole - reference.dipole)",
             "np.linalg.norm(found.dipole) - np.linalg.norm(reference.dipole)"),
     }),
-    ("evaluation/results.py", "evaluation/test_molecule.py", {
+    ("evaluation/results.py", ANEW, {
         "any-record-is-reused": ('content["fingerprint"] != mark', 'not content["fingerprint"]'),
         "arrays-of-one-shape-are-the-same": ("digest.update(np.ascontiguousarray(thing).tobytes())",
             "pass"),
     }),
-    ("evaluation/dataset.py", "evaluation/test_commands.py", {
+    ("evaluation/dataset.py", "evaluation/test_dataset.py", {
         "the-smallest-molecule-is-drawn": ("np.argmax(np.where(atoms <=",
             "np.argmin(np.where(atoms <="),
     }),
@@ -338,7 +339,7 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
             "evaluation/test_molecule.py"
             "::test_a_perfect_model_of_short_range_makes_exactly_the_truncated_row"),
         "grids-may-differ": ('"ecp", "grid_level", "auxbasis"', '"ecp", "auxbasis"',
-            "evaluation/test_commands.py"),
+            "evaluation/test_molecule.py::test_labels_of_another_method_are_refused_by_name"),
         "judged-with-H0-added-twice": ("job.residual + below", "job.residual + 2 * below"),
     }),
     ("evaluation/prediction.py", OF_PYSCF, {

@@ -42,6 +42,19 @@ def test_pairs_put_the_lower_atomic_number_first_and_are_sorted() -> None:
     assert [(s.first, s.second) for s in batch.pair_segments] == sorted(set(kinds))
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_messages_and_pairs_have_a_cutoff_each(swap: bool) -> None:
+    line = np.array([[0.0, 0, 0], [1.0, 0, 0], [2.5, 0, 0], [4.5, 0, 0]])
+    short, long = [(0, 1), (1, 2)], [(0, 1), (0, 2), (1, 2), (2, 3)]  # closer than 2 and than 3
+    config = SMALL(trunk_cutoff=2.0, pair_cutoff=3.0)
+    if swap:
+        config = SMALL(trunk_cutoff=3.0, pair_cutoff=2.0)
+        short, long = long, short
+    batch = collate([molecule(np.array([1, 6, 6, 8]), line)], config)
+    found = [sorted(map(tuple, index.T.tolist())) for index in (batch.edge_index, batch.pair_index)]
+    assert found == [short, long]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

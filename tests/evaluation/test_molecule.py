@@ -15,11 +15,12 @@ from helm_scale.evaluation.geometry import truncate
 from helm_scale.evaluation.molecule import (
     DEPTHS,
     EvaluationJob,
+    check_method,
     evaluate_molecule,
     evaluate_molecules,
 )
 from helm_scale.types import Molecule
-from tests.evaluation.labels import noise_like
+from tests.evaluation.labels import SVP, noise_like
 
 LABELLED = tuple[Molecule, np.ndarray]
 
@@ -42,6 +43,17 @@ def _job(molecule: Molecule, residual: np.ndarray, **changes: object) -> Evaluat
 def _noisy(molecule: Molecule, sigma: float = 1e-5, seed: int = 0) -> np.ndarray:
     assert molecule.hamiltonian is not None
     return molecule.hamiltonian + noise_like(molecule.hamiltonian, sigma, seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("xc", "blyp"), ("basis", "def2-tzvpd"), ("ecp", "none"), ("grid_level", 5),
+     ("auxbasis", "weigend")],
+)  # fmt: skip
+def test_labels_of_another_method_are_refused_by_name(name: str, value: object) -> None:
+    check_method(SVP, replace(SVP, conv_tol=1e-9, baseline="none", program="PySCF 9"), "data")
+    with pytest.raises(ValueError, match=f"labels in data .*differ: {name} "):
+        check_method(SVP, replace(SVP, **{name: value}), "data")  # type: ignore[arg-type]
 
 
 def test_every_depth_adds_to_the_one_before(water: LABELLED) -> None:
