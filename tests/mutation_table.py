@@ -17,7 +17,11 @@ COST = (
     "data/test_shards.py::test_a_block_of_two_oxygen_atoms_costs_as_much_as_the_work_on_their_pair"
 )
 OF_PYSCF = "test_api.py::test_hamiltonian_and_energy_are_those_of_pyscf_in_its_own_order"
-SPIKES = "faults/test_guards.py::test_a_spike_stands_out_of_the_spread_and_noise_does_not"
+SPIKES = (
+    "faults/test_guards.py::test_a_spike_stands_out_of_the_spread_and_noise_does_not"
+    " faults/test_guards.py"
+    "::test_a_spike_stands_out_of_sixteen_losses_or_more_of_the_last_sixty_four"
+)
 
 TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
     ("units.py", "test_units.py", {
