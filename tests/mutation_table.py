@@ -349,7 +349,7 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
     ("evaluation/prediction.py", OF_PYSCF, {
         "predicted-with-H0-added-twice": ("residual + EnergyFunctional(",
             "residual + 2 * EnergyFunctional("),
-        "one-orbital-too-many-is-filled": ("< found.occupied", "<= found.occupied",
+        "one-orbital-too-many-is-filled": ("< solution.occupied", "<= solution.occupied",
             "evaluation/test_prediction.py"
             "::test_the_orbitals_solve_the_equation_in_pyscf_order"),
     }),
@@ -359,11 +359,12 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
     }),
     ("evaluation/report.py", "evaluation/test_report.py", {
         "forces-in-milli-hartree": ("F / meV/A\", HARTREE_IN_MEV", "F / meV/A\", 1000.0"),
-        "median-is-the-mean": ("np.median(each)", "each.mean()"),
+        "median-is-the-mean": ("np.median(by_molecule)", "by_molecule.mean()"),
     }),
     ("evaluation/stretch.py", "evaluation/test_stretch.py", {
         "a-bond-grows-by-the-factor": ("(factor - 1) * vector", "factor * vector"),
-        "the-first-atom-s-side-moves": ("part == part[bond[1]]", "part == part[bond[0]]"),
+        "the-first-atom-s-side-moves": ("fragment == fragment[bond[1]]",
+            "fragment == fragment[bond[0]]"),
     }),
     ("evaluation/embedding.py", "evaluation/test_embedding.py", {
         "variance-of-one-axis": ("np.square(singular[:2]) / total",

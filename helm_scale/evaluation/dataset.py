@@ -1,10 +1,10 @@
-"""The whole evaluation: every molecule of a split judged, then the extras, into one folder.
+"""Evaluates every molecule of a split and writes report, pictures and extras into one folder.
 
-report.json, report.md, error_by_*.png      errors of all molecules (molecule.py, report.py)
-molecules/<key>.json                        findings by molecule; a rerun reads those whose job is
-the same hamiltonian.png, orbitals.png, cubes/       one molecule, drawn stretch.json, stretch.png
-one of its bonds, stretched embedding.npz, embedding.png                node features of the
-backbone beside those of another
+report.json, report.md, error_by_*.png   errors of all molecules (molecule.py, report.py)
+molecules/<key>.json                     results by molecule; a rerun reads them if the job is equal
+hamiltonian.png, orbitals.png, cubes/    one molecule, drawn
+stretch.json, stretch.png                one of its bonds, stretched
+embedding.npz, embedding.png             node features of the backbone beside those of another
 """
 
 import json
@@ -41,7 +41,7 @@ DRAWN_ATOMS = 12  # the largest molecule up to this size is drawn
 def evaluate_dataset(
     predictor: Predictor, other: EnergyModel | None, manifest: Manifest, config: EvaluateConfig
 ) -> str:
-    """Judge a predictor and write everything to config.out.
+    """Evaluate a predictor on a split and write all files to config.out.
 
     Args:
         other: the backbone that the embedding map shows beside the predictor's; None where there is
@@ -53,9 +53,11 @@ def evaluate_dataset(
             does not know.
     """
     started, out, reader = _seconds(), Path(config.out), ShardReader(manifest)
+    # `or None`: a limit of 0 means all molecules.
     indices = manifest.split(config.split)[: config.max_molecules or None]
+    # Before the hours of evaluation, so that a misspelt molecule key is refused at once.
     drawn = reader.read(_drawn(manifest, indices, config.molecule)) if config.extras else None
-    judged = list(
+    results = list(
         evaluate_molecules(
             _jobs(predictor, manifest, config, indices), config.processes, len(indices)
         )
@@ -64,24 +66,16 @@ def evaluate_dataset(
         name: getattr(config, name) for name in ("source", "data", "split", "overlap_threshold")
     }
     about = settings | {"method": asdict(manifest.method), "model": predictor.about}
-    found = report.build_report(judged, about)
-    parts = [report.tables(found)]
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json.dumps(found, indent=1) + "\n")
-    (out / "report.md").write_text(parts[0])
-    plot_element_pairs(
-        out / "error_by_element_pair.png",
-        found["by_element_onsite"],
-        found["by_element_pair_offsite"],
-    )
-    plot_distances(out / "error_by_distance.png", found["by_distance_offsite"])
+    summary = report.build_report(results, about)
+    sections = [report.tables(summary)]
+    _write_report(out, summary, sections[0])
     if drawn is not None and "orbitals" in config.extras:
         draw_molecule(predictor, drawn, manifest, config)
     if drawn is not None and "stretch" in config.extras and predictor.model is not None:
-        parts.append(_stretch(predictor, drawn, manifest, config))
+        sections.append(_stretch(predictor, drawn, manifest, config))
     if other is not None and predictor.model is not None:
         molecules = [reader.read(index) for index in range(min(len(manifest), EMBEDDED))]
-        parts.append(
+        sections.append(
             map_backbones(
                 predictor,
                 other,
@@ -91,26 +85,41 @@ def evaluate_dataset(
             )
         )
     wall, processors = (now - then for now, then in zip(_seconds(), started, strict=True))
-    parts.append(
+    sections.append(
         f"All of this took {wall:.0f} s on the clock and {processors:.0f} s of processor time,"
         f" {config.processes} processes.\n"
     )
-    text = "\n".join(parts)
+    text = "\n".join(sections)
     (out / "report.md").write_text(text)
     return text
 
 
+def _write_report(out: Path, summary: dict[str, Any], tables: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(summary, indent=1) + "\n")
+    # The tables are written again with the extras; these survive if an extra fails.
+    (out / "report.md").write_text(tables)
+    plot_element_pairs(
+        out / "error_by_element_pair.png",
+        summary["by_element_onsite"],
+        summary["by_element_pair_offsite"],
+    )
+    plot_distances(out / "error_by_distance.png", summary["by_distance_offsite"])
+
+
 def _seconds() -> tuple[float, float]:
-    """On the clock, and of the processors for this process and those that it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return time.perf_counter(), sum(one.ru_utime + one.ru_stime for one in used)
+    """Wall time, and processor time of this process and its finished workers, in seconds."""
+    # RUSAGE_CHILDREN counts a worker only once it has ended and been waited for.
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _jobs(
     predictor: Predictor, manifest: Manifest, config: EvaluateConfig, indices: np.ndarray
 ) -> Iterator[EvaluationJob]:
-    """Predictions as the processes ask for them; the first molecules go deepest."""
+    """Predict molecule by molecule, as the processes ask; the first ones are judged deepest."""
     reader = ShardReader(manifest)
+    # In the order of DEPTHS: a molecule beyond one limit is beyond all that follow.
     limits = {
         "orbitals": config.orbital_molecules,
         "energies": config.energy_molecules,
@@ -139,25 +148,27 @@ def _jobs(
 
 
 def _drawn(manifest: Manifest, indices: np.ndarray, key: str | None) -> int:
-    """Place of the molecule to draw: the named one, else the largest of at most 12 atoms, else the
-    smallest."""
+    """Index of the molecule to draw: that of the key, else a large one with few enough atoms.
+
+    Without a key it is the largest of at most DRAWN_ATOMS atoms, or if all have more, the smallest.
+    """
     if key is None:
         atoms = manifest.atoms[indices]
+        # The sign makes larger molecules compete for being smallest, below all that fit.
         return int(indices[np.argmax(np.where(atoms <= DRAWN_ATOMS, atoms, -atoms))])
-    found = [int(index) for index in indices if str(manifest.key[index]) == key]
-    if not found:
+    matches = [int(index) for index in indices if str(manifest.key[index]) == key]
+    if not matches:
         raise ValueError(
             f"molecule: got '{key}', wanted one of the evaluated split, such as"
             f" '{manifest.key[indices[0]]}'"
         )
-    return found[0]
+    return matches[0]
 
 
 def draw_molecule(
     predictor: Predictor, molecule: Molecule, manifest: Manifest, config: EvaluateConfig
 ) -> None:
-    """H, its prediction and their difference; HOMO, LUMO and the error of the density, as cube
-    files and as a picture."""
+    """Draw the Hamiltonian and its error; write HOMO, LUMO and density error as cube files."""
     out, method = Path(config.out), manifest.method
     truth, predicted = molecule.hamiltonian, _complete(predictor, molecule, manifest)
     assert truth is not None
@@ -178,16 +189,17 @@ def draw_molecule(
         name: orbitals.solve(matrix, projector, occupied)
         for name, matrix in (("pyscf", truth), ("model", predicted))
     }
-    lines: dict[str, np.ndarray] = {}
+    frontier: dict[str, np.ndarray] = {}
     for level, place in (("homo", occupied - 1), ("lumo", occupied)):
-        target, found = (state.coefficients[:, place] for state in states.values())
-        sign = np.sign(found @ projector.overlap @ target) or 1.0
-        lines |= {f"{level}_pyscf": target, f"{level}_model": sign * found}
+        target, predicted_orbital = (state.coefficients[:, place] for state in states.values())
+        # The sign of an eigenvector is arbitrary; equal signs make the two pictures comparable.
+        sign = np.sign(predicted_orbital @ projector.overlap @ target) or 1.0
+        frontier |= {f"{level}_pyscf": target, f"{level}_model": sign * predicted_orbital}
     difference = states["model"].density_matrix() - states["pyscf"].density_matrix()
-    found_fields = fields.write_cubes(
+    cubes = fields.write_cubes(
         molecule,
         method.basis,
-        orbitals=lines,
+        orbitals=frontier,
         densities={"density_difference": difference},
         folder=out / "cubes",
         spacing=SPACING,
@@ -198,11 +210,11 @@ def draw_molecule(
         for whose, name in names.items()
     ]
     titles[0].append(("density_difference", "density, model - PySCF"))
-    plot_fields(out / "orbitals.png", molecule, found_fields, titles)
+    plot_fields(out / "orbitals.png", molecule, cubes, titles)
 
 
 def _complete(predictor: Predictor, molecule: Molecule, manifest: Manifest) -> np.ndarray:
-    """The predicted Hamiltonian with its H0."""
+    """Predict H - H0 and add H0: that of the dataset where it is stored, else computed."""
     residual = predictor.residual(molecule)
     if predictor.baseline == "none":
         return residual
@@ -217,14 +229,14 @@ def _complete(predictor: Predictor, molecule: Molecule, manifest: Manifest) -> n
 def _stretch(
     predictor: Predictor, molecule: Molecule, manifest: Manifest, config: EvaluateConfig
 ) -> str:
-    """Stretch one bond; returns the table."""
+    """Stretch one bond, write its files and return its table."""
     out = Path(config.out)
     bond = config.bond or stretch.longest_bond(molecule)
     if bond is None:
         return f"{molecule.key}: no bond outside rings to stretch.\n"
     settings = stretch.StretchJob(
         molecule=molecule,
-        residual=np.zeros((0, 0)),
+        residual=np.zeros((0, 0)),  # `follow` predicts one for every length
         method=manifest.method,
         baseline=predictor.baseline,
         overlap_threshold=config.overlap_threshold,
@@ -249,21 +261,24 @@ def _stretch(
 def map_backbones(
     predictor: Predictor, other: EnergyModel, molecules: Sequence[Molecule], out: Path, name: str
 ) -> str:
-    """Draw the embedding map of the predictor's backbone beside another; returns what separates
-    environments."""
+    """Draw the node features of two backbones as maps and tabulate how they separate atoms."""
     assert predictor.model is not None
-    own = EnergyModel(predictor.model.config).to(predictor.model.reference.device).eval()
-    own.trunk.load_state_dict(predictor.model.trunk.state_dict())
+    # node_features takes an EnergyModel, which has the trunk of a Hamiltonian model.
+    pretrained = EnergyModel(predictor.model.config).to(predictor.model.reference.device).eval()
+    pretrained.trunk.load_state_dict(predictor.model.trunk.state_dict())
     features = {
         name: embedding.node_features(other, molecules),
-        "pretrained": embedding.node_features(own, molecules),
+        "pretrained": embedding.node_features(pretrained, molecules),
     }
-    maps = {title: embedding.map_features(one) for title, one in features.items()}
+    maps = {title: embedding.map_features(points) for title, points in features.items()}
     numbers = np.concatenate([molecule.atomic_numbers for molecule in molecules])
     names = embedding.environments(molecules)
-    arrays = {f"pca_{place}": one.components for place, one in enumerate(maps.values())}
+    # By place, not by title: a title may hold characters that no archive member should.
+    arrays = {f"pca_{place}": points.components for place, points in enumerate(maps.values())}
     arrays |= {
-        f"umap_{place}": one.umap for place, one in enumerate(maps.values()) if one.umap is not None
+        f"umap_{place}": points.umap
+        for place, points in enumerate(maps.values())
+        if points.umap is not None
     }
     np.savez(
         out / "embedding.npz",
@@ -277,11 +292,11 @@ def map_backbones(
         [
             title,
             *(
-                report.number(100 * embedding.separation(one, labels))
+                report.number(100 * embedding.separation(points, labels))
                 for labels in ([str(z) for z in numbers], names)
             ),
         ]
-        for title, one in features.items()
+        for title, points in features.items()
     ]
     heads = ["backbone", "variance between elements / %", "variance between environments / %"]
     return (

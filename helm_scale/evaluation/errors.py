@@ -1,5 +1,4 @@
-"""Where the error of a Hamiltonian lies: on-site and off-site, element pairs, distances, irrep
-degrees.
+"""Errors of a Hamiltonian by element, element pair, distance and irrep degree.
 
 All nao^2 matrix elements count, both triangles. The parts of one kind add up to the whole.
 
@@ -19,6 +18,7 @@ from helm_scale.evaluation.geometry import distances
 from helm_scale.irreps.coupling import couple
 from helm_scale.types import Molecule
 
+# Bin edges, Angstrom: narrow where bonds lie and |H| falls by orders of magnitude, wide beyond.
 DISTANCE_EDGES = np.array(
     [
         0.0,
@@ -44,20 +44,22 @@ def hamiltonian_errors(
     Args:
         difference: H_predicted - H [nao, nao]. hamiltonian: H [nao, nao]. Canonical order, Hartree.
     """
+    # Reduced to atom blocks first: everything but the irreps needs only [N, N] sums and counts.
     sums = _atom_blocks(np.abs(difference), molecule, basis)
     counts = _atom_blocks(np.ones_like(difference), molecule, basis)
     onsite = np.eye(len(sums), dtype=bool)
-    found: ErrorSums = {"all": sum_errors(difference)}
+    errors: ErrorSums = {"all": sum_errors(difference)}
     for name, mask in (("onsite", onsite), ("offsite", ~onsite)):
-        found[name] = float(sums[mask].sum()), float(counts[mask].sum())
-    found |= _by_element(sums, counts, onsite, molecule.atomic_numbers)
+        errors[name] = float(sums[mask].sum()), float(counts[mask].sum())
+    errors |= _by_element(sums, counts, onsite, molecule.atomic_numbers)
     magnitudes = _atom_blocks(np.abs(hamiltonian), molecule, basis)
-    found |= _by_distance(sums, magnitudes, counts, apart=distances(molecule), mask=~onsite)
-    return found | _by_degree(difference, molecule, basis)
+    errors |= _by_distance(sums, magnitudes, counts, apart=distances(molecule), mask=~onsite)
+    return errors | _by_degree(difference, molecule, basis)
 
 
 def _atom_blocks(matrix: np.ndarray, molecule: Molecule, basis: str) -> np.ndarray:
     """Sum of the elements of every atom block, [N, N]."""
+    # reduceat sums from each start to the next; the end of the last atom is implied.
     starts = ao_offsets(basis, molecule.atomic_numbers)[:-1]
     return np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
 
@@ -65,20 +67,20 @@ def _atom_blocks(matrix: np.ndarray, molecule: Molecule, basis: str) -> np.ndarr
 def _by_element(
     sums: np.ndarray, counts: np.ndarray, onsite: np.ndarray, numbers: np.ndarray
 ) -> ErrorSums:
-    found: ErrorSums = {}
+    errors: ErrorSums = {}
     present = sorted({int(z) for z in numbers})
     for z in present:
         mask = onsite & (numbers == z)
-        found[f"element/{elements.symbol(z)}"] = float(sums[mask].sum()), float(counts[mask].sum())
+        errors[f"element/{elements.symbol(z)}"] = float(sums[mask].sum()), float(counts[mask].sum())
     for low, high in combinations_with_replacement(present, 2):
         ordered = (numbers[:, None] == low) & (numbers[None] == high)
         mask = (ordered | ordered.T) & ~onsite
-        if mask.any():
-            found[f"pair/{elements.symbol(low)}-{elements.symbol(high)}"] = (
+        if mask.any():  # a lone carbon makes no C-C pair
+            errors[f"pair/{elements.symbol(low)}-{elements.symbol(high)}"] = (
                 float(sums[mask].sum()),
                 float(counts[mask].sum()),
             )
-    return found
+    return errors
 
 
 def _by_distance(
@@ -89,13 +91,14 @@ def _by_distance(
     mask: np.ndarray,
 ) -> ErrorSums:
     number = np.histogram(apart[mask], DISTANCE_EDGES, weights=counts[mask])[0]
-    found: ErrorSums = {}
+    errors: ErrorSums = {}
     for name, values in (("distance", sums), ("magnitude", magnitudes), ("apart", apart * counts)):
         total = np.histogram(apart[mask], DISTANCE_EDGES, weights=values[mask])[0]
+        # Not strict: there is one edge more than bins, the last one, infinity.
         for edge, value, count in zip(DISTANCE_EDGES, total, number, strict=False):
             if count:
-                found[f"{name}/{edge:.2f}"] = float(value), float(count)
-    return found
+                errors[f"{name}/{edge:.2f}"] = float(value), float(count)
+    return errors
 
 
 def _by_degree(difference: np.ndarray, molecule: Molecule, basis: str) -> ErrorSums:
@@ -103,16 +106,17 @@ def _by_degree(difference: np.ndarray, molecule: Molecule, basis: str) -> ErrorS
     shells = [degree for z in molecule.atomic_numbers for degree in shells_of(basis, int(z))]
     degree_of_ao = np.repeat(shells, [2 * degree + 1 for degree in shells])
     rows = {degree: np.flatnonzero(degree_of_ao == degree) for degree in sorted(set(shells))}
-    found: ErrorSums = {}
-    for l1, first in rows.items():
-        for l2, second in rows.items():
+    errors: ErrorSums = {}
+    for l1, rows1 in rows.items():
+        for l2, rows2 in rows.items():
+            # Axis 1 is unflattened first: unflattening axis 0 would move it.
             block_SDSD = (
-                torch.from_numpy(difference[np.ix_(first, second)])
+                torch.from_numpy(difference[np.ix_(rows1, rows2)])
                 .unflatten(1, (-1, 2 * l2 + 1))
                 .unflatten(0, (-1, 2 * l1 + 1))
             )
             for degree, h in couple(block_SDSD.transpose(1, 2).flatten(0, 1), l1, l2).items():
                 for name, value in (("degree", h.abs().sum()), ("degree_square", h.square().sum())):
-                    before = found.get(f"{name}/{degree}", (0.0, 0.0))
-                    found[f"{name}/{degree}"] = before[0] + float(value), before[1] + h.numel()
-    return found
+                    before = errors.get(f"{name}/{degree}", (0.0, 0.0))
+                    errors[f"{name}/{degree}"] = before[0] + float(value), before[1] + h.numel()
+    return errors

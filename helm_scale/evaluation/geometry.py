@@ -1,4 +1,4 @@
-"""Distances between atoms, and a Hamiltonian cut off at one."""
+"""Distances between atoms, and a Hamiltonian without the blocks of distant pairs."""
 
 import numpy as np
 
@@ -16,6 +16,7 @@ def truncate(hamiltonian: np.ndarray, molecule: Molecule, basis: str, cutoff: fl
 
     No model of this range can come closer to the whole matrix.
     """
+    # Strictly below, as the neighbour list of the model.
     near = distances(molecule) < cutoff
     sizes = np.diff(ao_offsets(basis, molecule.atomic_numbers))
     return hamiltonian * np.repeat(np.repeat(near, sizes, axis=0), sizes, axis=1)

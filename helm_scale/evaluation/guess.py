@@ -11,7 +11,9 @@ from helm_scale.evaluation.prediction import predict_hamiltonian
 from helm_scale.model.helm import Helm
 from helm_scale.types import Method, Molecule
 
-THRESHOLD = 1e-3  # overlap eigenvalues below it are dropped; a start needs no more
+# Overlap eigenvalues below it are dropped. There is no true H to choose it by, as the evaluation
+# does; 1e-3 suits a mean error of H of 67 uEh, and the SCF puts right what it costs in energy.
+THRESHOLD = 1e-3
 
 
 def predict_density(model: Helm, molecule: Molecule, method: Method) -> np.ndarray:

@@ -1,16 +1,15 @@
-"""What one molecule's predicted Hamiltonian is worth: its error, its orbitals, its energy and
-forces, beside the true one.
+"""Judges the predicted Hamiltonian of one molecule by its orbitals, energy, forces and SCF.
 
 Every row goes through the same code:
 
     prediction   the Hamiltonian to judge
     rebuilt      one Fock build from its density
-    truth        the true H against its stored labels (energy, forces) and against the Fock matrix
-    of its own density
+    truth        the true H against its stored labels (energy, forces) and the Fock matrix of its
+                 own density
     projected    the true H in the projected space, against the true H: what the overlap threshold
-    alone costs truncated    the true H without the pairs beyond the model's range
-    minao, sad   baselines: one Fock build from the minao density, from the densities of the
-    isolated atoms
+                 alone costs
+    truncated    the true H without the pairs beyond the model's range
+    minao, sad   baselines: one Fock build from the minao density, or from isolated atoms
 
 All rows but `truth` and `projected` are compared with the true H under the same projector, so
 `truth` and `projected` hold the error of the pipeline and the others that of a Hamiltonian. Rows
@@ -36,6 +35,7 @@ from helm_scale.evaluation.results import MoleculeResult
 from helm_scale.evaluation.states import ElectronicState, compare_states
 from helm_scale.types import Method, Molecule
 
+# In the order of the report's tables.
 ROWS = ("prediction", "rebuilt", "truth", "projected", "truncated", "minao", "sad")
 DEPTHS = ("matrix", "orbitals", "energies", "forces", "scf")
 _GUESSES = {"minao": "minao", "sad": "atom"}  # row -> PySCF's name of the density
@@ -76,15 +76,15 @@ class EvaluationJob:
 def check_method(model: Method, data: Method, where: str) -> None:
     """Raise ValueError naming every difference if the model learned labels of another method."""
     # SCF threshold, stored H0 and program may differ: they do not change what H is to be.
-    got, wanted = (
-        {name: getattr(one, name) for name in ("xc", "basis", "ecp", "grid_level", "auxbasis")}
-        for one in (data, model)
+    of_data, of_model = (
+        {name: getattr(method, name) for name in ("xc", "basis", "ecp", "grid_level", "auxbasis")}
+        for method in (data, model)
     )
     check_same_labels(
         f"labels in {where}",
-        got,
+        of_data,
         other="those that the model learned",
-        wanted=wanted,
+        wanted=of_model,
         remedy="evaluate on data of the model's method",
     )
 
@@ -104,18 +104,19 @@ def evaluate_molecules(
 
 
 def evaluate_molecule(job: EvaluationJob) -> MoleculeResult:
-    """Judge one molecule, or read what was found when the same job was done before.
+    """Judge one molecule, or read its record if the same job was done before.
 
     Raises:
         ValueError: no label, a label of another size than the prediction, or not a closed shell.
     """
     truth = _label(job)
+    # The time of the prediction differs at every run and does not make a job another one.
     mark = (
         results.fingerprint(replace(job, record=None, inference_seconds=0.0)) if job.record else ""
     )
-    known = results.load(job.record, mark) if job.record else None
-    if known is not None:
-        return known
+    earlier = results.load(job.record, mark) if job.record else None
+    if earlier is not None:
+        return earlier
     record = _judge(job, truth)
     if job.record:
         results.save(record, job.record, mark)
@@ -141,7 +142,7 @@ def _judge(job: EvaluationJob, truth: np.ndarray) -> MoleculeResult:
     start = time.perf_counter()
     functional = EnergyFunctional(molecule, job.method)
     if job.reaches("orbitals"):
-        functional.prepare()
+        functional.prepare()  # here, so that the first energy is not charged for the grid
     facts = {
         "seconds_inference": job.inference_seconds,
         "seconds_setup": time.perf_counter() - start,
@@ -161,20 +162,24 @@ def _judge(job: EvaluationJob, truth: np.ndarray) -> MoleculeResult:
 def _matrices(
     job: EvaluationJob, functional: EnergyFunctional, truth: np.ndarray, truncated: bool
 ) -> dict[str, np.ndarray]:
-    """The Hamiltonians to judge by row. Baselines are made where orbitals are, or where the dataset
-    has them."""
+    """Collect the Hamiltonians to judge by row: the prediction, the truncated truth, baselines.
+
+    A baseline that the dataset has is free; others are computed only if orbitals are judged, or if
+    the prediction is incomplete without them.
+    """
     molecule = job.molecule
     bases = (
         {_ROW_OF[job.method.baseline]: molecule.baseline_hamiltonian}
         if molecule.baseline_hamiltonian is not None
         else {}
     )
-    for kind, row in _ROW_OF.items():
-        if row not in bases and (job.reaches("orbitals") or kind == job.baseline):
-            bases[row] = functional.baseline(kind)
+    for density, row in _ROW_OF.items():
+        if row not in bases and (job.reaches("orbitals") or density == job.baseline):
+            bases[row] = functional.baseline(density)
     below = np.zeros_like(truth) if job.baseline == "none" else bases[_ROW_OF[job.baseline]]
     matrices = {"prediction": job.residual + below}
     if truncated:
+        # Only what is learned is cut off: H0 is added in full, to distant pairs too.
         matrices["truncated"] = (
             truncate(truth - below, molecule, job.method.basis, job.pair_cutoff) + below
         )
@@ -188,9 +193,9 @@ def _judge_states(
     matrices: dict[str, np.ndarray],
     rows: dict[str, ErrorSums],
 ) -> dict[str, float]:
-    """Add errors of orbitals, energies and forces to the rows; return what projection, PySCF and
-    SCF did."""
+    """Add errors of orbitals, energies and forces to the rows, and return the other facts."""
     molecule, basis = job.molecule, job.method.basis
+    # Never below PySCF's own threshold: labels say nothing about the directions that it drops.
     threshold = max(
         job.overlap_threshold or orbitals.chosen_threshold(mean_errors(rows["prediction"])["all"]),
         orbitals.PYSCF_THRESHOLD,
@@ -200,6 +205,7 @@ def _judge_states(
     )
     occupied = orbitals.occupied_count(molecule, basis)
     states = {"truth": ElectronicState(orbitals.solve(truth, whole, occupied))}
+    # Where both projectors are the same one, the row would repeat `truth`.
     if projector.dropped > whole.dropped:
         states["projected"] = ElectronicState(orbitals.solve(truth, projector, occupied))
     states |= {
@@ -220,11 +226,14 @@ def _judge_states(
         facts["label_gradient_Eh"] = orbitals.gradient_norm(
             states["truth"].orbitals, focks["truth"]
         )
+        # A converged H is the Fock matrix of its own density, so this is the error of the labels.
         again = ElectronicState(orbitals.solve(focks["truth"], whole, occupied))
         rows["truth"] |= compare_states(again, states["truth"], whole.overlap)
     if job.reaches("forces"):
         facts["seconds_forces"] = _add_forces(functional, states)
     rows["truth"] = rows.get("truth", {}) | _against_labels(molecule, states["truth"])
+    # Predictions are compared within their own projector, so that they do not pay its cost; the
+    # row `projected` shows that cost alone.
     reference = states.get("projected", states["truth"])
     for name, state in states.items():
         if name != "truth":
@@ -236,16 +245,19 @@ def _judge_states(
 
 
 def _ghosts(hamiltonian: np.ndarray, whole: Projector, truth: ElectronicState) -> int:
-    """Ghosts among the occupied orbitals of a matrix when nothing is projected out."""
-    found = orbitals.solve(hamiltonian, whole, truth.orbitals.occupied)
-    return orbitals.ghost_count(orbitals.occupied_weights(found, truth.orbitals, whole.overlap))
+    """Count ghosts among the occupied orbitals of a matrix that is not projected."""
+    solution = orbitals.solve(hamiltonian, whole, truth.orbitals.occupied)
+    return orbitals.ghost_count(orbitals.occupied_weights(solution, truth.orbitals, whole.overlap))
 
 
 def _add_energies(
     functional: EnergyFunctional, projector: Projector, states: dict[str, ElectronicState]
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """Add energy and dipole to every state, and the rebuilt one to the states; return seconds per
-    density and Fock matrices."""
+    """Add energies and dipoles to all states and the state `rebuilt`; return seconds and Focks.
+
+    Returns:
+        (seconds per density, Fock matrix of each state's density by name).
+    """
     start = time.perf_counter()
     focks = {}
     for name in states:
@@ -264,39 +276,41 @@ def _with_energy(
 
 
 def _add_forces(functional: EnergyFunctional, states: dict[str, ElectronicState]) -> float:
-    """Add forces to every state, all at once; return seconds per density."""
+    """Add forces to every state, and return seconds per density."""
     start = time.perf_counter()
-    found = [state.orbitals for state in states.values()]
+    solutions = [state.orbitals for state in states.values()]
+    # All densities in one call: they share derivative integrals and orbitals on the grid.
     forces = functional.forces(
-        [one.density_matrix() for one in found], [one.energy_weighted_density() for one in found]
+        [solution.density_matrix() for solution in solutions],
+        [solution.energy_weighted_density() for solution in solutions],
     )
     states.update(
         {
-            name: replace(state, forces=one)
-            for (name, state), one in zip(states.items(), forces, strict=True)
+            name: replace(state, forces=force)
+            for (name, state), force in zip(states.items(), forces, strict=True)
         }
     )
-    return (time.perf_counter() - start) / len(found)
+    return (time.perf_counter() - start) / len(solutions)
 
 
 def _against_labels(molecule: Molecule, truth: ElectronicState) -> ErrorSums:
-    found: ErrorSums = {}
+    errors: ErrorSums = {}
     if molecule.energy is not None and truth.energy is not None:
-        found["energy"] = sum_errors(truth.energy - molecule.energy)
+        errors["energy"] = sum_errors(truth.energy - molecule.energy)
     if molecule.forces is not None and truth.forces is not None:
-        found["forces"] = sum_errors(truth.forces - molecule.forces)
-    return found
+        errors["forces"] = sum_errors(truth.forces - molecule.forces)
+    return errors
 
 
 def _scf(functional: EnergyFunctional, states: dict[str, ElectronicState]) -> dict[str, float]:
-    """SCF from the predicted and the true density and from PySCF's guesses: cycles, seconds,
-    whether all end alike."""
+    """Run the SCF from predicted density, true density and PySCF's guesses; return what it took."""
     guesses = {name: states[name].orbitals.density_matrix() for name in ("prediction", "truth")}
     guesses |= {row: functional.guess(key) for row, key in _GUESSES.items()}
     runs = {name: functional.scf(density) for name, density in guesses.items()}
-    ended = [run.energy for run in runs.values() if run.converged]
+    # A start that ends in another SCF solution saves no cycles; the spread of energies shows it.
+    energies = [run.energy for run in runs.values() if run.converged]
     facts = {
-        "scf_energy_spread_Eh": max(ended) - min(ended) if ended else 0.0,
+        "scf_energy_spread_Eh": max(energies) - min(energies) if energies else 0.0,
         "scf_gradient_limit_Eh": functional.gradient_limit,
     }
     for name, run in runs.items():

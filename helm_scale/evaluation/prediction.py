@@ -1,5 +1,4 @@
-"""Hamiltonians of molecules without labels: from the model to one npz file per molecule, ready for
-PySCF."""
+"""Predicts Hamiltonians of molecules without labels and writes them as npz files for PySCF."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,17 +51,22 @@ class PredictJob:
 
 
 def predict_residual(model: Helm, molecule: Molecule, method: Method | None = None) -> np.ndarray:
-    """Predict H - H0 of one molecule: [nao, nao] float64, Hartree, canonical order, symmetric to
-    the last bit.
+    """Predict H - H0 of one molecule, Hartree, in canonical order.
 
     Args:
         method: of the model's labels; needed where the model reads H0 and the molecule has none.
+    Returns:
+        [nao, nao] float64, symmetric to the last bit.
     Raises:
         ValueError: element, charge or multiplicity outside the model's range, or coincident atoms.
     """
-    batch = collate([_read_by(model, molecule, method)], model.config).to(model.reference.device)
+    batch = collate([_with_inputs(model, molecule, method)], model.config).to(
+        model.reference.device
+    )
     with torch.no_grad():
         onsite, offsite = model(batch)
+        # Reference irreps of an element reach 20 Hartree; in float32 the sum would be rounded by
+        # a microhartree.
         complete = onsite.double() + model.reference_onsite(batch)
     config = model.config
     (dense,) = assemble(batch, complete, offsite, basis=config.basis, parity=config.parity)
@@ -81,15 +85,15 @@ def predict_hamiltonian(model: Helm, molecule: Molecule, method: Method) -> np.n
     return residual + EnergyFunctional(molecule, method).baseline(model.config.baseline)
 
 
-def _read_by(model: Helm, molecule: Molecule, method: Method | None) -> Molecule:
-    """The molecule without label, with the matrices that the model reads: its own where it has
-    them, else computed."""
+def _with_inputs(model: Helm, molecule: Molecule, method: Method | None) -> Molecule:
+    """Drop the label and add the matrices that the model reads, computed unless stored."""
     config, overlaps, baseline = model.config, molecule.overlap, molecule.baseline_hamiltonian
     if "overlap" in config.conditions and overlaps is None:
         overlaps = overlap(molecule, config.basis)
-    own, method = molecule.method, method or molecule.method
+    stored, method = molecule.method, method or molecule.method
+    # A stored H0 of another density is no input that the model has seen.
     if "baseline_hamiltonian" in config.conditions and (
-        baseline is None or own is None or own.baseline != config.baseline
+        baseline is None or stored is None or stored.baseline != config.baseline
     ):
         assert method is not None, "callers of models that read H0 know their method"
         baseline = EnergyFunctional(molecule, method).baseline(config.baseline)
@@ -97,8 +101,10 @@ def _read_by(model: Helm, molecule: Molecule, method: Method | None) -> Molecule
 
 
 def check_molecules(molecules: Sequence[Molecule], basis: str) -> None:
-    """Raise ValueError naming the first molecule whose key, elements, charge or multiplicity rule a
-    prediction out."""
+    """Raise ValueError naming the first molecule that cannot be predicted, and why.
+
+    Reasons are its key, its elements, its charge and its multiplicity.
+    """
     for molecule in molecules:
         check_key(molecule.key)
         check_electrons(molecule, basis, f"molecule '{molecule.key}'")
@@ -106,21 +112,19 @@ def check_molecules(molecules: Sequence[Molecule], basis: str) -> None:
 
 
 def write_predictions(jobs: Iterable[PredictJob], processes: int, total: int) -> Iterator[Path]:
-    """Complete, diagonalise and write predictions in parallel processes; yields files in order of
-    completion."""
+    """Complete, diagonalise and write predictions in parallel; yield files as they are done."""
     for _, path in run_parallel(write_prediction, jobs, processes, total=total, label="predict"):
         yield path
 
 
 def write_prediction(job: PredictJob) -> Path:
-    """Add H0, solve for the orbitals and write the npz file, which describes itself in its field
-    `about`."""
+    """Add H0, solve for the orbitals and write the npz file; its field `about` explains it."""
     molecule, basis, numbers = job.molecule, job.method.basis, job.molecule.atomic_numbers
     hamiltonian = job.residual
     if job.baseline != "none":
         hamiltonian = hamiltonian + EnergyFunctional(molecule, job.method).baseline(job.baseline)
     projector = orbitals.canonical_projectors(overlap(molecule, basis), (job.overlap_threshold,))[0]
-    found = orbitals.solve(hamiltonian, projector, orbitals.occupied_count(molecule, basis))
+    solution = orbitals.solve(hamiltonian, projector, orbitals.occupied_count(molecule, basis))
     shells = [shells_of(basis, int(z)) for z in numbers]
     index, _ = conventions.ao_order("pyscf", shells)
     fields = {
@@ -134,14 +138,15 @@ def write_prediction(job: PredictJob) -> Path:
         "ao_order": np.array("canonical"),
         "hamiltonian": hamiltonian,
         "hamiltonian_pyscf": from_canonical(hamiltonian, basis, numbers),
-        "density_matrix_pyscf": from_canonical(found.density_matrix(), basis, numbers),
-        "mo_energy": found.energies,
-        "mo_coeff_pyscf": conventions.rows_from_canonical(found.coefficients, "pyscf", shells),
-        "mo_occ": 2.0 * (np.arange(len(found.energies)) < found.occupied),
+        "density_matrix_pyscf": from_canonical(solution.density_matrix(), basis, numbers),
+        "mo_energy": solution.energies,
+        "mo_coeff_pyscf": conventions.rows_from_canonical(solution.coefficients, "pyscf", shells),
+        "mo_occ": 2.0 * (np.arange(len(solution.energies)) < solution.occupied),
         "overlap_threshold": np.array(job.overlap_threshold),
         "orbitals_dropped": np.array(projector.dropped),
     }
     job.path.parent.mkdir(parents=True, exist_ok=True)
+    # An open file, because np.savez appends ".npz" to a path that ends otherwise.
     with job.path.open("wb") as file:
         np.savez(file, **fields)  # type: ignore[arg-type]
     return job.path

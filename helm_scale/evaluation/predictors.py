@@ -1,5 +1,4 @@
-"""Where predicted Hamiltonians come from: a model of this package, or a folder of anybody's npz
-files."""
+"""Sources of predicted Hamiltonians: a model of this package, or a folder of npz files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from helm_scale.evaluation.prediction import predict_residual
 from helm_scale.model.helm import Helm
 from helm_scale.types import Method, Molecule
 
-SYMMETRY = 1e-6  # Hartree
-SAME_PLACE = 1e-4  # Angstrom
+# Hartree: above what float32 and text files lose, below any error that matters.
+SYMMETRY = 1e-6
+# Angstrom: what coordinates lose in an xyz file of four decimals.
+SAME_PLACE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +58,13 @@ def of_folder(folder: Path, basis: str, ao_order: str | None) -> Predictor:
     """Hamiltonians in files `<key>.npz`, one per molecule of the split.
 
     A file holds `hamiltonian` [nao, nao], Hartree, and names its AO order in `ao_order` unless
-    `ao_order` here names that of
-    all files: canonical, pyscf, orca or psi4. Shells of the last two come in an order of their own,
-    which the file states: `shells_per_atom` [N] and `shell_degrees`, the degree of every shell.
-    `atomic_numbers` and `positions` (Angstrom) are compared with the dataset's where the file has
-    them.
+    `ao_order` here names that of all files: canonical, pyscf, orca or psi4. Shells of the last two
+    come in an order of their own, which the file states: `shells_per_atom` [N] and `shell_degrees`,
+    the degree of every shell. `atomic_numbers` and `positions` (Angstrom) are compared with the
+    dataset's where the file has them.
     """
     about = {"files": str(folder), "ao_order": ao_order}
+    # Files hold whole Hamiltonians of any range, so no H0 is added and no pair is out of reach.
     return Predictor(
         residual=lambda molecule: read_hamiltonian(folder, molecule, basis, ao_order),
         baseline="none",
@@ -106,7 +107,7 @@ def read_hamiltonian(
         )
     ordered = conventions.to_canonical(hamiltonian, order, shells)
     skew = float(np.abs(ordered - ordered.T).max())
-    if not skew <= SYMMETRY:
+    if not skew <= SYMMETRY:  # written so that NaN fails too
         raise ValueError(
             f"{path}: hamiltonian is not symmetric (max |H-H^T| = {skew:.1e} Eh, limit"
             f" {SYMMETRY:.0e})"
@@ -144,7 +145,8 @@ def _shells(
             " 'shell_degrees'"
         )
     ends = np.cumsum(fields["shells_per_atom"])
-    listed = [part.tolist() for part in np.split(fields["shell_degrees"], ends[:-1])]
+    listed = [degrees.tolist() for degrees in np.split(fields["shell_degrees"], ends[:-1])]
+    # Tables list shells by degree, so sorting is all that an equal set needs.
     if [sorted(atom) for atom in listed] != table:
         raise ValueError(
             f"{path}: shell_degrees: not the shells of {basis} for the {len(table)} atoms of"

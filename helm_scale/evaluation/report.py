@@ -1,4 +1,4 @@
-"""The evaluation as report.json and as tables. Units stand in every name and every table head."""
+"""The results of an evaluation as report.json and as tables, with units in all names and heads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,9 +21,8 @@ _TITLES = {
     "minao": "minao H0",
     "sad": "isolated atoms (SAD) H0",
 }
-Quantity = tuple[
-    str, str, str, float
-]  # name in the tally, name in the report, head of the column, factor
+# (name in the sums, name in the report, head of the column, factor to the report's unit)
+Quantity = tuple[str, str, str, float]
 _MATRIX: tuple[Quantity, ...] = (
     ("all", "hamiltonian_mae_over_elements_uEh", "H MAE over elements / uEh", 1 / MICROHARTREE),
     ("onsite", "hamiltonian_onsite_mae_uEh", "on-site / uEh", 1 / MICROHARTREE),
@@ -44,7 +43,9 @@ _ENERGIES: tuple[Quantity, ...] = (
     ("forces", "forces_mae_meV_per_angstrom", "F / meV/A", HARTREE_IN_MEV),
     ("dipole", "dipole_error_mD", "dipole / mD", 1000.0),
 )
+# Ghosts say the same in whole orbitals, so tables have no column for it.
 _ONLY_IN_JSON: Quantity = ("lost_occupied", "lost_occupied_per_molecule", "", 1.0)
+# Papers differ in which of the two means they report, so both stand beside each other.
 _OVER_MOLECULES = ("hamiltonian_mae_over_molecules_uEh", "H MAE over molecules / uEh")
 _MEDIAN = ("hamiltonian_mae_median_uEh", "median molecule / uEh")
 _PARTS = {
@@ -65,8 +66,12 @@ _GUESSES = {
     "minao": "minao",
     "sad": "isolated atoms",
 }
-SAME_ENERGY = 1e-7  # Hartree
-TIGHTER = 10.0  # than the SCF stops: labels whose own density it takes for converged
+# Hartree: a hundred times PySCF's default threshold on the energy, far below the distance of two
+# SCF solutions.
+SAME_ENERGY = 1e-7
+# A label whose orbital gradient is so many times below the SCF's limit counts as tight: started
+# from its density, the SCF needs only the cycles that it takes to notice convergence.
+TIGHTER = 10.0
 NOTE = (
     "H MAE: mean of |dH| over all nao^2 elements, averaged over molecules or over all elements of"
     " all molecules. E: `energy_tot` of the"
@@ -80,7 +85,7 @@ NOTE = (
 
 
 def build_report(records: Sequence[MoleculeResult], about: dict[str, Any]) -> dict[str, Any]:
-    """Reduce records to the report.
+    """Reduce the results of all molecules to the report.
 
     Args:
         about: what was evaluated and how (source, data, split, method ...); copied in front.
@@ -89,6 +94,7 @@ def build_report(records: Sequence[MoleculeResult], about: dict[str, Any]) -> di
     """
     if not records:
         raise ValueError(f"evaluation of {about}: no molecules; wanted at least one in the split")
+    # Records come in order of completion; by key, two runs give the same file.
     ordered = sorted(records, key=lambda record: record.key)
     rows = {row: [record.rows[row] for record in ordered if record.rows.get(row)] for row in ROWS}
     prediction = add_sums(rows["prediction"])
@@ -108,13 +114,14 @@ def build_report(records: Sequence[MoleculeResult], about: dict[str, Any]) -> di
         "by_molecule": {
             r.key: {"atoms": len(r.atomic_numbers)}
             | r.facts
-            | {row: _quantities([one]) for row, one in r.rows.items() if one}
+            | {row: _quantities([sums]) for row, sums in r.rows.items() if sums}
             for r in ordered
         },
         "note": NOTE,
     }
 
 
+# What a molecule was judged by -> a fact that only such molecules have.
 _COUNTED = {
     "orbitals": "occupied",
     "energies": "seconds_energy",
@@ -125,28 +132,28 @@ _COUNTED = {
 
 def _mean_fact(records: Sequence[MoleculeResult], name: str) -> float | None:
     """Mean over the molecules that have it."""
-    found = [record.facts[name] for record in records if name in record.facts]
-    return sum(found) / len(found) if found else None
+    values = [record.facts[name] for record in records if name in record.facts]
+    return sum(values) / len(values) if values else None
 
 
 def _projection(records: Sequence[MoleculeResult]) -> dict[str, float] | None:
-    """What canonical orthogonalisation did to the molecules with orbitals."""
+    """Summarise what canonical orthogonalisation dropped, over the molecules with orbitals."""
     facts = [record.facts for record in records if "occupied" in record.facts]
     if not facts:
         return None
     return {
-        "threshold_smallest": min(one["overlap_threshold"] for one in facts),
-        "threshold_largest": max(one["overlap_threshold"] for one in facts),
-        "overlap_smallest_eigenvalue": min(one["overlap_smallest"] for one in facts),
-        "orbitals_dropped": sum(one["orbitals_dropped"] for one in facts),
-        "ghosts_without_projection": sum(one["ghosts_unprojected"] for one in facts),
+        "threshold_smallest": min(fact["overlap_threshold"] for fact in facts),
+        "threshold_largest": max(fact["overlap_threshold"] for fact in facts),
+        "overlap_smallest_eigenvalue": min(fact["overlap_smallest"] for fact in facts),
+        "orbitals_dropped": sum(fact["orbitals_dropped"] for fact in facts),
+        "ghosts_without_projection": sum(fact["ghosts_unprojected"] for fact in facts),
     }
 
 
 def _scf(records: Sequence[MoleculeResult]) -> dict[str, Any] | None:
-    """Cycles and seconds by initial density, over the molecules whose SCF converged from all of
-    them."""
+    """Average SCF cycles and seconds by initial density, over molecules that always converged."""
     ran = [record for record in records if "scf_energy_spread_Eh" in record.facts]
+    # Only molecules that converge from every density: means over different sets do not compare.
     fine = [
         record for record in ran if all(record.facts[f"scf_converged_{name}"] for name in _GUESSES)
     ]
@@ -178,45 +185,45 @@ def _quantities(tallies: Sequence[ErrorSums]) -> dict[str, float]:
     """Means of one row, in the report's units."""
     averaged = mean_errors(add_sums(tallies))
     every = (*_MATRIX, *_ORBITALS, *_ENERGIES, _ONLY_IN_JSON)
-    found = {name: averaged[key] * factor for key, name, _, factor in every if key in averaged}
-    each = np.array([mean_errors(one)["all"] for one in tallies if "all" in one])
-    if not len(each):
-        return found
+    means = {name: averaged[key] * factor for key, name, _, factor in every if key in averaged}
+    by_molecule = np.array([mean_errors(sums)["all"] for sums in tallies if "all" in sums])
+    if not len(by_molecule):  # `projected` and, without a rebuild, `truth` have no matrix errors
+        return means
     return {
-        _OVER_MOLECULES[0]: float(each.mean()) / MICROHARTREE,
-        _MEDIAN[0]: float(np.median(each)) / MICROHARTREE,
-    } | found
+        _OVER_MOLECULES[0]: float(by_molecule.mean()) / MICROHARTREE,
+        _MEDIAN[0]: float(np.median(by_molecule)) / MICROHARTREE,
+    } | means
 
 
 def _part(prediction: ErrorSums, part: str) -> dict[str, dict[str, float]]:
-    """Errors by element, pair, degree or distance."""
-    found: dict[str, dict[str, float]] = {}
+    """Errors of one part: "element", "pair", "degree" or "distance"."""
+    errors: dict[str, dict[str, float]] = {}
     averaged = mean_errors(prediction)
     for key, mean in averaged.items():
-        kind, _, name = key.partition("/")
-        if kind != part:
+        prefix, _, name = key.partition("/")
+        if prefix != part:
             continue
-        found[name] = {"mae_uEh": mean / MICROHARTREE, "matrix_elements": prediction[key][1]}
+        errors[name] = {"mae_uEh": mean / MICROHARTREE, "matrix_elements": prediction[key][1]}
         if part == "distance":
-            found[name]["mean_distance_angstrom"] = averaged[f"apart/{name}"]
-            found[name]["mean_absolute_hamiltonian_uEh"] = (
+            errors[name]["mean_distance_angstrom"] = averaged[f"apart/{name}"]
+            errors[name]["mean_absolute_hamiltonian_uEh"] = (
                 averaged[f"magnitude/{name}"] / MICROHARTREE
             )
         if part == "degree":
-            found[name]["rms_uEh"] = averaged[f"degree_square/{name}"] ** 0.5 / MICROHARTREE
-    return dict(sorted(found.items(), key=lambda item: _order(part, item[0])))
+            errors[name]["rms_uEh"] = averaged[f"degree_square/{name}"] ** 0.5 / MICROHARTREE
+    # As text, degree 10 would come before degree 2 and bromine before hydrogen.
+    return dict(sorted(errors.items(), key=lambda item: _order(part, item[0])))
 
 
 def _order(part: str, name: str) -> tuple[float, ...]:
-    """Elements by atomic number, degrees and distances by value."""
+    """Key that sorts elements by atomic number, degrees and distances by value."""
     if part in ("degree", "distance"):
         return (float(name),)
     return tuple(elements.atomic_number(symbol) for symbol in name.split("-"))
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Markdown: Hamiltonians, orbitals, energies and forces by row; SCF; then irrep degrees,
-    elements and element pairs."""
+    """Render the report as Markdown tables: errors by row, SCF, irrep degrees, elements, pairs."""
     matrix = [_OVER_MOLECULES, _MEDIAN, *[(name, head) for _, name, head, _ in _MATRIX]]
     lines = _by_row(report, matrix)
     for block in (_ORBITALS, _ENERGIES):
@@ -255,7 +262,7 @@ def _part_row(name: str, part: dict[str, float]) -> list[str]:
 
 
 def _by_row(report: dict[str, Any], columns: Sequence[tuple[str, str]]) -> list[str]:
-    """One table over the rows that have any of the columns; nothing where no row has."""
+    """Render one table over the rows that have any of the columns, or nothing if none has."""
     rows = {
         row: values
         for row, values in report["rows"].items()
@@ -309,17 +316,17 @@ def _counts(report: dict[str, Any]) -> str:
 
 
 def _projection_line(report: dict[str, Any]) -> list[str]:
-    found = report["projection"]
-    if found is None:
+    projection = report["projection"]
+    if projection is None:
         return []
-    low, high = found["threshold_smallest"], found["threshold_largest"]
+    low, high = projection["threshold_smallest"], projection["threshold_largest"]
     threshold = f"{low:.1e}" if low == high else f"{low:.1e} to {high:.1e} (by molecule)"
     return [
         f"Overlap eigenvalues below {threshold} were projected out:"
-        f" {found['orbitals_dropped']:.0f} orbitals (smallest eigenvalue"
-        f" {found['overlap_smallest_eigenvalue']:.1e}). Ghosts among the predicted occupied"
+        f" {projection['orbitals_dropped']:.0f} orbitals (smallest eigenvalue"
+        f" {projection['overlap_smallest_eigenvalue']:.1e}). Ghosts among the predicted occupied"
         " orbitals without it:"
-        f" {found['ghosts_without_projection']:.0f}."
+        f" {projection['ghosts_without_projection']:.0f}."
     ]
 
 
@@ -333,16 +340,18 @@ def _seconds_line(report: dict[str, Any]) -> str:
 
 
 def _worst(report: dict[str, Any]) -> str:
-    """The molecules with the largest errors, by name: a mean may hang on a few of them."""
+    """Name the three molecules with the largest errors: a mean may hang on a few of them."""
     errors = {
-        key: found["prediction"][_OVER_MOLECULES[0]] for key, found in report["by_molecule"].items()
+        key: molecule["prediction"][_OVER_MOLECULES[0]]
+        for key, molecule in report["by_molecule"].items()
     }
+    # Ties are broken by key, so that equal results give equal files.
     worst = sorted(errors, key=lambda key: (-errors[key], key))[:3]
     return f"Largest H MAE / uEh: {', '.join(f'{key} {number(errors[key])}' for key in worst)}."
 
 
 def _ghost_warning(report: dict[str, Any]) -> list[str]:
-    """What to do about ghosts that survive the projection."""
+    """Say what to do about ghosts that are left after the projection."""
     if not report["rows"]["prediction"].get("ghosts_per_molecule"):
         return []
     threshold = report["projection"]["threshold_largest"]
@@ -366,6 +375,7 @@ def number(value: float | None) -> str:
     """Three digits; an empty cell where nothing was measured."""
     if value is None:
         return ""
-    if 99.5 <= value < 100:
+    if 99.5 <= value < 100:  # percent of overlap, where the distance from 100 is what counts
         return f"{value:.4f}"
+    # "#" keeps trailing zeros, which are digits too; the point that it leaves in "123." goes.
     return f"{value:.2e}" if value and not 1e-3 <= abs(value) < 1e5 else f"{value:#.3g}".rstrip(".")

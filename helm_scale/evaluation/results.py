@@ -1,4 +1,4 @@
-"""Findings on one molecule, and their files: a run that was stopped goes on where it was."""
+"""Results of one molecule and their files, from which a stopped evaluation goes on."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ from helm_scale.files import write_atomically
 
 @dataclass(frozen=True)
 class MoleculeResult:
-    """Findings on one molecule.
+    """Errors and other facts of one molecule.
 
     Attributes:
-        rows: sums and counts by row and name (errors.hamiltonian_errors, comparison.compare).
+        rows: sums and counts by row and name (errors.hamiltonian_errors, states.compare_states).
         facts: nao, far_pairs, seconds_*; with orbitals also occupied, overlap_*, orbitals_dropped,
             ghosts_unprojected; with energies label_gradient_Eh; scf_*.
     """
@@ -28,12 +28,11 @@ class MoleculeResult:
     facts: dict[str, float]
 
 
-_FORMAT = b"record 2"  # what a record holds
+_FORMAT = b"record 2"  # to be raised when records hold something else: old ones are made anew
 
 
 def fingerprint(thing: Any) -> str:
-    """SHA-256 over everything that a dataclass holds, arrays byte by byte, and the format of
-    records."""
+    """Hash all values of a dataclass (SHA-256), arrays byte by byte, and the format of records."""
     digest = hashlib.sha256(_FORMAT)
     _feed(digest, thing)
     return digest.hexdigest()
@@ -45,6 +44,7 @@ def _feed(digest: Any, thing: Any) -> None:
             digest.update(field.name.encode())
             _feed(digest, getattr(thing, field.name))
     elif isinstance(thing, np.ndarray):
+        # Not by repr, which leaves out the middle of large arrays.
         digest.update(f"{thing.dtype}{thing.shape}".encode())
         digest.update(np.ascontiguousarray(thing).tobytes())
     else:
@@ -52,7 +52,7 @@ def _feed(digest: Any, thing: Any) -> None:
 
 
 def save(record: MoleculeResult, path: Path, mark: str) -> None:
-    """Write a record and the fingerprint of its job; the file appears as a whole."""
+    """Write a record and the fingerprint of its job; the file appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "fingerprint": mark,
@@ -65,16 +65,15 @@ def save(record: MoleculeResult, path: Path, mark: str) -> None:
 
 
 def load(path: Path, mark: str) -> MoleculeResult | None:
-    """Read a record if it is that of the job with this fingerprint; None where there is none or it
-    is another job's."""
+    """Read the record of the job with this fingerprint; None if there is none."""
     if not path.is_file():
         return None
     content = json.loads(path.read_text())
     if content["fingerprint"] != mark:
         return None
     rows = {
-        row: {name: (float(total), float(count)) for name, (total, count) in one.items()}
-        for row, one in content["rows"].items()
+        row: {name: (float(total), float(count)) for name, (total, count) in sums.items()}
+        for row, sums in content["rows"].items()
     }
     return MoleculeResult(
         content["key"], np.array(content["atomic_numbers"]), rows, content["facts"]

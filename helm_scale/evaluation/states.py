@@ -1,4 +1,4 @@
-"""Two electronic states of one molecule, compared: orbitals, density, dipole, energy, forces."""
+"""Compares two electronic states of one molecule: orbitals, density, dipole, energy, forces."""
 
 from dataclasses import dataclass
 
@@ -25,35 +25,36 @@ class ElectronicState:
 
 
 def compare_states(
-    found: ElectronicState, reference: ElectronicState, overlap: np.ndarray
+    state: ElectronicState, reference: ElectronicState, overlap: np.ndarray
 ) -> ErrorSums:
-    """Errors of a state against another; what either lacks is left out.
+    """Errors of a state against a reference; what either lacks is left out.
 
     Names: occupied, homo, lumo, gap (orbital energies), energy, Hartree; dipole (length of the
     difference), Debye; forces (components), Hartree/Angstrom; density (elements of P);
     coefficients, subspace_overlap (1 when equal); lost_occupied, ghosts (orbitals per molecule).
     """
-    result = _orbitals(found.orbitals, reference.orbitals, overlap)
-    if found.dipole is not None and reference.dipole is not None:
-        result["dipole"] = sum_errors(float(np.linalg.norm(found.dipole - reference.dipole)))
-    if found.energy is not None and reference.energy is not None:
-        result["energy"] = sum_errors(found.energy - reference.energy)
-    if found.forces is not None and reference.forces is not None:
-        result["forces"] = sum_errors(found.forces - reference.forces)
-    return result
+    errors = _compare_orbitals(state.orbitals, reference.orbitals, overlap)
+    if state.dipole is not None and reference.dipole is not None:
+        errors["dipole"] = sum_errors(float(np.linalg.norm(state.dipole - reference.dipole)))
+    if state.energy is not None and reference.energy is not None:
+        errors["energy"] = sum_errors(state.energy - reference.energy)
+    if state.forces is not None and reference.forces is not None:
+        errors["forces"] = sum_errors(state.forces - reference.forces)
+    return errors
 
 
-def _orbitals(found: Orbitals, reference: Orbitals, overlap: np.ndarray) -> ErrorSums:
+def _compare_orbitals(solution: Orbitals, reference: Orbitals, overlap: np.ndarray) -> ErrorSums:
+    # Orbital energies are paired by rank, as spectra are compared; a ghost shifts all above it.
     filled = slice(0, reference.occupied)
-    weights = orbitals.occupied_weights(found, reference, overlap)
+    weights = orbitals.occupied_weights(solution, reference, overlap)
     return {
-        "occupied": sum_errors(found.energies[filled] - reference.energies[filled]),
-        "homo": sum_errors(found.homo - reference.homo),
-        "lumo": sum_errors(found.lumo - reference.lumo),
-        "gap": sum_errors(found.gap - reference.gap),
-        "coefficients": sum_errors(orbitals.coefficient_similarity(found, reference)),
+        "occupied": sum_errors(solution.energies[filled] - reference.energies[filled]),
+        "homo": sum_errors(solution.homo - reference.homo),
+        "lumo": sum_errors(solution.lumo - reference.lumo),
+        "gap": sum_errors(solution.gap - reference.gap),
+        "coefficients": sum_errors(orbitals.coefficient_similarity(solution, reference)),
         "subspace_overlap": sum_errors(orbitals.subspace_overlap(weights)),
         "lost_occupied": sum_errors(orbitals.lost_occupied(weights)),
         "ghosts": sum_errors(orbitals.ghost_count(weights)),
-        "density": sum_errors(found.density_matrix() - reference.density_matrix()),
+        "density": sum_errors(solution.density_matrix() - reference.density_matrix()),
     }

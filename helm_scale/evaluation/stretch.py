@@ -1,7 +1,6 @@
-"""A bond stretched from 1.0 to 1.5 times its length: HOMO, LUMO, gap and energy of the model
-against PySCF.
+"""Stretches a bond to 1.5 times its length and compares HOMO, LUMO and energy with PySCF's.
 
-The bond lies outside rings; the atoms behind it move along it as one.
+The bond lies outside rings; the atoms behind it move along it as a rigid group.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from helm_scale.evaluation.report import grid, number
 from helm_scale.types import Method, Molecule
 from helm_scale.units import HARTREE_IN_EV, HARTREE_IN_MEV
 
+# Beyond 1.5, closed-shell DFT itself no longer describes a bond that breaks.
 FACTORS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
 MAX_CYCLE = 200  # stretched bonds converge slowly
 
@@ -48,7 +48,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class StretchPoint:
-    """One geometry, twice. length: of the bond, Angstrom; factor: over that at the start."""
+    """Levels at one bond length (Angstrom), which is `factor` times that at the start."""
 
     factor: float
     length: float
@@ -59,21 +59,23 @@ class StretchPoint:
 def longest_bond(molecule: Molecule) -> tuple[int, int] | None:
     """The longest bond outside rings, lower index first; None where there is none."""
     near = bonded(molecule)
-    open_ = [
+    chain_bonds = [
         (int(i), int(j))
         for i, j in zip(*np.nonzero(np.triu(near)), strict=True)
         if not _behind(near, (int(i), int(j)))[i]
     ]
-    return max(open_, key=lambda bond: float(distances(molecule)[bond]), default=None)
+    return max(chain_bonds, key=lambda bond: float(distances(molecule)[bond]), default=None)
 
 
 def _behind(near: np.ndarray, bond: tuple[int, int]) -> np.ndarray:
-    """Atoms that hang on the second atom once the bond is cut: [N] bool; the first is among them in
-    a ring."""
+    """Find the atoms connected to the second atom once the bond is cut: [N] bool.
+
+    The first atom is among them exactly if the bond is part of a ring.
+    """
     cut = near.copy()
     cut[bond] = cut[bond[::-1]] = False
-    part = connected_components(cut, directed=False)[1]
-    return part == part[bond[1]]
+    fragment = connected_components(cut, directed=False)[1]
+    return fragment == fragment[bond[1]]
 
 
 def stretched(molecule: Molecule, bond: tuple[int, int], factor: float) -> Molecule:
@@ -113,26 +115,27 @@ def follow(
     job: StretchJob,
     processes: int,
 ) -> tuple[list[StretchPoint], list[str]]:
-    """Walk along the bond; `job` holds the settings that all points share.
+    """Compute the levels at every length of the bond; `job` holds what all lengths share.
 
     Returns:
         (points, lengths at which PySCF did not converge and why).
     """
     geometries = [stretched(molecule, bond, factor) for factor in FACTORS]
-    jobs = (replace(job, molecule=one, residual=residual(one)) for one in geometries)
+    # Predicted here, as workers ask: the processes have no model and no GPU.
+    jobs = (replace(job, molecule=geometry, residual=residual(geometry)) for geometry in geometries)
     levels = dict(run_parallel(label_point, jobs, processes, total=len(FACTORS), label="stretch"))
     points, failed = [], []
-    for place, (factor, one) in enumerate(zip(FACTORS, geometries, strict=True)):
-        found = levels[place]
-        if isinstance(found, str):
-            failed.append(f"{factor:.1f}: {found}")
+    for place, (factor, geometry) in enumerate(zip(FACTORS, geometries, strict=True)):
+        result = levels[place]
+        if isinstance(result, str):
+            failed.append(f"{factor:.1f}: {result}")
         else:
-            points.append(StretchPoint(factor, float(distances(one)[bond]), *found))
+            points.append(StretchPoint(factor, float(distances(geometry)[bond]), *result))
     return points, failed
 
 
 def label_point(job: StretchJob) -> tuple[Levels, Levels] | str:
-    """PySCF's own levels and those of the prediction, or why PySCF has none."""
+    """Compute PySCF's levels and those of the prediction, or say why PySCF failed."""
     truth = generate.label_or_reason(
         generate.LabelJob(
             molecule=job.molecule,
@@ -154,17 +157,18 @@ def label_point(job: StretchJob) -> tuple[Levels, Levels] | str:
     )
     projector = orbitals.canonical_projectors(overlap(job.molecule, basis), (threshold,))[0]
     occupied = orbitals.occupied_count(job.molecule, basis)
-    reference, found = (
+    # Both through one projector; the energy of the truth is the SCF's own.
+    reference, predicted = (
         orbitals.solve(matrix, projector, occupied) for matrix in (truth.hamiltonian, hamiltonian)
     )
-    energy = functional.energy_and_fock(found.density_matrix())[0]
+    energy = functional.energy_and_fock(predicted.density_matrix())[0]
     return Levels(reference.homo, reference.lumo, truth.energy), Levels(
-        found.homo, found.lumo, energy
+        predicted.homo, predicted.lumo, energy
     )
 
 
 def title(molecule: Molecule, bond: tuple[int, int]) -> str:
-    """Which bond of which molecule."""
+    """Name the molecule and the bond's atoms, as in "ethanol, bond C0-C1"."""
     names = "-".join(
         f"{elements.symbol(int(molecule.atomic_numbers[atom]))}{atom}" for atom in bond
     )
@@ -172,7 +176,7 @@ def title(molecule: Molecule, bond: tuple[int, int]) -> str:
 
 
 def table(points: Sequence[StretchPoint], failed: Sequence[str]) -> str:
-    """Markdown: levels in eV, and energies in meV above PySCF's first point; then what failed."""
+    """Render levels (eV), energies (meV above PySCF's first point) and failures as Markdown."""
     lowest = points[0].reference.energy if points else 0.0
     heads = ["length / start", "length / A"]
     heads += [
@@ -184,12 +188,12 @@ def table(points: Sequence[StretchPoint], failed: Sequence[str]) -> str:
         pair = (point.reference, point.predicted)
         row = [f"{point.factor:.1f}", f"{point.length:.3f}"]
         row += [
-            f"{getattr(one, level) * HARTREE_IN_EV:.3f}"
-            for level in ("homo", "lumo")
-            for one in pair
+            f"{getattr(levels, name) * HARTREE_IN_EV:.3f}"
+            for name in ("homo", "lumo")
+            for levels in pair
         ]
-        row += [f"{(one.lumo - one.homo) * HARTREE_IN_EV:.3f}" for one in pair]
-        rows.append(row + [number((one.energy - lowest) * HARTREE_IN_MEV) for one in pair])
+        row += [f"{(levels.lumo - levels.homo) * HARTREE_IN_EV:.3f}" for levels in pair]
+        rows.append(row + [number((levels.energy - lowest) * HARTREE_IN_MEV) for levels in pair])
     return "\n".join([*grid(heads, rows), *["", *failed] * bool(failed)]) + "\n"
 
 

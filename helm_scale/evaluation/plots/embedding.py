@@ -1,4 +1,4 @@
-"""Maps of node features: where a backbone puts atoms."""
+"""Maps of the atoms in the feature space of a backbone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from helm_scale.basis import elements
 from helm_scale.evaluation.embedding import EmbeddingMap
 from helm_scale.evaluation.plots.figure import FAINT, INK, new_figure, save
 
+# Close to the colours that molecule viewers give the elements; all others share one.
 _COLOURS = {
     1: "#9aa5b1",
     6: "#3b4252",
@@ -25,15 +26,19 @@ _OTHER = "#8b5cf6"
 def plot_embedding(
     path: Path, maps: Mapping[str, EmbeddingMap], numbers: np.ndarray, names: Sequence[str]
 ) -> None:
-    """Draw the map of every backbone side by side, coloured by element, frequent environments
-    named; UMAP below."""
-    methods = ["components", *["umap"] * all(one.umap is not None for one in maps.values())]
+    """Draw the maps of several backbones side by side: principal components above, UMAP below.
+
+    Colours are elements; the most frequent environments are named.
+    """
+    methods = ["components"]
+    if all(embedded.umap is not None for embedded in maps.values()):
+        methods.append("umap")
     figure = new_figure(6.2 * len(maps), 5.6 * len(methods))
     panels = figure.subplots(len(methods), len(maps), squeeze=False)
     for row, method in zip(panels, methods, strict=True):
-        for panel, (title, one) in zip(row, maps.items(), strict=True):
-            _draw_map(panel, getattr(one, method), numbers, names)
-            shares = " and ".join(f"{100 * share:.0f} %" for share in one.explained)
+        for panel, (title, embedded) in zip(row, maps.items(), strict=True):
+            _draw_map(panel, getattr(embedded, method), numbers, names)
+            shares = " and ".join(f"{100 * share:.0f} %" for share in embedded.explained)
             panel.set_title(
                 f"{title}, {'UMAP' if method == 'umap' else f'PCA ({shares})'}",
                 fontsize=11,
@@ -44,32 +49,33 @@ def plot_embedding(
 
 def _draw_map(panel: Axes, points: np.ndarray, numbers: np.ndarray, names: Sequence[str]) -> None:
     for number in sorted(set(_COLOURS) & set(numbers.tolist())):
-        mine = points[numbers == number]
+        atoms = points[numbers == number]
         panel.plot(
-            mine[:, 0],
-            mine[:, 1],
+            atoms[:, 0],
+            atoms[:, 1],
             "o",
             color=_COLOURS[number],
             markersize=5,
             alpha=0.75,
             label=elements.symbol(number),
         )
-    other = ~np.isin(numbers, list(_COLOURS))
-    if other.any():
+    uncoloured = ~np.isin(numbers, list(_COLOURS))
+    if uncoloured.any():
         panel.plot(
-            points[other, 0],
-            points[other, 1],
+            points[uncoloured, 0],
+            points[uncoloured, 1],
             ".",
             color=_OTHER,
             markersize=5,
             alpha=0.6,
             label="others",
         )
-    kinds, counts = np.unique(np.array(names), return_counts=True)
-    for kind in kinds[np.argsort(-counts)][:8]:
-        x, y = points[np.array(names) == kind].mean(axis=0)
+    environments, counts = np.unique(np.array(names), return_counts=True)
+    # More than eight names overlap on a panel of this size.
+    for environment in environments[np.argsort(-counts)][:8]:
+        x, y = points[np.array(names) == environment].mean(axis=0)
         panel.annotate(
-            kind,
+            environment,
             (x, y),
             fontsize=8,
             color=INK,

@@ -21,8 +21,7 @@ from helm_scale.evaluation.plots.figure import (
 
 
 def plot_element_pairs(path: Path, onsite: dict[str, Any], pairs: dict[str, Any]) -> None:
-    """Draw the mean absolute error (uEh) of every element's on-site blocks and of every element
-    pair's blocks.
+    """Draw the mean absolute error (uEh) by element (on-site) and by element pair (off-site).
 
     Args:
         onsite, pairs: parts of the report, {"C": {"mae_uEh": ...}} and {"H-C": {"mae_uEh": ...}}.
@@ -31,15 +30,17 @@ def plot_element_pairs(path: Path, onsite: dict[str, Any], pairs: dict[str, Any]
     count = len(symbols)
     grid = np.full((count, count + 2), np.nan)  # first column: on-site; the second stays empty
     grid[:, 0] = [onsite[symbol]["mae_uEh"] for symbol in symbols]
-    for name, part in pairs.items():
+    for name, pair in pairs.items():
         low, high = sorted(symbols.index(symbol) for symbol in name.split("-"))
-        grid[high, low + 2] = part["mae_uEh"]
+        grid[high, low + 2] = pair["mae_uEh"]
+    # A logarithmic scale has no place for the zero error of a perfect prediction.
     positive = grid[np.isfinite(grid) & (grid > 0)]
     smallest, largest = (positive.min(), positive.max()) if len(positive) else (1.0, 1.0)
-    norm = LogNorm(smallest / 1.05, largest * 1.05)
+    norm = LogNorm(smallest / 1.05, largest * 1.05)  # never empty, also for one value
     cell = 0.6 if count <= 14 else 0.36
     figure = new_figure(max(5.0, cell * (count + 2) + 1.8), max(3.4, cell * count + 1.5))
     axis = figure.subplots()
+    # Grey below: pairs of the triangle that the data lack show as grey, not as white.
     absent = np.where(np.tri(count, count, dtype=bool), 1.0, np.nan)
     axis.imshow(
         absent, extent=(1.5, count + 1.5, count - 0.5, -0.5), cmap="Greys", vmin=0.94, vmax=1.9
@@ -73,7 +74,7 @@ def _write_cells(axis: Axes, grid: np.ndarray, norm: LogNorm, size: float) -> No
             if value < 1e4
             else f"{value / 1000:.0f}k"
         )
-        dark = value > 0 and norm(value) > 0.55
+        dark = value > 0 and norm(value) > 0.55  # where YlOrRd is too dark for ink
         axis.text(
             column,
             row,
@@ -86,20 +87,20 @@ def _write_cells(axis: Axes, grid: np.ndarray, norm: LogNorm, size: float) -> No
 
 
 def plot_distances(path: Path, distances: dict[str, Any]) -> None:
-    """Draw the mean absolute error (uEh) of off-site blocks over the distance of their atoms, and
-    |H| for comparison.
+    """Draw the mean absolute error (uEh) of off-site blocks, and |H|, over interatomic distance.
 
     Args:
         distances: part of the report, by lower edge of the bin in Angstrom.
     """
     figure = new_figure(7.2, 4.4)
     axis = figure.subplots()
-    middle = [part["mean_distance_angstrom"] for part in distances.values()]
+    # The mean of the distances in a bin, not its middle: bonds fill only an edge of theirs.
+    middle = [bin_["mean_distance_angstrom"] for bin_ in distances.values()]
     for name, label, colour in (
         ("mean_absolute_hamiltonian_uEh", "mean |H|", SIZE),
         ("mae_uEh", "mean |dH|", ERROR),
     ):
-        values = [part[name] for part in distances.values()]
+        values = [bin_[name] for bin_ in distances.values()]
         axis.plot(middle, values, "o-", color=colour, markersize=4.5, linewidth=1.6, label=label)
     axis.set_yscale("log")
     axis.set_xlabel("distance between the two atoms / Angstrom", color=INK)

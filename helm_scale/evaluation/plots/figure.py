@@ -14,6 +14,7 @@ MICROHARTREE_LABEL = "microhartree (uEh)"
 
 def new_figure(width: float, height: float) -> Figure:
     """Figure in inches that needs no display and no global state."""
+    # pyplot would keep every figure alive and choose a backend by the environment.
     figure = Figure(figsize=(width, height), layout="compressed")
     FigureCanvasAgg(figure)
     return figure

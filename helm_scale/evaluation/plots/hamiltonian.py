@@ -29,12 +29,13 @@ def plot_hamiltonian(
     figure = new_figure(15.0, 6.1)
     axes = figure.subplots(1, 3)
     difference = (predicted - truth) / MICROHARTREE
-    shared, own = _symmetric_scale(truth, 300.0), _symmetric_scale(difference, 100.0)
+    # Both Hamiltonians share one scale; the difference, a thousand times smaller, has its own.
+    shared, fine = _symmetric_scale(truth, 300.0), _symmetric_scale(difference, 100.0)
     mean = np.abs(difference).mean()
     panels = (
         (f"{title}, {basis}: Hamiltonian", truth, shared),
         ("prediction", predicted, shared),
-        (f"prediction - Hamiltonian, mean {mean:.3g} uEh", difference, own),
+        (f"prediction - Hamiltonian, mean {mean:.3g} uEh", difference, fine),
     )
     for axis, (name, matrix, norm) in zip(axes, panels, strict=True):
         axis.imshow(matrix, norm=norm, cmap="RdBu_r", interpolation="nearest")
@@ -42,7 +43,7 @@ def plot_hamiltonian(
         axis.set_title(name, fontsize=13, color=INK, pad=8)
     for where, norm, unit, width in (
         (axes[:2], shared, "Hartree", 70),
-        (axes[2], own, MICROHARTREE_LABEL, 35),
+        (axes[2], fine, MICROHARTREE_LABEL, 35),
     ):
         bar = figure.colorbar(
             ScalarMappable(norm, "RdBu_r"),
@@ -61,8 +62,12 @@ def plot_hamiltonian(
 
 
 def _symmetric_scale(matrix: np.ndarray, range_: float) -> SymLogNorm:
-    """Logarithmic over a range below the largest elements (their 99.8 % quantile), linear through
-    zero."""
+    """Make a colour scale that is logarithmic at both signs and linear through zero.
+
+    Args:
+        range_: ratio of the largest elements (99.8 % quantile) to where the linear part begins.
+    """
+    # The floor keeps the scale valid for a difference that is zero everywhere.
     largest = max(float(np.quantile(np.abs(matrix), 0.998)), 1e-9)
     return SymLogNorm(linthresh=largest / range_, linscale=0.6, vmin=-largest, vmax=largest)
 
@@ -76,7 +81,7 @@ def _decades(norm: SymLogNorm) -> list[float]:
 
 
 def _mark_atoms(axis: Axes, atomic_numbers: np.ndarray, basis: str) -> None:
-    """Lines between atoms, symbols at the middle of each atom's AOs."""
+    """Draw lines between the blocks of atoms, and write the symbols at the blocks' middles."""
     offsets = ao_offsets(basis, atomic_numbers)
     for edge in offsets[1:-1] - 0.5:
         axis.axhline(edge, color=INK, linewidth=0.6, alpha=0.75)

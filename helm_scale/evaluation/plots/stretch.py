@@ -11,40 +11,40 @@ from helm_scale.units import HARTREE_IN_EV
 def plot_stretch(path: Path, title: str, points: Sequence[StretchPoint]) -> None:
     """Draw HOMO and LUMO, and the energy, over the length of the bond; model against PySCF."""
     figure = new_figure(10.0, 4.2)
-    left, right = figure.subplots(1, 2)
+    orbital_axis, energy_axis = figure.subplots(1, 2)
     lengths, lowest = [point.length for point in points], points[0].reference.energy
     for whose, style, colour in (("reference", "o-", SIZE), ("predicted", "s--", ERROR)):
         levels = [getattr(point, whose) for point in points]
         label = "PySCF" if whose == "reference" else "model"
-        left.plot(
+        orbital_axis.plot(
             lengths,
-            [one.homo * HARTREE_IN_EV for one in levels],
+            [level.homo * HARTREE_IN_EV for level in levels],
             style,
             color=colour,
             markersize=4.5,
             label=label,
         )
-        left.plot(
+        orbital_axis.plot(  # without label: HOMO and LUMO share one entry of the legend
             lengths,
-            [one.lumo * HARTREE_IN_EV for one in levels],
+            [level.lumo * HARTREE_IN_EV for level in levels],
             style,
             color=colour,
             markersize=4.5,
         )
-        right.plot(
+        energy_axis.plot(
             lengths,
-            [(one.energy - lowest) * HARTREE_IN_EV for one in levels],
+            [(level.energy - lowest) * HARTREE_IN_EV for level in levels],
             style,
             color=colour,
             markersize=4.5,
             label=label,
         )
-    left.set_ylabel("HOMO and LUMO / eV", color=INK)
-    right.set_ylabel("energy above the first point of PySCF / eV", color=INK)
-    for axis in (left, right):
+    orbital_axis.set_ylabel("HOMO and LUMO / eV", color=INK)
+    energy_axis.set_ylabel("energy above the first point of PySCF / eV", color=INK)
+    for axis in (orbital_axis, energy_axis):
         axis.set_xlabel("length of the bond / Angstrom", color=INK)
         axis.grid(True, color=FAINT)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
-    left.set_title(title, fontsize=12, color=INK, loc="left")
+    orbital_axis.set_title(title, fontsize=12, color=INK, loc="left")
     save(figure, path)
