@@ -1,14 +1,13 @@
 """docs/backbone.md does what it says."""
 
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from helm_scale import config
+from tests.blocks import check_command, commands_in
 from tests.export import page
 from tests.export.hub_server import serving
 
@@ -24,10 +23,9 @@ def test_every_block_is_run_somewhere() -> None:
 
 
 def test_the_commands_are_understood() -> None:
-    for line in page.blocks("bash dry")[0].splitlines():
-        program, script, *arguments = shlex.split(line)
-        assert (program, script) == ("python", "launch/export.py")
-        config.load(config.ExportConfig, arguments)
+    for body in page.blocks("bash dry"):
+        for words in commands_in(body):
+            check_command(words)
 
 
 def test_the_blocks_run_and_the_readout_learns(
