@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("units", "files", "extras"),
+    ("units", "files", "extras", "functionals"),
     ("irreps",),
     ("basis",),
     ("config",),

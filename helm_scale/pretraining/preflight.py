@@ -11,6 +11,7 @@ from helm_scale.config import FORMAT, PretrainConfig, dump
 from helm_scale.data.loading.dataset import Dataset
 from helm_scale.data.loading.sampler import Sampler, check_world_size
 from helm_scale.data.tools.statistics import DatasetStatistics, gather_statistics, spread_over_costs
+from helm_scale.functionals import has_exact_exchange
 from helm_scale.parallel import startup
 from helm_scale.pretraining import checkpoint
 from helm_scale.pretraining.memory.footprint import BatchSize
@@ -73,6 +74,11 @@ def check_data(config: PretrainConfig, dataset: Dataset) -> None:
         raise ValueError(
             f"model.basis: got '{model.basis}', but {dataset.folder} holds '{method.basis}';"
             f" set model.basis to {method.basis}, or name other data"
+        )
+    if model.parity == "semilocal" and has_exact_exchange(method.xc):
+        raise ValueError(
+            f"model.parity: got 'semilocal', but {dataset.folder} holds labels of {method.xc},"
+            " a hybrid, whose on-site blocks have the other irreps, too; set model.parity to full"
         )
     if model.baseline not in ("none", method.baseline):
         raise ValueError(
