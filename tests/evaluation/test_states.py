@@ -13,7 +13,8 @@ TURNED = np.eye(4)[:, [0, 2, 1, 3]]  # the second filled and the first empty orb
 
 def state(energies: list[float], coefficients: np.ndarray, **properties: object) -> ElectronicState:
     """Two filled and two empty orbitals."""
-    return ElectronicState(Orbitals(np.array(energies), coefficients, 2), **properties)  # type: ignore[arg-type]
+    orbitals = Orbitals(np.array(energies), coefficients, 2)
+    return ElectronicState(orbitals, **properties)  # type: ignore[arg-type]
 
 
 def test_every_error_has_its_own_name() -> None:
