@@ -317,11 +317,10 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
             "::test_the_threshold_follows_the_error_unless_it_is_given"),
     }),
     ("evaluation/states.py", "evaluation/test_states.py", {
-        "lumo-errors-are-those-of-the-homo": ("found.lumo - reference.lumo",
-            "found.homo - reference.homo"),
+        "lumo-errors-are-those-of-the-homo": ("solution.lumo -", "solution.homo -"),
         "all-orbitals-count-as-occupied": ("slice(0, reference.occupied)", "slice(0, None)"),
-        "dipoles-by-their-length": ("np.linalg.norm(found.dipole - reference.dipole)",
-            "np.linalg.norm(found.dipole) - np.linalg.norm(reference.dipole)"),
+        "dipoles-by-their-length": ("norm(state.dipole - reference.dipole)",
+            "norm(state.dipole) - np.linalg.norm(reference.dipole)"),
     }),
     ("evaluation/results.py", ANEW, {
         "any-record-is-reused": ('content["fingerprint"] != mark', 'not content["fingerprint"]'),
