@@ -20,6 +20,7 @@ FLOORS = (
     ("basis",),
     ("config",),
     ("types",),
+    ("reading",),
     ("data", "model", "losses", "parallel", "dft"),
     ("optim",),
     ("pretraining", "finetuning", "export", "evaluation", "importers"),
@@ -30,7 +31,12 @@ FLOORS = (
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 EVERYWHERE = {"numpy", "torch", "helm_scale", *sys.stdlib_module_names}
 DOORS = {
-    "ase": ("data/format/xyz.py", "export/calculator.py", "importers/md17.py"),
+    "ase": (
+        "data/format/database.py",
+        "export/calculator.py",
+        "importers/md17.py",
+        "reading/frames.py",
+    ),
     "deepspeed": ("parallel/",),
     "e3nn": ("irreps/", "export/fairchem.py"),
     "fairchem": ("export/fairchem.py",),

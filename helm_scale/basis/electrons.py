@@ -29,13 +29,21 @@ def check_multiplicity(
         raise ValueError(
             f"{where}: charge {charge:+d} leaves no electrons{outside}; wanted a lower charge"
         )
-    # n electrons have between 0 and n unpaired spins, of the parity of n; closed cores pair theirs
-    if not 1 <= multiplicity <= valence + 1 or (electrons + 1 - multiplicity) % 2:
+    # Closed cores pair their spins, so only electrons outside them can be unpaired
+    check_pairing(electrons, charge=charge, multiplicity=multiplicity, most=valence, where=where)
+
+
+def check_pairing(electrons: int, *, charge: int, multiplicity: int, most: int, where: str) -> None:
+    """Raise ValueError naming `where` if so many electrons cannot have multiplicity 2S+1.
+
+    n electrons have between 0 and `most` unpaired spins, of the parity of n.
+    """
+    if not 1 <= multiplicity <= most + 1 or (electrons + 1 - multiplicity) % 2:
         parity = "odd" if electrons % 2 == 0 else "even"
         raise ValueError(
             f"{where}: {electrons} electrons (charge {charge:+d}) cannot have multiplicity"
             f" {multiplicity}; wanted an {parity} multiplicity from {1 + electrons % 2} to"
-            f" {valence + 1}"
+            f" {most + 1}"
         )
 
 

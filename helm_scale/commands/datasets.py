@@ -32,7 +32,7 @@ def shards_generate(config: GenerateConfig) -> str:
     from helm_scale.dft.molecule import check_electrons
 
     out, method, labels = Path(config.out), generate.method_of(config), generate.labels_of(config)
-    molecules, splits = xyz.read_xyz(config.xyz)
+    molecules, splits = xyz.read_xyz(config.xyz, ignore_cell=config.ignore_cell)
     for frame, molecule in enumerate(molecules):
         check_electrons(molecule, config.basis, f"{config.xyz}, frame {frame} ({molecule.key})")
     source = f"XYZ file, SHA-256 {sha256(config.xyz)}"

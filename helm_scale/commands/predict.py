@@ -19,7 +19,7 @@ def predict(config: PredictConfig) -> str:
     from helm_scale.evaluation import prediction
 
     model, method = load_predictor(config.source, flow_steps=config.flow_steps)
-    (molecules, _), out = read_xyz(config.xyz), Path(config.out)
+    (molecules, _), out = read_xyz(config.xyz, ignore_cell=config.ignore_cell), Path(config.out)
     prediction.check_molecules(molecules, model.config.basis)
     jobs = (
         prediction.PredictJob(

@@ -39,6 +39,9 @@ class GenerateConfig(Strict):
             "Extended XYZ file; charge, multiplicity, key and split stand in its comment lines."
         ),
     )
+    ignore_cell: bool = Field(
+        False, description="Take molecules out of periodic cells, without their images."
+    )
     out: str = Field("data_shards/new", description="New folder of shards with a manifest.json.")
     xc: str = Field("pbe", description="Exchange-correlation functional, by PySCF's name.")
     basis: Basis = Field("def2-tzvpd", description="Orbital basis. Its ECP is always applied.")

@@ -99,6 +99,9 @@ class PredictConfig(Strict):
         "molecules.xyz",
         description="Extended XYZ file; charge and multiplicity stand in its comment lines.",
     )
+    ignore_cell: bool = Field(
+        False, description="Take molecules out of periodic cells, without their images."
+    )
     out: str = Field("runs/prediction", description="Folder of npz files.")
     overlap_threshold: float = Field(
         1e-3,

@@ -23,8 +23,45 @@ class FinetuneConfig(Strict):
         "data_shards/quickstart",
         description=(
             "Labelled molecules: folder of shards, extended XYZ (.xyz, .extxyz) or ASE database"
-            " (.db). The last two hold eV, eV/Angstrom and e*Angstrom."
+            " (.db). The last two hold eV, eV/Angstrom and e*Angstrom unless a key below or the"
+            " database's metadata say otherwise."
         ),
+    )
+    energy_unit: Literal["eV", "Hartree", "kcal/mol", "kJ/mol"] | None = Field(
+        None,
+        description=(
+            "Unit of the energies of an XYZ file or ASE database. None: that of the database's"
+            " metadata, else eV."
+        ),
+    )
+    force_unit: (
+        Literal[
+            "eV/Angstrom",
+            "Hartree/Angstrom",
+            "kcal/mol/Angstrom",
+            "kJ/mol/Angstrom",
+            "eV/bohr",
+            "Hartree/bohr",
+            "kcal/mol/bohr",
+            "kJ/mol/bohr",
+        ]
+        | None
+    ) = Field(
+        None,
+        description=(
+            "Unit of the forces there. None: that of the metadata, else the unit of energy per"
+            " Angstrom."
+        ),
+    )
+    energy_kind: Literal["total", "relative"] = Field(
+        "total",
+        description=(
+            "total: energies are held against those of free atoms, which tells a wrong unit."
+            " relative: they are not, as for formation or atomisation energies."
+        ),
+    )
+    ignore_cell: bool = Field(
+        False, description="Take molecules out of periodic cells, without their images."
     )
     target: str = Field(
         "energy",

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import FinetuneConfig
+from helm_scale.data.format.labels import LabelOptions, read_labels
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
-from helm_scale.data.format.xyz import read_labels
 from helm_scale.files import sha256
 from helm_scale.finetuning.targets import head_of, label_of, label_values, reference_features
 from helm_scale.losses.references import fit_atomic_energies
@@ -89,7 +89,9 @@ def read(config: FinetuneConfig) -> LabelledSplits:
     """
     path, head = Path(config.data), head_of(config)
     splits, method = (
-        _read_shards(path, config) if path.is_dir() else _read_file(path, head.quantity)
+        _read_shards(path, config)
+        if path.is_dir()
+        else _read_file(path, head.quantity, label_options(config))
     )
     for name in (config.train_split, *config.test_splits):
         if not splits.get(name):
@@ -114,6 +116,17 @@ def read(config: FinetuneConfig) -> LabelledSplits:
     for molecule in labelled.all_molecules():
         label_of(molecule, head.quantity)
     return labelled
+
+
+def label_options(config: FinetuneConfig) -> LabelOptions:
+    """How a config has the labels of a file understood."""
+    return LabelOptions(
+        energy_unit=config.energy_unit,
+        force_unit=config.force_unit,
+        needs_forces=config.target == "forces",
+        relative=config.energy_kind == "relative",
+        ignore_cell=config.ignore_cell,
+    )
 
 
 def fit_reference(labelled: LabelledSplits) -> ReferencedSplits:
@@ -164,12 +177,14 @@ def _read_shards(path: Path, config: FinetuneConfig) -> tuple[Splits, dict[str, 
     return splits, asdict(manifest.method)
 
 
-def _read_file(path: Path, quantity: Quantity) -> tuple[Splits, dict[str, Any]]:
+def _read_file(
+    path: Path, quantity: Quantity, options: LabelOptions
+) -> tuple[Splits, dict[str, Any]]:
     """Molecules of a file by split.
 
     Where no frame names one, they are divided at random, the same way every time.
     """
-    molecules, names = read_labels(path, quantity)
+    molecules, names = read_labels(path, quantity, options)
     free = [number for number, name in enumerate(names) if name is None]
     if len(free) + names.count("isolated") == len(names):
         first, second = (round(len(free) * sum(SHARES[: k + 1])) for k in range(2))

@@ -47,11 +47,14 @@ def test_plain_xyz_is_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("comment", "message"),
     [
-        ("charge=0.5", r"in.xyz, frame 1 \(frame-000001\): charge: got 0.5, wanted an integer"),
-        ("charge=minus", "charge: got minus, wanted an integer"),
+        (
+            "charge=0.5",
+            r"in.xyz, frame 1, line 6 \(frame-000001\): charge: got 0.5, wanted an integer",
+        ),
+        ("charge=minus", "charge: got 'minus', wanted an integer"),
         ("charge=nan", "charge: got nan, wanted an integer"),
-        ('spin="1 3"', r"spin: got \[1 3\], wanted an integer"),
-        ("multiplicity=2 spin=3", r"frame 1 .*multiplicity=2, spin=3 contradict each other"),
+        ('spin="1 3"', r"spin: got \[1, 3\], wanted an integer"),
+        ("multiplicity=2 spin=3", r"frame 1, .*multiplicity=2, spin=3 contradict each other"),
         ("key=first", "in.xyz: key 'first' in frames 0 and 1"),
     ],
 )
@@ -65,14 +68,17 @@ def test_a_wrong_comment_line_is_named(comment: str, message: str, tmp_path: Pat
     [
         ("", "in.xyz: empty; wanted at least one molecule"),
         ("\n \n", "in.xyz: empty"),
-        ("not xyz\n", "in.xyz: not extended XYZ"),
-        (WATER.format("") + "3\n\nO 0 0 0\nH 0 0 1\n", "in.xyz: not extended XYZ"),
+        ("not xyz\n", "in.xyz, frame 0, line 1: not extended XYZ"),
+        (
+            WATER.format("") + "3\n\nO 0 0 0\nH 0 0 1\n",
+            "in.xyz, frame 1, line 10: not extended XYZ: got '', wanted 4 columns",
+        ),
         (
             "2\n\nO 0 0 0\nO 0 0 0.01\n",
-            "in.xyz, frame 0: .*atoms 0 and 1 coincide .distance 1.00e-02 Angstrom",
+            "in.xyz, frame 0, line 1 .*atoms 0 and 1 coincide .distance 1.00e-02 Angstrom",
         ),
-        ("2\n\nO 0 0 0\nO 0 0 nan\n", "in.xyz, frame 0: .*NaN"),
-        ("1\n\nX 0 0 0\n", "in.xyz, frame 0: unknown chemical symbol"),
+        ("2\n\nO 0 0 0\nO 0 0 nan\n", "in.xyz, frame 0, line 4: .*NaN"),
+        ("1\n\nX 0 0 0\n", "in.xyz, frame 0, line 3: unknown chemical symbol"),
         ("0\n\n", "in.xyz"),
     ],
 )
@@ -85,7 +91,7 @@ def test_a_file_without_molecules_is_named(text: str, message: str, tmp_path: Pa
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "in.xyz").write_bytes(bytes(range(256)))
-    with pytest.raises(ValueError, match=r"in.xyz: not extended XYZ"):
+    with pytest.raises(ValueError, match=r"in.xyz, line 2: not extended XYZ"):
         read_xyz(tmp_path / "in.xyz")
 
 

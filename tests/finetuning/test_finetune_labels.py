@@ -105,6 +105,7 @@ def frames(count: int, **info: Any) -> list[ase.Atoms]:
     labelled = []
     for molecule in molecules(count, 1):
         atoms = ase.Atoms(molecule.atomic_numbers, molecule.positions, info=dict(info))
+        atoms.info["multiplicity"] = 1 + int(molecule.atomic_numbers.sum()) % 2
         assert molecule.energy is not None and molecule.forces is not None
         atoms.calc = SinglePointCalculator(
             atoms,
@@ -123,7 +124,7 @@ def test_energies_are_read_in_electronvolt_however_they_are_stored(
     if way == "rows.db":
         with ase.db.connect(path) as rows:
             for atoms in frames(20):
-                rows.write(atoms)
+                rows.write(atoms, multiplicity=atoms.info["multiplicity"])
     else:
         written = frames(20)
         if way.startswith("REF"):
@@ -152,18 +153,19 @@ def test_energies_are_read_in_electronvolt_however_they_are_stored(
 
 def test_free_atoms_and_splits_of_a_file_are_heeded(tmp_path: Path) -> None:
     labelled = [*frames(6), *frames(2, split="test")]
-    atom = ase.Atoms("Br", info={"config_type": "IsolatedAtom", "REF_energy": -100.0})
+    atom = ase.Atoms("Br", info={"config_type": "IsolatedAtom"})
+    atom.calc = SinglePointCalculator(atom, energy=-70000.0)
     ase.io.write(tmp_path / "a.xyz", [*labelled, atom], format="extxyz")
     splits = labels.read(FinetuneConfig(data=str(tmp_path / "a.xyz")))
     assert (len(splits.train), len(splits.validation), len(splits.tests["test"])) == (6, 0, 2)
-    assert splits.atoms == {35: pytest.approx(-100.0 / HARTREE_IN_EV)}
+    assert splits.atoms == {35: pytest.approx(-70000.0 / HARTREE_IN_EV)}
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     ase.io.write(tmp_path / "bare.xyz", ase.Atoms("HH", np.eye(2, 3)), format="extxyz")
     with pytest.raises(
         ValueError,
-        match=r"bare.xyz, frame 0 \(frame-000000\): no energy; wanted REF_energy or energy, in eV",
+        match=r"bare.xyz, frame 0, line 1 \(frame-000000\): no energy; wanted REF_energy or energy, in eV",
     ):
         labels.read(FinetuneConfig(data=str(tmp_path / "bare.xyz")))
     (tmp_path / "text.db").write_text("no database")

@@ -1,191 +1,140 @@
-"""Read molecules from extended XYZ and ASE databases.
+"""Molecules from the frames of extended XYZ files and of ASE databases."""
 
-`read_xyz` leaves labels alone; `read_labels` wants one, in ASE's units.
-"""
-
-from collections.abc import Iterator
-from dataclasses import replace
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import ase
-import ase.db
-import ase.io
 import numpy as np
 
 from helm_scale.data.graphs import neighbors
-from helm_scale.types import Molecule, Quantity
-from helm_scale.units import HARTREE_IN_EV
+from helm_scale.reading import free_atoms, identity
+from helm_scale.reading.frames import Frame, read_frames
+from helm_scale.reading.numbers import numbers
+from helm_scale.types import Molecule
 
-MULTIPLICITY_NAMES = ("multiplicity", "spin_multiplicity", "spin")  # the field writes all three
+log = logging.getLogger(__name__)
 
 
-def read_xyz(path: str | Path) -> tuple[list[Molecule], list[str]]:
-    """Read every frame of an extended XYZ file (positions in Angstrom).
+def read_xyz(path: str | Path, *, ignore_cell: bool = False) -> tuple[list[Molecule], list[str]]:
+    """Read every frame of an extended XYZ file (positions in Angstrom); it may be gzipped.
 
-    `key` (default frame-000000), `charge` (0), `multiplicity` (1; also read as `spin_multiplicity`
-    or `spin`, always 2S+1) and `split` (train) come from a frame's comment line.
+    `key` (default frame-000000), charge and multiplicity (reading/identity.py has their names) and
+    `split` (train) come from a frame's comment line.
 
+    Args:
+        ignore_cell: take molecules out of periodic cells, without their images.
     Returns:
         (molecules, name of the split of each).
     Raises:
-        ValueError: no such file, not XYZ, no frames, a key twice, no atoms, coincident atoms, or a
-            charge that is no integer; names file and frame.
+        ValueError: no such file, not XYZ, no frames, a key twice, no atoms, coincident atoms, a
+            periodic cell, or a charge or multiplicity that cannot be; names file, frame and line.
     """
-    frames = _frames(Path(path))
-    molecules = list(_molecules(frames, Path(path)))
-    return molecules, [str(atoms.info.get("split", "train")) for atoms in frames]
+    frames = read_frames(Path(path))
+    molecules = molecules_of(frames, path, ignore_cell=ignore_cell)
+    return molecules, [str(frame.info.get("split", "train")) for frame in frames]
 
 
-def read_labels(path: str | Path, wanted: Quantity) -> tuple[list[Molecule], list[str | None]]:
-    """Read molecules with a label from extended XYZ or an ASE database (.db, .json).
+def molecules_of(
+    frames: Iterable[Frame], path: str | Path, *, ignore_cell: bool = False
+) -> list[Molecule]:
+    """Molecules without labels, each with a key of its own; a free atom once per element.
 
-    The label is `REF_<name>`, or `<name>` as ASE reads it, in `wanted.file_unit`: total energies in
-    eV, dipoles in e*Angstrom. With energies come forces where there are some, `REF_forces` or
-    `forces`, eV/Angstrom. In a database these are results of the calculator, key-value pairs or
-    data. `config_type=IsolatedAtom` marks a free atom, which only energies have a use for.
-
-    Returns:
-        (molecules with the label in `wanted.unit`; name of the split of each: None where none is
-        given, "isolated" for free atoms).
     Raises:
-        ValueError: as `read_xyz`, and a label that is missing, not finite or of another shape;
-            names file and frame.
+        ValueError: as `read_xyz`.
     """
-    frames = _frames(Path(path)) if Path(path).suffix in (".xyz", ".extxyz") else _rows(Path(path))
-    molecules, splits = [], []
-    for number, (atoms, molecule) in enumerate(
-        zip(frames, _molecules(frames, Path(path)), strict=True)
-    ):
-        isolated = atoms.info.get("config_type") == "IsolatedAtom"
-        if isolated and wanted.name != "energy":
-            continue
-        where = f"{path}, frame {number} ({molecule.key})"
-        molecules.append(_labelled(atoms, molecule, wanted, where))
-        split = str(atoms.info["split"]) if "split" in atoms.info else None
-        splits.append("isolated" if isolated else split)
-    return molecules, splits
-
-
-def _molecules(frames: list[ase.Atoms], path: Path) -> Iterator[Molecule]:
-    """Molecules without labels, each with a key of its own."""
     seen: dict[str, int] = {}
-    for number, atoms in enumerate(frames):
-        molecule = _molecule(atoms, number, f"{path}, frame {number}")
+    elements: set[int] = set()
+    molecules, cells = [], 0
+    for number, frame in enumerate(frames):
+        molecule = _molecule(frame, number, ignore_cell=ignore_cell)
         if molecule.key in seen:
             raise ValueError(
                 f"{path}: key '{molecule.key}' in frames {seen[molecule.key]} and {number};"
                 " give every frame its own key"
             )
         seen[molecule.key] = number
-        yield molecule
+        if is_free_atom(frame):
+            if int(frame.atomic_numbers[0]) in elements:
+                raise ValueError(
+                    f"{frame.where} ({molecule.key}): a second free atom of its element"
+                )
+            elements.add(int(frame.atomic_numbers[0]))
+        cells += frame.periodic
+        molecules.append(molecule)
+    if cells:
+        log.warning("%s: %d periodic cells, taken without their images", path, cells)
+    return molecules
 
 
-def _labelled(atoms: ase.Atoms, molecule: Molecule, wanted: Quantity, where: str) -> Molecule:
-    """The molecule with the label of the frame, and with forces beside an energy."""
-    value = _label(atoms, wanted.name)
-    if value is None:
-        raise ValueError(
-            f"{where}: no {wanted.name}; wanted REF_{wanted.name} or {wanted.name},"
-            f" in {wanted.file_unit}"
-        )
-    if value.shape != wanted.shape or not np.isfinite(value).all():
-        size = f"{wanted.shape} finite numbers" if wanted.shape else "a finite number"
-        raise ValueError(f"{where}: {wanted.name} is {value}, wanted {size}, in {wanted.file_unit}")
-    if wanted.name != "energy":
-        return replace(molecule, properties={wanted.name: value / wanted.in_file_unit})
-    forces = _label(atoms, "forces")
-    if forces is not None and (forces.shape != (len(atoms), 3) or not np.isfinite(forces).all()):
-        raise ValueError(
-            f"{where}: forces of shape {forces.shape}, wanted {len(atoms)} x 3 finite numbers,"
-            " in eV/Angstrom"
-        )
-    return replace(
-        molecule,
-        energy=float(value) / HARTREE_IN_EV,
-        forces=None if forces is None else forces / HARTREE_IN_EV,
-    )
+def key_of(frame: Frame, number: int) -> str:
+    """Name of a frame's molecule.
+
+    Raises:
+        ValueError: neither text nor an integer, or empty.
+    """
+    key = frame.info.get("key", f"frame-{number:06d}")
+    if isinstance(key, bool) or not isinstance(key, str | int | np.integer) or key == "":
+        raise ValueError(f"{frame.where}: key: got {key!r}, wanted text")
+    return str(key)
 
 
-def _label(atoms: ase.Atoms, name: str) -> np.ndarray | None:
-    """A label as the frame has it, if it has one: what is called REF_ comes first."""
-    results = atoms.calc.results if atoms.calc is not None else {}
-    places = [
-        (atoms.info, f"REF_{name}"), (atoms.arrays, f"REF_{name}"),
-        (results, name), (atoms.info, name), (atoms.arrays, name),
-    ]  # fmt: skip
-    value = next((place[key] for place, key in places if place.get(key) is not None), None)
-    return None if value is None else np.asarray(value, dtype=np.float64)
+def is_free_atom(frame: Frame) -> bool:
+    """Whether a frame is marked as a free atom, as MACE's files do."""
+    return str(frame.info.get("config_type", "")).replace("_", "").lower() == "isolatedatom"
 
 
-def _rows(path: Path) -> list[ase.Atoms]:
-    """Rows of an ASE database, key-value pairs and data in `info`."""
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: file not found;"
-            " wanted extended XYZ (.xyz, .extxyz) or an ASE database (.db, .json)"
-        )
-    try:
-        with ase.db.connect(path) as rows:
-            frames = [row.toatoms(add_additional_information=True) for row in rows.select()]
-    except (
-        Exception
-    ) as error:  # the backends raise errors of many kinds for a file that is none of theirs
-        raise ValueError(f"{path}: not an ASE database: {type(error).__name__}: {error}") from None
-    if not frames:
-        raise ValueError(f"{path}: empty; wanted at least one molecule")
-    for atoms in frames:
-        atoms.info |= {**atoms.info.pop("data", {}), **atoms.info.pop("key_value_pairs", {})}
-    return frames
-
-
-def _frames(path: Path) -> list[ase.Atoms]:
-    if not path.is_file():
-        raise ValueError(f"{path}: XYZ file not found")
-    if not path.read_bytes().strip():
-        raise ValueError(f"{path}: empty; wanted at least one molecule in extended XYZ")
-    try:
-        return list(ase.io.iread(path, index=":", format="extxyz"))
-    except (ase.io.ParseError, OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"{path}: not extended XYZ: {error}") from None
-
-
-def _molecule(atoms: ase.Atoms, number: int, where: str) -> Molecule:
-    if len(atoms) == 0:
+def _molecule(frame: Frame, number: int, *, ignore_cell: bool) -> Molecule:
+    key = key_of(frame, number)
+    where = f"{frame.where} ({key})"
+    if not len(frame.atomic_numbers):
         raise ValueError(f"{where}: no atoms; remove the frame")
-    if not atoms.get_atomic_numbers().all():
+    if not frame.atomic_numbers.all():
         raise ValueError(f"{where}: unknown chemical symbol 'X'; wanted a real element")
-    key = str(atoms.info.get("key", f"frame-{number:06d}"))
-    given = {
-        name: _integer(atoms.info[name], f"{where} ({key}): {name}")
-        for name in MULTIPLICITY_NAMES
-        if name in atoms.info
-    }
-    if len(set(given.values())) > 1:
-        listed = ", ".join(f"{name}={value}" for name, value in given.items())
-        raise ValueError(
-            f"{where} ({key}): {listed} contradict each other; give one multiplicity (2S+1)"
-        )
-    positions = atoms.get_positions().astype(np.float64)
+    identity.check_no_cell(frame.periodic, where, ignore=ignore_cell)
     try:
-        neighbors.atom_pairs([key], [len(positions)], positions)
+        neighbors.atom_pairs([key], [len(frame.positions)], frame.positions)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    charge, multiplicity = identity.read_identity(
+        _ground_state(frame, where) if is_free_atom(frame) else frame.info,
+        frame.atomic_numbers,
+        where,
+        initial_charges=_total(frame, "initial_charges", where),
+        magnetic_moments=_total(frame, "initial_magmoms", where),
+    )
     return Molecule(
         key=key,
-        atomic_numbers=atoms.get_atomic_numbers().astype(np.int64),
-        positions=positions,
-        charge=_integer(atoms.info.get("charge", 0), f"{where} ({key}): charge"),
-        spin_multiplicity=next(iter(given.values()), 1),
+        atomic_numbers=frame.atomic_numbers,
+        positions=frame.positions,
+        charge=charge,
+        spin_multiplicity=multiplicity,
     )
 
 
-def _integer(value: Any, where: str) -> int:
-    """Turn a value of the comment line into an integer."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | np.integer)
-        or not float(value).is_integer()
-    ):
-        raise ValueError(f"{where}: got {value}, wanted an integer")
-    return int(value)
+def _ground_state(frame: Frame, where: str) -> dict[str, Any]:
+    """What a frame says of a free atom, with the multiplicity of the ground state if it says none.
+
+    Raises:
+        ValueError: not one atom, or one that is charged or excited.
+    """
+    if len(frame.atomic_numbers) != 1:
+        raise ValueError(f"{where}: config_type: a free atom with {len(frame.positions)} atoms")
+    ground = free_atoms.ground_state(int(frame.atomic_numbers[0]))
+    info = frame.info
+    if ground and not identity.states_multiplicity(info):
+        info = {**info, "multiplicity": ground}
+    charge, multiplicity = identity.read_identity(info, frame.atomic_numbers, where)
+    if charge or (ground and multiplicity != ground):
+        raise ValueError(
+            f"{where}: config_type: a free atom with charge {charge:+d} and multiplicity"
+            f" {multiplicity}, wanted the neutral ground state, multiplicity {ground}"
+        )
+    return info
+
+
+def _total(frame: Frame, name: str, where: str) -> float:
+    """Sum over atoms of a column, 0 where there is none."""
+    if name not in frame.columns:
+        return 0.0
+    return float(numbers(frame.columns[name], (len(frame.positions),), f"{where}: {name}").sum())
