@@ -22,6 +22,7 @@ from helm_scale.dft.molecule import (
     kohn_sham,
     to_canonical,
 )
+from helm_scale.dft.potential import Projection
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
@@ -65,6 +66,7 @@ class EnergyFunctional:
         self._solver = kohn_sham(self._mol, method)
         self._builder = device.builder(self._solver, method.program)
         self._core: np.ndarray | None = None
+        self._projection: Projection | None = None
 
     def prepare(self) -> None:
         """Make core Hamiltonian, grid and fitting tensors now; otherwise the first energy makes
@@ -109,6 +111,16 @@ class EnergyFunctional:
         """H0 [nao, nao], Hartree: one Fock build from the density "minao" or of isolated
         "atoms"."""
         return self._canonical(baseline_hamiltonian(self._solver, kind))
+
+    def kohn_sham_matrix(self, hamiltonian: np.ndarray) -> np.ndarray:
+        """The Kohn-Sham matrix nearest to a predicted one, [nao, nao], Hartree (potential.py).
+
+        Raises:
+            ValueError: the integrals of the molecule take too much memory.
+        """
+        if self._projection is None:
+            self._projection = Projection(self._solver)
+        return self._canonical(self._projection(self._pyscf(hamiltonian)))
 
     def scf(self, density: np.ndarray, max_cycle: int = 50) -> ScfRun:
         """Run the SCF, PySCF's own settings and the method's threshold, from a density matrix [nao,
