@@ -9,7 +9,7 @@ The files in launch/ are the same commands for schedulers that want a script.
 import difflib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,19 @@ class Command:
         settings: its config; the docstring is what --help says of it.
         words: keys whose values come first and without a flag, as in `shards verify FOLDER`.
         more: key of a list that takes all further words.
+        choices: what the first word may be, for --help.
     """
 
     settings: type[config.Strict]
     words: tuple[str, ...] = ()
     more: str | None = None
+    choices: Callable[[], Iterable[str]] | None = None
+
+
+def _importers() -> Iterable[str]:
+    from helm_scale.importers.registry import IMPORTERS  # torch comes with it
+
+    return IMPORTERS
 
 
 # Each runs the function of helm_scale.commands that has its name, with _ for blanks and dashes.
@@ -42,7 +50,7 @@ COMMANDS = {
     "replay": Command(config.ReplayConfig),
     "low-data": Command(config.LowDataConfig),
     "shards generate": Command(config.GenerateConfig),
-    "shards import": Command(config.ImportConfig, ("dataset",)),
+    "shards import": Command(config.ImportConfig, ("dataset",), choices=_importers),
     "shards verify": Command(config.VerifyConfig, ("folder",)),
     "shards info": Command(config.InfoConfig, ("data.path",)),
     "shards split": Command(config.SplitConfig),
@@ -151,8 +159,11 @@ def _usage(names: list[str]) -> str:
 
 def _help(name: str) -> str:
     """What --help says of a command."""
-    call = f"{_call(name)} [--config NAME] [--key value ...]"
-    return f"{call}\n\n{config.help_text(COMMANDS[name].settings)}"
+    command = COMMANDS[name]
+    lines = [f"{_call(name)} [--config NAME] [--key value ...]"]
+    if command.choices:
+        lines.append(f"{command.words[0].upper()}: {', '.join(command.choices())}")
+    return "\n".join([*lines, "", config.help_text(command.settings)])
 
 
 if __name__ == "__main__":

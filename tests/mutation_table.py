@@ -114,8 +114,8 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
         "odd-scalars-have-no-sigmoid": ("torch.sigmoid(factor)", "factor"),
         "odd-channels-of-a-row-are-symmetric": ("odd - mirrored_odd", "odd + mirrored_odd"),
     }),
-    ("model/two_stage.py", NAIVE, {
-        "product-of-an-atom-with-itself": ("both.roll(pair_index.shape[1])", "both"),
+    ("model/tensor_product.py", NAIVE, {
+        "product-of-an-atom-with-itself": ("ends.roll(pair_index.shape[1])", "ends"),
     }),
     ("model/heads/readouts.py", NAIVE, {
         "invariants-are-sums-over-orders": ("x.square().mean(dim=2)", "x.square().sum(dim=2)"),

@@ -1,4 +1,4 @@
-"""Packed irreps of a batch -> one dense matrix per molecule; nothing else in the package does it.
+"""Assembles the packed irreps of a batch into one dense matrix per molecule.
 
 The map is linear and differentiable, in float64. A block and its transpose are the same numbers, so
 matrices equal their transposes to the last bit.
@@ -16,6 +16,7 @@ from helm_scale.basis.layout import BlockLayout, ao_offsets, offsite_layout, ons
 from helm_scale.basis.packing import unpack
 
 
+# Protocols, because floors import lower floors only: types.py stands above basis.
 class BlockSegment(Protocol):
     """What assembly reads of a types.Segment, which stands on a higher floor."""
 
@@ -64,7 +65,7 @@ def assemble(
     places = _Places(batch, basis, onsite.device)
     near = [onsite_layout(basis, s.first, parity) for s in batch.atom_segments]
     far = [offsite_layout(basis, s.first, s.second) for s in batch.pair_segments]
-    atoms = torch.stack([batch.atom_order, batch.atom_order])
+    atoms = torch.stack([batch.atom_order, batch.atom_order])  # both ends of an on-site block
     index, values = [], []
     for ends, blocks in _blocks(
         "onsite", onsite, segments=batch.atom_segments, layouts=near, ends=atoms
@@ -74,8 +75,11 @@ def assemble(
     for ends, blocks in _blocks(
         "offsite", offsite, segments=batch.pair_segments, layouts=far, ends=batch.pair_index
     ):
-        first, second = ends
-        index += [places.of(first, second, blocks.shape), places.of(second, first, blocks.mT.shape)]
+        atom_i, atom_j = ends
+        index += [
+            places.of(atom_i, atom_j, blocks.shape),
+            places.of(atom_j, atom_i, blocks.mT.shape),
+        ]
         values += [blocks, blocks.mT]
     return places.matrices(index, values)
 
@@ -87,21 +91,22 @@ def _blocks(
     layouts: Sequence[BlockLayout],
     ends: Tensor,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The two atoms [2, n] and the float64 blocks [n, a, b] of every segment."""
+    """Yield the two atoms [2, n] and the float64 blocks [n, a, b] of every segment."""
     sizes = [segment.count * layout.size for segment, layout in zip(segments, layouts, strict=True)]
     if flat.shape != (sum(sizes),):
         raise ValueError(
             f"{name}: got packed irreps of shape {tuple(flat.shape)},"
             f" wanted ({sum(sizes)},) for this batch"
         )
-    parts = flat.double().split(sizes)
+    # Cast before unpacking: errors of microhartrees lie in the seventh digit of on-site elements.
+    irreps_by_segment = flat.double().split(sizes)
     ends_by_segment = ends.to(flat.device).split([segment.count for segment in segments], dim=1)
-    for layout, part, pair in zip(layouts, parts, ends_by_segment, strict=True):
-        yield pair, unpack(part.view(-1, layout.size), layout)
+    for layout, irreps, atoms in zip(layouts, irreps_by_segment, ends_by_segment, strict=True):
+        yield atoms, unpack(irreps.view(-1, layout.size), layout)
 
 
 class _Places:
-    """Places of matrix elements in one flat vector that holds the matrices of all molecules."""
+    """Finds matrix elements in one flat vector that holds the matrices of all molecules."""
 
     def __init__(self, batch: BlockGraph, basis: str, device: torch.device) -> None:
         """Count the orbitals of every atom and molecule; both are few, so the CPU does it."""
@@ -113,6 +118,7 @@ class _Places:
         self._nao: list[int] = nao.tolist()
         self._start = (offsets[:-1] - first_ao[molecule]).to(device)  # of an atom in its molecule
         self._width = nao[molecule].to(device)
+        # Matrices before an atom's own take the squares of their numbers of orbitals.
         self._origin = (nao.square().cumsum(0) - nao.square())[molecule].to(device)
 
     def of(self, first: Tensor, second: Tensor, shape: Sequence[int]) -> Tensor:
@@ -127,7 +133,7 @@ class _Places:
         device = self._start.device
         flat = torch.zeros(sum(n * n for n in self._nao), dtype=torch.float64, device=device)
         if values:  # one write for all: every element has one place, so that no order matters
-            joined = (torch.cat([part.flatten() for part in parts]) for parts in (index, values))
+            joined = (torch.cat([x.flatten() for x in tensors]) for tensors in (index, values))
             flat = flat.scatter(0, *joined)
         sizes = [n * n for n in self._nao]
-        return [part.view(n, n) for part, n in zip(flat.split(sizes), self._nao, strict=True)]
+        return [matrix.view(n, n) for matrix, n in zip(flat.split(sizes), self._nao, strict=True)]

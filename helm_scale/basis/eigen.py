@@ -1,4 +1,4 @@
-"""H C = S C E in float64, also where the overlap S is nearly singular.
+"""Solves H C = S C E in float64, also where the overlap S is nearly singular.
 
 Overlaps of diffuse basis sets have eigenvalues down to 1e-6, whose inverse amplifies any error of
 H. Canonical orthogonalisation (Loewdin, Adv. Quantum Chem. 5, 185 (1970)) solves in the span of the
@@ -25,8 +25,8 @@ def canonical_orthogonalizers(
     values_a, vectors_ab = torch.linalg.eigh(overlap_ab.double())
     orthogonalizers = []
     for threshold in thresholds:
-        kept = values_a >= threshold
-        orthogonalizers.append(vectors_ab[:, kept] * values_a[kept].rsqrt())
+        is_kept = values_a >= threshold
+        orthogonalizers.append(vectors_ab[:, is_kept] * values_a[is_kept].rsqrt())
     return values_a, orthogonalizers
 
 
@@ -36,6 +36,8 @@ def solve_roothaan_hall(hamiltonian_ab: Tensor, orthogonalizer_ak: Tensor) -> tu
     Returns:
         (energies E [k], ascending, in the unit of H; coefficients C [a, k], C^T S C = 1).
     """
+    # In X the overlap is the unit matrix. A Cholesky factor of S would do the same without
+    # dropping a direction, and amplify the error of H by the inverse of its smallest eigenvalue.
     x_ak = orthogonalizer_ak
     energies_k, vectors_kk = torch.linalg.eigh(x_ak.T @ hamiltonian_ab.double() @ x_ak)
     return energies_k, x_ak @ vectors_kk

@@ -1,4 +1,4 @@
-"""Electrons of a molecule: how many the ECPs leave, and how they are paired."""
+"""Counts the electrons of a molecule that the ECPs leave, and checks how they are paired."""
 
 from collections.abc import Iterable
 

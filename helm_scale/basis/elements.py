@@ -5,9 +5,10 @@ from functools import cache
 
 from helm_scale.basis import registry
 
+# Those of OMol_CSH_58k: no first-row transition metals, no lanthanides.
 ELEMENTS: tuple[int, ...] = (*range(1, 21), *range(31, 57), *range(72, 84))
 MAX_Z = ELEMENTS[-1]  # tables and embeddings have a row for every atomic number from 0 to this
-FIRST_ECP_ELEMENT = 37
+FIRST_ECP_ELEMENT = 37  # rubidium: the def2 basis sets have all electrons up to krypton
 _SYMBOLS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru"
     " Rh Pd Ag Cd "
@@ -35,24 +36,24 @@ def supported(basis: str) -> tuple[int, ...]:
 
 
 @cache
-def _known(basis: str) -> frozenset[int]:
-    return frozenset(supported(basis))  # asked for every molecule that is read
+def _covered(basis: str) -> frozenset[int]:
+    return frozenset(supported(basis))  # cached: asked for every molecule that is read
 
 
 def check_supported(basis: str, atomic_numbers: Iterable[int], where: str) -> None:
     """Raise ValueError naming `where` and the first atomic number that the basis does not cover."""
-    known = _known(basis)
+    covered = _covered(basis)
     for z in map(int, atomic_numbers):
-        if z not in known:
+        if z not in covered:
             name = _SYMBOL_OF.get(z, f"Z = {z}")
             raise ValueError(
-                f"{where}: element {name} is not among the {len(known)} elements of {basis};"
+                f"{where}: element {name} is not among the {len(covered)} elements of {basis};"
                 f" remove the molecule (supported: Z {_ranges(supported(basis))})"
             )
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """Ascending numbers in words: 1-20, 31-56."""
+    """Write ascending numbers as ranges: "1-20, 31-56"."""
     runs: list[list[int]] = []
     for z in numbers:
         if runs and z == runs[-1][-1] + 1:
@@ -73,8 +74,8 @@ def atomic_number(symbol_: str) -> int:
 
 
 def pyscf_ecp(basis: str, atomic_numbers: Iterable[int]) -> dict[str, str]:
-    """The `ecp=` argument PySCF needs: without it heavy atoms keep all electrons and the numbers
-    are garbage."""
+    """Build the `ecp=` argument that PySCF needs for heavy atoms."""
+    # Without it PySCF keeps all electrons of a heavy atom in a valence basis, and does not say so.
     return {
         symbol(z): basis
         for z in sorted(set(int(z) for z in atomic_numbers))

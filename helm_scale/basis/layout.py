@@ -1,9 +1,8 @@
-"""Which irreps an on-site block or an element pair really has, and where each of them lies.
+"""Lays out the irreps of on-site blocks and element pairs in packed vectors.
 
 Shells of every element are aligned in common slots: its n-th shell of degree l takes slot n of that
 degree. A packed vector lists the irreps of a block by degree L, then M, then row; a row is one
-(slot, slot) pair. Only rows that the
-elements have exist: nothing is padded.
+(slot, slot) pair. Only rows that the elements have exist: nothing is padded.
 
 Axes: p = 2*l1+1, q = 2*l2+1, M = 2*L+1, rows of degree L are numbered through all slot pairs that
 couple to L.
@@ -38,9 +37,10 @@ class ShellGroup:
     weight: float
 
 
+# eq=False: layouts are cached and compared by identity, so that they can be keys of other caches.
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BlockLayout:
-    """Layout of one kind of block (an element's on-site block, or an ordered element pair).
+    """Layout of the on-site blocks of an element, or of the blocks of an ordered element pair.
 
     Attributes:
         shape: AOs of the first and second atom.
@@ -65,22 +65,23 @@ def _slot_pair_rows(basis: str, onsite: bool) -> dict[tuple[int, int, int, int, 
     slots = [(degree, n) for degree, count in enumerate(counts) for n in range(count)]
     rows: dict[tuple[int, int, int, int, int], int] = {}
     used: dict[int, int] = {}
-    for first in slots:
-        for second in slots:
-            if onsite and first > second:
+    # The loops fix the order of the rows, and with it the meaning of head weights in checkpoints.
+    for slot1 in slots:
+        for slot2 in slots:
+            if onsite and slot1 > slot2:
                 continue
-            for degree in coupled_degrees(first[0], second[0]):
-                rows[degree, *first, *second] = used.get(degree, 0)
+            for degree in coupled_degrees(slot1[0], slot2[0]):
+                rows[degree, *slot1, *slot2] = used.get(degree, 0)
                 used[degree] = used.get(degree, 0) + 1
     return rows
 
 
 def head_multiplicities(basis: str, onsite: bool) -> dict[int, int]:
     """Number of head rows of every degree L, over all elements of the basis."""
-    found: dict[int, int] = {}
-    for key in _slot_pair_rows(basis, onsite):
-        found[key[0]] = found.get(key[0], 0) + 1
-    return found
+    multiplicities: dict[int, int] = {}
+    for degree, *_ in _slot_pair_rows(basis, onsite):
+        multiplicities[degree] = multiplicities.get(degree, 0) + 1
+    return multiplicities
 
 
 def _build(
@@ -88,6 +89,7 @@ def _build(
 ) -> BlockLayout:
     """Sort the group-major irreps by degree, M and head row."""
     table = _slot_pair_rows(basis, onsite)
+    # In the order in which `pack` couples: group, shell pair, degree, M.
     keys = [
         (degree, m, table[degree, group.l1, n1, group.l2, n2])
         for group in groups
@@ -98,9 +100,7 @@ def _build(
     order = sorted(range(len(keys)), key=keys.__getitem__)
     rows: dict[int, np.ndarray] = {}
     for degree in sorted({key[0] for key in keys}):
-        rows[degree] = np.array(
-            sorted({row for found, _, row in keys if found == degree}), dtype=np.int64
-        )
+        rows[degree] = np.array(sorted({row for L, _, row in keys if degree == L}), dtype=np.int64)
     return BlockLayout(
         shape=shape,
         groups=tuple(groups),
@@ -112,13 +112,12 @@ def _build(
 
 @cache
 def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
-    """Layout of the blocks between two different atoms of elements (first, second): all shell
-    pairs, all degrees."""
+    """Layout of the blocks between two atoms of elements (first, second), with all degrees."""
     counts = shell_counts(basis, first), shell_counts(basis, second)
     groups = []
     for l1, n1 in enumerate(counts[0]):
         for l2, n2 in enumerate(counts[1]):
-            a, b = np.divmod(np.arange(n1 * n2), max(n2, 1))
+            a, b = np.divmod(np.arange(n1 * n2), max(n2, 1))  # all pairs; max: no shell, no pair
             if n1 * n2:
                 groups.append(
                     ShellGroup(
@@ -135,20 +134,20 @@ def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
 
 @cache
 def transposed_rows(basis: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """For every degree L (index, sign) of the off-site head rows of the transposed block.
+    """Return for every degree L (index, sign) of the off-site head rows of the transposed block.
 
     h(l2, l1; L) = (-1)^(l1+l2+L) h(l1, l2; L), so row n of the transposed block is sign[n] times
     row index[n].
     """
     table = _slot_pair_rows(basis, False)
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    by_degree: list[tuple[np.ndarray, np.ndarray]] = []
     for degree, count in sorted(head_multiplicities(basis, onsite=False).items()):
         index, sign = np.empty(count, dtype=np.int64), np.empty(count)
         for (L, l1, n1, l2, n2), row in table.items():
             if degree == L:
                 index[row], sign[row] = table[L, l2, n2, l1, n1], (-1.0) ** (l1 + l2 + L)
-        found.append((index, sign))
-    return tuple(found)
+        by_degree.append((index, sign))
+    return tuple(by_degree)
 
 
 @cache
@@ -167,10 +166,11 @@ def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
     groups = []
     for l1, n1 in enumerate(counts):
         for l2, n2 in list(enumerate(counts))[l1:]:
-            kept = tuple(
+            degrees = tuple(
                 L for L in coupled_degrees(l1, l2) if parity == "full" or (l1 + l2 + L) % 2 == 0
             )
             if l1 == l2 and n1:
+                # A shell with itself: its block is symmetric, so odd degrees vanish.
                 equal = tuple(range(n1))
                 groups.append(
                     ShellGroup(
@@ -188,7 +188,12 @@ def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
             if len(a):
                 groups.append(
                     ShellGroup(
-                        l1=l1, l2=l2, first=tuple(a), second=tuple(b), degrees=kept, weight=2**0.5
+                        l1=l1,
+                        l2=l2,
+                        first=tuple(a),
+                        second=tuple(b),
+                        degrees=degrees,
+                        weight=2**0.5,
                     )
                 )
     return _build(basis, (nao(basis, atomic_number),) * 2, groups, onsite=True)

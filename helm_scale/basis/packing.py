@@ -1,7 +1,7 @@
-"""Blocks <-> packed irreps. Packing is an isometry: the squared norm over all packed vectors of a
-molecule is ||H||^2.
+"""Packs blocks of a Hamiltonian into irreps and unpacks them again.
 
-An off-site block counts for itself and its transpose, so its irreps carry sqrt(2), as do those of
+Packing is an isometry: the squared norm over all packed vectors of a molecule is ||H||^2. An
+off-site block counts for itself and its transpose, so its irreps carry sqrt(2), as do those of
 on-site shell pairs a < b. A mean of squares over packed components divided by nao^2 therefore is
 the mean of squares over matrix elements.
 
@@ -21,7 +21,7 @@ from helm_scale.irreps.coupling import coupled_degrees, coupling_matrix
 
 @cache
 def _kept_columns(l1: int, l2: int, degrees: tuple[int, ...]) -> Tensor:
-    """Coupling matrix [p*q, kept]: columns of the kept degrees only."""
+    """Coupling matrix [p*q, n] with the columns of the given degrees only."""
     start, columns = 0, []
     for degree in coupled_degrees(l1, l2):
         columns += list(range(start, start + 2 * degree + 1)) if degree in degrees else []
@@ -32,6 +32,7 @@ def _kept_columns(l1: int, l2: int, degrees: tuple[int, ...]) -> Tensor:
 @cache
 def _listed_place(layout: BlockLayout) -> Tensor:
     """Place in the packed vector of every group-major component."""
+    # layout.order maps the other way, and argsort inverts a permutation.
     return torch.from_numpy(np.argsort(layout.order))
 
 
@@ -69,24 +70,27 @@ def _degree_starts(layout: BlockLayout) -> tuple[dict[int, int], dict[int, int]]
 
 def pack(blocks_Bab: Tensor, layout: BlockLayout) -> Tensor:
     """Couple blocks [B, *layout.shape] (Hartree, canonical order) into packed irreps [B, S]."""
-    parts = []
+    irreps = []
     for group in layout.groups:
         row, column = _group_index(layout, group)
-        picked = blocks_Bab[:, row, column].flatten(2)
-        matrix = group.weight * _kept_columns(group.l1, group.l2, group.degrees).to(picked)
-        parts.append((picked @ matrix).flatten(1))
-    return torch.cat(parts, dim=1)[:, layout.order]
+        shell_pairs = blocks_Bab[:, row, column].flatten(2)
+        matrix = group.weight * _kept_columns(group.l1, group.l2, group.degrees).to(shell_pairs)
+        irreps.append((shell_pairs @ matrix).flatten(1))
+    return torch.cat(irreps, dim=1)[:, layout.order]
 
 
 def unpack(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
-    """Rebuild blocks [B, *layout.shape] from packed irreps; on-site blocks come out symmetric to
-    the last bit."""
+    """Rebuild blocks [B, *layout.shape] from packed irreps [B, S].
+
+    On-site blocks come out symmetric to the last bit.
+    """
     blocks = packed_BS.new_zeros(len(packed_BS), *layout.shape)
+    # Only on-site layouts have pairs of a shell with itself, whose weight is 1.
     symmetric = any(group.weight == 1.0 for group in layout.groups)
     for group, values in _group_values(packed_BS, layout):
         row, column = _group_index(layout, group)
         if group.weight == 1.0:
-            values = (values + values.mT) / 2
+            values = (values + values.mT) / 2  # symmetric already, but for round-off
         blocks[:, row, column] = values
         if symmetric and group.weight != 1.0:
             blocks[:, column, row] = values
@@ -109,8 +113,7 @@ def _group_values(packed_BS: Tensor, layout: BlockLayout) -> Iterator[tuple[Shel
 
 
 def absolute_sum(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
-    """Sum of |H| over all matrix elements that the packed irreps stand for, transposed blocks
-    included (scalar)."""
+    """Sum |H| over all matrix elements that the packed irreps stand for, in both triangles."""
     sums = [
         values.abs().sum() * (1 if group.weight == 1.0 else 2)
         for group, values in _group_values(packed_BS, layout)
@@ -119,12 +122,14 @@ def absolute_sum(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
 
 
 def packing_entries(layout: BlockLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The linear map of `pack`, a sparse matrix: packed[component] += value * block[row, column].
+    """List `pack` as a sparse linear map: packed[component] += value * block[row, column].
 
     Returns:
         component, row, column (int64) and value (float64), one entry per nonzero: two to four per
         matrix element.
     """
+    # Batches are coupled by these entries (data/graphs/targets.py), whatever their molecules: the
+    # dense map of a block is mostly zeros.
     entries: list[tuple[np.ndarray, ...]] = []
     start = 0
     for group in layout.groups:
@@ -132,20 +137,19 @@ def packing_entries(layout: BlockLayout) -> tuple[np.ndarray, np.ndarray, np.nda
             axis.reshape(-1) for axis in np.broadcast_arrays(*_group_index(layout, group))
         )
         matrix = group.weight * _kept_columns(group.l1, group.l2, group.degrees).numpy()
-        place, kept = np.nonzero(
-            np.abs(matrix) > 1e-12
-        )  # what round-off leaves of a zero is no entry
+        # What round-off leaves of a zero is no entry.
+        place, column_of = np.nonzero(np.abs(matrix) > 1e-12)
         shell_pair = np.arange(len(group.first))[:, None]
         element = (shell_pair * matrix.shape[0] + place).reshape(-1)
-        component = (start + shell_pair * matrix.shape[1] + kept).reshape(-1)
+        component = (start + shell_pair * matrix.shape[1] + column_of).reshape(-1)
         entries.append(
             (
                 component,
                 row[element],
                 column[element],
-                np.tile(matrix[place, kept], len(group.first)),
+                np.tile(matrix[place, column_of], len(group.first)),
             )
         )
         start += len(group.first) * matrix.shape[1]
-    component, row, column, value = (np.concatenate(parts) for parts in zip(*entries, strict=True))
+    component, row, column, value = (np.concatenate(x) for x in zip(*entries, strict=True))
     return np.argsort(layout.order)[component], row, column, value

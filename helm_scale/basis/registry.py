@@ -1,6 +1,6 @@
-"""The basis sets that the package knows: one table each in basis/data.
+"""Reads the tables of basis sets, one file each in basis/data.
 
-A table registers its basis by lying there. To add one, write it from PySCF:
+A file there makes its basis known. To add one, write it from PySCF:
 `python -m helm_scale.dft.tables def2-qzvp H C N O`. No code changes, whatever its degrees.
 """
 
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent / "data"
 
 
 class Element(TypedDict):
-    """What a table holds of one element: degrees of its shells, sorted, and ECP electrons."""
+    """Entry of a table: degrees of an element's shells, sorted, and electrons of its ECP core."""
 
     shells: list[int]
     ecp_core_electrons: int
@@ -36,7 +36,7 @@ def check_basis(basis: str) -> str:
 
 
 def table(basis: str) -> dict[str, Element]:
-    """{symbol: what the basis has for that element}.
+    """Return the table of a basis: {symbol: shells and ECP electrons}.
 
     Raises:
         ValueError: unknown basis.
@@ -44,6 +44,7 @@ def table(basis: str) -> dict[str, Element]:
     return _read(FOLDER / f"{basis}.json")
 
 
+# By path, not by name: a test or a recipe that points FOLDER elsewhere gets its own tables.
 @cache
 def _read(path: Path) -> dict[str, Element]:
     check_basis(path.stem)

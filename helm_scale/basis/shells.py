@@ -44,7 +44,7 @@ def ecp_core_electrons(basis: str, atomic_number: int) -> int:
 
 @cache
 def slot_counts(basis: str) -> tuple[int, ...]:
-    """Slots per degree, common to all elements: the most shells that any of them has there.
+    """Number of slots of every degree: the largest number of shells that any element has.
 
     7s 6p 5d 2f for def2-TZVPD.
     """

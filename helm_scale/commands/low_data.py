@@ -1,8 +1,8 @@
 """The low-data protocol: labels, pretraining and finetuning in one command."""
 
-from helm_scale.commands.datasets import shards_generate
 from helm_scale.commands.finetune import finetune
 from helm_scale.commands.pretrain import pretrain
+from helm_scale.commands.shards import shards_generate
 from helm_scale.config import LowDataConfig
 
 

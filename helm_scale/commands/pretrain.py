@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from helm_scale.commands.datasets import shards_verify
+from helm_scale.commands.shards import shards_verify
 from helm_scale.config import PretrainConfig, TrainingConfig, VerifyConfig
 from helm_scale.data.graphs.collate import collate
 from helm_scale.data.loading.dataset import Dataset

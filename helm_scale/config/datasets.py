@@ -66,9 +66,7 @@ class GenerateConfig(Strict):
 class ImportConfig(Strict):
     """Turn a public dataset or a folder of npz files into a dataset."""
 
-    dataset: str = Field(
-        "npz", description="Dataset to import, by its name in helm_scale/importers/registry.py."
-    )
+    dataset: str = Field("npz", description="Dataset to import, by the name of its importer.")
     source: str = Field("dataset.db", description="File of the dataset, or folder of npz files.")
     out: str = Field("data_shards/new", description="New folder of shards with a manifest.json.")
     split: str = Field(

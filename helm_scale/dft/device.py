@@ -1,8 +1,7 @@
-"""gpu4pyscf, where a method record names it: Fock matrices, energies and SCF on the GPU, if there
-is one; forces stay on the CPU.
+"""Runs Fock builds, energies and SCF on the GPU if the labels were made by gpu4pyscf.
 
-A record names it by its program, such as "gpu4pyscf 1.4". Where it or a GPU is missing, PySCF does
-the same on the CPU, and says so.
+A method record says so by its program, such as "gpu4pyscf 1.4". Where gpu4pyscf or a GPU is
+missing, PySCF does the same on the CPU, and a warning says so. Forces stay on the CPU.
 """
 
 import functools
@@ -18,26 +17,31 @@ _log = logging.getLogger(__name__)
 
 
 def builder(solver: RKS, program: str) -> Any:
-    """The solver that builds Fock matrices: the given one, or its copy on the GPU where the record
-    names gpu4pyscf and it is there."""
+    """Return the solver that builds Fock matrices: the given one, or its copy on the GPU.
+
+    Args:
+        program: of the method record; the GPU is used only where it names gpu4pyscf.
+    """
     return (
         solver.to_gpu() if program.lower().startswith("gpu4pyscf") and _ready(program) else solver
     )
 
 
 def send(matrix: np.ndarray, to: Any) -> Any:
-    """The matrix where a solver wants it."""
+    """Copy the matrix to the GPU if the solver computes there."""
+    # cupy is imported by name at run time, because most machines lack it.
     return matrix if isinstance(to, RKS) else importlib.import_module("cupy").asarray(matrix)
 
 
 def fetch(matrix: Any) -> np.ndarray:
-    """The matrix as numpy's, wherever it is."""
+    """Copy the matrix back to numpy."""
+    # numpy refuses cupy arrays: they cross over by their own `get` only.
     return np.asarray(matrix.get() if hasattr(matrix, "get") else matrix)
 
 
 @functools.cache
 def _ready(program: str) -> bool:
-    """Whether gpu4pyscf and a GPU are there; what is missing is said once."""
+    """Whether gpu4pyscf and a GPU are there; a warning names what is missing, once."""
     missing = [name for name in ("gpu4pyscf", "cupy") if importlib.util.find_spec(name) is None]
     if not missing and not importlib.import_module("cupy").cuda.is_available():
         missing = ["a CUDA device"]

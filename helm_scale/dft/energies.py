@@ -1,9 +1,8 @@
-"""The energy functional of one molecule: E[P], F[P], forces and dipole of any density, in the
-method of the labels.
+"""Computes energy, Fock matrix, forces and dipole of any density of one molecule.
 
-E[P] is evaluated afresh from the density (PySCF's `energy_tot`), so its error is second order in
-that of H. Grid, integrals and fitting tensors are made once and serve every density. Matrices come
-and go in canonical AO order.
+The method is that of the labels. E[P] is evaluated afresh from the density (PySCF's `energy_tot`),
+so its error is second order in that of H. Grid, integrals and fitting tensors are made once and
+serve every density. Matrices come and go in canonical AO order.
 """
 
 import time
@@ -69,16 +68,15 @@ class EnergyFunctional:
         self._projection: Projection | None = None
 
     def prepare(self) -> None:
-        """Make core Hamiltonian, grid and fitting tensors now; otherwise the first energy makes
-        them."""
+        """Compute core Hamiltonian, grid and fitting tensors now, not with the first energy."""
         self._core = self._solver.get_hcore()
+        # with_non0tab: which AOs vanish on which grid blocks, without which PySCF evaluates all.
         self._solver.grids.build(with_non0tab=True)
         if self._method.auxbasis:
             self._solver.with_df.build()
 
     def energy_and_fock(self, density: np.ndarray) -> tuple[float, np.ndarray]:
-        """Total energy (Hartree) and Kohn-Sham matrix [nao, nao] (Hartree) of a density matrix
-        [nao, nao]."""
+        """Compute total energy and Kohn-Sham matrix [nao, nao], Hartree, of a density matrix."""
         if self._core is None:
             self.prepare()
         assert self._core is not None
@@ -86,14 +84,22 @@ class EnergyFunctional:
             device.send(self._pyscf(density), self._builder),
             device.send(self._core, self._builder),
         )
+        # The potential carries the energies that it came with (ecoul, exc): energy_tot reads them
+        # and does no second quadrature.
         potential = self._builder.get_veff(self._mol, dm)
         energy = self._builder.energy_tot(dm, core, potential)
         return float(energy), self._canonical(self._core + device.fetch(potential))
 
     def forces(self, densities: Sequence[np.ndarray], weighted: Sequence[np.ndarray]) -> np.ndarray:
-        """Analytic forces [n, N, 3], Hartree/Angstrom, of n densities and their energy-weighted
-        densities [nao, nao]."""
-        states = ([self._pyscf(matrix) for matrix in part] for part in (densities, weighted))
+        """Analytic forces [n, N, 3], Hartree/Angstrom.
+
+        Args:
+            densities, weighted: n density matrices and energy-weighted ones, [nao, nao] each.
+        """
+        states = (
+            [self._pyscf(matrix) for matrix in matrices] for matrices in (densities, weighted)
+        )
+        # Forces are minus the gradient; dividing turns Hartree/bohr into Hartree/Angstrom.
         return -gradients(self._solver, *states) / BOHR_IN_ANGSTROM
 
     def dipole(self, density: np.ndarray) -> np.ndarray:
@@ -103,13 +109,11 @@ class EnergyFunctional:
         )
 
     def guess(self, key: str) -> np.ndarray:
-        """PySCF's initial density matrix [nao, nao] of a kind: "minao", or "atom" for isolated
-        atoms (SAD)."""
+        """Build PySCF's initial density matrix [nao, nao]: "minao", or "atom" (isolated atoms)."""
         return self._canonical(np.asarray(self._solver.get_init_guess(key=key)))
 
     def baseline(self, kind: str = "minao") -> np.ndarray:
-        """H0 [nao, nao], Hartree: one Fock build from the density "minao" or of isolated
-        "atoms"."""
+        """Build H0 [nao, nao], Hartree: the Fock matrix of the density "minao" or "atoms"."""
         return self._canonical(baseline_hamiltonian(self._solver, kind))
 
     def kohn_sham_matrix(self, hamiltonian: np.ndarray) -> np.ndarray:
@@ -123,8 +127,12 @@ class EnergyFunctional:
         return self._canonical(self._projection(self._pyscf(hamiltonian)))
 
     def scf(self, density: np.ndarray, max_cycle: int = 50) -> ScfRun:
-        """Run the SCF, PySCF's own settings and the method's threshold, from a density matrix [nao,
-        nao]."""
+        """Run the SCF from a density matrix [nao, nao], with PySCF's settings.
+
+        The energy threshold is that of the method.
+        """
+        # A solver of its own: an SCF leaves DIIS history and orbitals behind. Grid and integrals
+        # are shared, so that the seconds are those of the cycles.
         solver: Any = kohn_sham(self._mol, self._method)
         solver.max_cycle, solver.grids, solver._eri = (
             max_cycle,
@@ -142,14 +150,15 @@ class EnergyFunctional:
 
     @property
     def gradient_limit(self) -> float:
-        """Norm of the orbital gradient below which the SCF stops, Hartree: PySCF's square root of
-        the energy threshold."""
+        """Norm of the orbital gradient below which the SCF stops, Hartree."""
+        # PySCF's rule where conv_tol_grad is not set: the energy is second order in the gradient.
         return float(self._method.conv_tol**0.5)
 
     def _pyscf(self, matrix: np.ndarray) -> np.ndarray:
         return from_canonical(matrix, self._method.basis, self._numbers)
 
     def _canonical(self, matrix: np.ndarray) -> np.ndarray:
-        """Canonical order, equal to its transpose to the last bit."""
+        """Reorder into canonical order and make the matrix symmetric to the last bit."""
+        # PySCF's threads add in any order, so that H_ij and H_ji differ in their last bits.
         ordered = to_canonical(matrix, self._method.basis, self._numbers)
         return (ordered + ordered.T) / 2

@@ -1,5 +1,4 @@
-"""Orbitals and densities in space: values on a grid around a molecule, and Gaussian cube files of
-them."""
+"""Evaluates orbitals and densities on a grid around a molecule and writes them as cube files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,8 +38,7 @@ def write_cubes(
     folder: Path,
     spacing: float,
 ) -> Fields:
-    """Evaluate orbitals and densities around a molecule and write one cube file,
-    `folder/<name>.cube`, of each.
+    """Evaluate orbitals and densities around a molecule; write each as `folder/<name>.cube`.
 
     Args:
         orbitals: coefficients [nao] by name. densities: matrices [nao, nao] by name. Canonical
@@ -51,6 +49,7 @@ def write_cubes(
     shells = [shells_of(basis, int(z)) for z in molecule.atomic_numbers]
     size = np.ptp(molecule.positions, axis=0) + 2 * MARGIN
     points = np.maximum(np.ceil(size / spacing).astype(int), 2)
+    # PySCF takes the margin in bohr, whatever the unit of the molecule.
     cube = cubegen.Cube(mol, *points.tolist(), margin=MARGIN / BOHR_IN_ANGSTROM)
     rows = {
         name: conventions.rows_from_canonical(c[:, None], "pyscf", shells)[:, 0]
@@ -60,16 +59,17 @@ def write_cubes(
         name: from_canonical(matrix, basis, molecule.atomic_numbers)
         for name, matrix in densities.items()
     }
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*rows, *matrices)}
+    slices: dict[str, list[np.ndarray]] = {name: [] for name in (*rows, *matrices)}
+    # 20,000 points at a time: 20,000 x 1,000 AOs are 160 MB.
     for block in np.array_split(cube.get_coords(), max(1, cube.get_ngrids() // 20000)):
         ao = mol.eval_gto("GTOval", block)
         for name, row in rows.items():
-            parts[name].append(ao @ row)
+            slices[name].append(ao @ row)
         for name, matrix in matrices.items():
-            parts[name].append(np.einsum("gi,gi->g", ao @ matrix, ao))
-    values = {name: np.concatenate(part).reshape(points) for name, part in parts.items()}
+            slices[name].append(np.einsum("gi,gi->g", ao @ matrix, ao))
+    values = {name: np.concatenate(blocks).reshape(points) for name, blocks in slices.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in values.items():
         cube.write(value, str(folder / f"{name}.cube"), comment=f"{molecule.key}: {name}")
-    step = np.diag(cube.box) / (points - 1)
+    step = np.diag(cube.box) / (points - 1)  # points lie on both ends of the box
     return Fields(values, np.asarray(cube.boxorig) * BOHR_IN_ANGSTROM, step * BOHR_IN_ANGSTROM)

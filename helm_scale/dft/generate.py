@@ -1,5 +1,4 @@
-"""Labels: the converged Kohn-Sham matrix of a molecule, its energy and forces, in the method of a
-record."""
+"""Labels molecules with their converged Kohn-Sham matrix, energy and forces, by PySCF."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -52,7 +51,7 @@ def method_of(config: GenerateConfig) -> Method:
 
 def labels_of(config: GenerateConfig) -> tuple[str, ...]:
     """Names of the labels that a config asks for, as Molecule names them."""
-    wanted = {
+    requested = {
         "hamiltonian": True,
         "baseline_hamiltonian": config.baseline != "none",
         "overlap": config.overlap,
@@ -60,7 +59,7 @@ def labels_of(config: GenerateConfig) -> tuple[str, ...]:
         "forces": config.forces,
         "dipole": config.dipole,
     }
-    return tuple(name for name, asked in wanted.items() if asked)
+    return tuple(name for name, is_requested in requested.items() if is_requested)
 
 
 def label(job: LabelJob) -> Molecule:
@@ -85,10 +84,11 @@ def label(job: LabelJob) -> Molecule:
 
     def stored(matrix: np.ndarray) -> np.ndarray:
         ordered = to_canonical(np.asarray(matrix), method.basis, molecule.atomic_numbers)
-        return (ordered + ordered.T) / 2
+        return (ordered + ordered.T) / 2  # shards store one triangle
 
     return replace(
         molecule,
+        # Rebuilt: the last matrix that the SCF diagonalised is extrapolated by DIIS.
         hamiltonian=stored(solver.get_fock(dm=solver.make_rdm1())),
         baseline_hamiltonian=stored(baseline_hamiltonian(solver, method.baseline))
         if method.baseline != "none"
@@ -108,20 +108,19 @@ def dipole(solver: RKS, molecule: Molecule) -> np.ndarray:
 
 
 def label_or_reason(job: LabelJob) -> Molecule | str:
-    """`label`, or in words why it failed; for worker processes, where one molecule must not stop
-    the others."""
+    """Label a molecule, or say why that failed; one molecule must not stop a worker process."""
     try:
         return label(job)
-    except (
-        Exception
-    ) as error:  # whatever PySCF raises concerns this molecule alone and is reported by its name
+    # Whatever PySCF raises concerns this molecule alone and is reported by its name.
+    except Exception as error:
         return f"{type(error).__name__}: {error}"
 
 
 def label_all(jobs: Sequence[LabelJob], processes: int) -> Iterator[tuple[int, Molecule | str]]:
-    """Label molecules in parallel, with a progress bar: (number of the job, molecule or why it
-    failed), as they finish.
+    """Label molecules in parallel processes, with a progress bar.
 
+    Yields:
+        (number of the job, labelled molecule or why it failed), in order of completion.
     Raises:
         ChildProcessError: a process died.
     """

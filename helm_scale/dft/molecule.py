@@ -16,10 +16,7 @@ from helm_scale.basis.shells import shells_of
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
-DENSITIES = {
-    "minao": "minao",
-    "atoms": "atom",
-}  # H0 -> PySCF's name of the density it is built from
+DENSITIES = {"minao": "minao", "atoms": "atom"}  # H0 -> PySCF's name of the density behind it
 # Ends the name of a functional whose VV10 term did not enter the Kohn-Sham matrix.
 WITHOUT_VV10 = " without vv10"
 
@@ -46,16 +43,15 @@ def build_mol(molecule: Molecule, basis: str) -> gto.Mole:
         (elements.symbol(z), xyz)
         for z, xyz in zip(molecule.atomic_numbers, molecule.positions, strict=True)
     ]
-    with contextlib.redirect_stderr(
-        io.StringIO()
-    ):  # PySCF repeats a note on the ECP for every molecule
+    # PySCF repeats a note on the ECP for every molecule on stderr.
+    with contextlib.redirect_stderr(io.StringIO()):
         return gto.M(
             atom=atoms,
             unit="Angstrom",
             basis=basis,
             ecp=elements.pyscf_ecp(basis, molecule.atomic_numbers),
             charge=molecule.charge,
-            spin=molecule.spin_multiplicity - 1,
+            spin=molecule.spin_multiplicity - 1,  # PySCF's spin is 2S
             verbose=0,
         )
 
@@ -78,12 +74,15 @@ def kohn_sham(mol: gto.Mole, method: Method) -> dft.rks.RKS:
         solver.nlc = 0
     solver.grids.level = method.grid_level
     solver.conv_tol = method.conv_tol
+    # density_fit returns a new solver that copies these settings, so it comes last.
     return solver.density_fit(auxbasis=method.auxbasis) if method.auxbasis else solver
 
 
 def baseline_hamiltonian(solver: dft.rks.RKS, kind: str) -> np.ndarray:
-    """One Fock build in the label's own method from the density "minao" or of isolated "atoms":
-    [nao, nao] Hartree, PySCF order."""
+    """Build H0, the Fock matrix of the density "minao" or "atoms": [nao, nao] Hartree, PySCF order.
+
+    The method is that of the labels, so that H - H0 is the change of density alone.
+    """
     return np.asarray(solver.get_fock(dm=solver.get_init_guess(key=DENSITIES[kind])))
 
 
@@ -96,8 +95,8 @@ def centre_of_nuclear_charge(molecule: Molecule) -> np.ndarray:
 
 
 def bonded(molecule: Molecule) -> np.ndarray:
-    """Which atoms are closer than 1.25 times the sum of their covalent radii (Cordero, as PySCF
-    tabulates them): [N, N] bool."""
+    """Whether two atoms are closer than 1.25 times the sum of their covalent radii: [N, N] bool."""
+    # Radii of Cordero et al., which PySCF tabulates in bohr.
     radius = radii.COVALENT[molecule.atomic_numbers] * BOHR_IN_ANGSTROM
     apart = np.linalg.norm(molecule.positions[:, None] - molecule.positions[None], axis=-1)
     return (apart < 1.25 * (radius[:, None] + radius)) & ~np.eye(len(radius), dtype=bool)
@@ -118,8 +117,7 @@ def from_canonical(matrix: np.ndarray, basis: str, atomic_numbers: np.ndarray) -
 
 
 def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
-    """The molecule of somebody's PySCF Mole, if it is one that `build_mol` would build in this
-    basis.
+    """Convert a PySCF Mole of anybody, provided that `build_mol` would build the same.
 
     Raises:
         ValueError: element not covered, ghost atoms, another basis, Cartesian orbitals, or an ECP
@@ -133,18 +131,19 @@ def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
         charge=mol.charge,
         spin_multiplicity=mol.spin + 1,
     )
-    wanted = build_mol(molecule, basis)
-    if mol.nelectron != wanted.nelectron:
+    reference = build_mol(molecule, basis)
+    if mol.nelectron != reference.nelectron:
         raise ValueError(
-            f"mol: got {mol.nelectron} electrons outside ECPs, wanted {wanted.nelectron}; give"
+            f"mol: got {mol.nelectron} electrons outside ECPs, wanted {reference.nelectron}; give"
             f" ecp={basis!r} for Z > 36, no ghosts"
         )
+    # Integrals compare exponents, contractions and order at once; a basis may have any name.
     names = ("int1e_ovlp", "int1e_kin")
-    if mol.nao != wanted.nao or any(
-        np.abs(mol.intor(name) - wanted.intor(name)).max() > 1e-8 for name in names
+    if mol.nao != reference.nao or any(
+        np.abs(mol.intor(name) - reference.intor(name)).max() > 1e-8 for name in names
     ):
         raise ValueError(
             f"mol: got another basis ({mol.nao} orbitals), wanted basis={basis!r}, spherical"
-            f" ({wanted.nao} orbitals)"
+            f" ({reference.nao} orbitals)"
         )
     return molecule

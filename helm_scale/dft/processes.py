@@ -1,5 +1,4 @@
-"""PySCF in parallel: one single-threaded process per job, results as they come, a progress bar with
-an estimate."""
+"""Runs PySCF jobs in parallel single-threaded processes, with a progress bar."""
 
 import contextlib
 import multiprocessing
@@ -19,19 +18,23 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @contextlib.contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """Processes started inside read one thread from their environment; ours is put back
-    afterwards."""
+    """Give processes started inside one thread each; restore this process's environment after."""
+    # OpenMP reads the variables once, when a process loads it: children inherit them at the start.
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
         yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _leave_with_parent() -> None:
     """End this process when its parent is gone: otherwise it would wait for jobs for ever."""
+    # os._exit, because sys.exit in a thread ends that thread only.
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -58,6 +61,7 @@ def run_parallel(
     Raises:
         ChildProcessError: a process died. Whatever the function raises is raised here, too.
     """
+    # Spawned: a forked child would inherit OpenMP's threads, CUDA and locks in an unusable state.
     context = multiprocessing.get_context("spawn")
     stream = enumerate(jobs)
     with (

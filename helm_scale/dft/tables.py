@@ -1,4 +1,4 @@
-"""Basis tables read from PySCF: what helm_scale/basis/data holds and a test compares it with.
+"""Reads basis tables from PySCF and writes those of helm_scale/basis/data.
 
 `python -m helm_scale.dft.tables` writes the committed tables anew;
 `python -m helm_scale.dft.tables def2-qzvp H C N O` adds a basis, which is known from then on.
@@ -19,6 +19,7 @@ def basis_table(basis: str, atomic_numbers: Iterable[int]) -> dict[str, registry
     table: dict[str, registry.Element] = {}
     for number in atomic_numbers:
         ecp = elements.pyscf_ecp(basis, [number])
+        # spin=None lets PySCF choose the multiplicity: shells do not depend on it.
         mol = gto.M(atom=elements.symbol(number), basis=basis, ecp=ecp, spin=None, verbose=0)
         # a contracted shell of PySCF holds several shells of one degree
         shells = [int(mol.bas_angular(i)) for i in range(mol.nbas) for _ in range(mol.bas_nctr(i))]

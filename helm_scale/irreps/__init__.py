@@ -1,2 +1,1 @@
-"""Rotations, SO(2) orders and Clebsch-Gordan coupling of real spherical harmonics (polar axis z, m
-= -l..l)."""
+"""Rotations and couplings of real spherical harmonics; polar axis z, m = -l..l."""

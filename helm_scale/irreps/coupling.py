@@ -19,8 +19,10 @@ def coupled_degrees(l1: int, l2: int) -> tuple[int, ...]:
 
 @cache
 def clebsch_gordan(l1: int, l2: int, degree: int) -> Tensor:
-    """Return sqrt(2L+1) * w3j(l1, l2, L) as a float64 tensor [p, q, M], an isometry from M into p x
-    q."""
+    """Return sqrt(2L+1) * w3j(l1, l2, L), float64 [p, q, M].
+
+    It is an isometry: summed over p and q, its square is the unit matrix [M, M].
+    """
     from e3nn import o3  # slow to import, needed for tables only
 
     return (2 * degree + 1) ** 0.5 * o3.wigner_3j(l1, l2, degree, dtype=torch.float64)
@@ -28,8 +30,7 @@ def clebsch_gordan(l1: int, l2: int, degree: int) -> Tensor:
 
 @cache
 def coupling_matrix(l1: int, l2: int) -> Tensor:
-    """Return the orthogonal matrix [p*q, p*q] whose columns are the irreps (L ascending, then M) of
-    a shell pair."""
+    """Return the orthogonal matrix [p*q, p*q] that couples a shell pair; columns by L, then M."""
     size = (2 * l1 + 1) * (2 * l2 + 1)
     columns = [
         clebsch_gordan(l1, l2, degree).reshape(size, -1) for degree in coupled_degrees(l1, l2)
@@ -55,13 +56,16 @@ def couple(block_Bpq: Tensor, l1: int, l2: int) -> dict[int, Tensor]:
             f" {(2 * l1 + 1, 2 * l2 + 1)}"
         )
     degrees = coupled_degrees(l1, l2)
-    matrix = coupling_matrix(l1, l2).to(block_Bpq)
-    parts = (block_Bpq.flatten(-2) @ matrix).split([2 * degree + 1 for degree in degrees], dim=-1)
-    return dict(zip(degrees, parts, strict=True))
+    matrix = coupling_matrix(l1, l2).to(block_Bpq)  # cached as float64 on the CPU
+    # One product for all degrees instead of a small one for each.
+    irreps = (block_Bpq.flatten(-2) @ matrix).split([2 * degree + 1 for degree in degrees], dim=-1)
+    return dict(zip(degrees, irreps, strict=True))
 
 
 def uncouple(irreps: dict[int, Tensor], l1: int, l2: int) -> Tensor:
-    """Rebuild shell-pair blocks [B, 2*l1+1, 2*l2+1] from {L: h_BM}; absent degrees count as zero.
-    Inverse of couple."""
+    """Rebuild shell-pair blocks [B, 2*l1+1, 2*l2+1] from {L: h_BM}; inverts `couple`.
+
+    Degrees that are absent count as zero.
+    """
     blocks = [h @ clebsch_gordan(l1, l2, L).to(h).flatten(0, 1).T for L, h in irreps.items()]
     return torch.stack(blocks).sum(0).unflatten(-1, (2 * l1 + 1, 2 * l2 + 1))

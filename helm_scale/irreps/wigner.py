@@ -1,11 +1,11 @@
-"""Wigner matrices that turn an edge onto the polar axis, smooth at the poles.
+"""Computes Wigner matrices that turn edges onto the polar axis, smooth at the poles.
 
 The shortest rotation of a unit vector n onto +z has the quaternion (1+n_z, n_y, -n_x,
 0)/sqrt(2(1+n_z)). A Wigner matrix is a homogeneous polynomial of degree 2l in the quaternion, so
 one product of monomials with a constant float64 table gives all its entries, with exact derivatives
-and without angles. For n_z < 0 the edge is first turned by half a
-turn about x, which only changes signs: neither pole is singular. The jump of the frame at n_z = 0
-is a rotation about the edge, to which SO(2)-equivariant layers are blind.
+and without angles. For n_z < 0 the edge is first turned by half a turn about x, which only changes
+signs: neither pole is singular. The jump of the frame at n_z = 0 is a rotation about the edge,
+which SO(2)-equivariant layers undo.
 
 Axes: E edges, K = (lmax+1)^2 degree-major coefficients, R rows in the edge frame (m-major, see
 so2.py).
@@ -23,8 +23,12 @@ _AXES = (1, 2, 0)  # m = -1, 0, +1 of degree 1 are y, z, x
 
 
 def _rotation_polynomials() -> Tensor:
-    """Rotation matrix of the quaternion (w, x, y, 0) in the order y, z, x; coefficients [3, 3, i,
-    j] of w^(2-i-j) x^i y^j."""
+    """Rotation matrix of the quaternion (w, x, y, 0), rows and columns in the order y, z, x.
+
+    Returns:
+        Coefficients [3, 3, i, j] of w^(2-i-j) x^i y^j.
+    """
+    # The fourth component is zero: the shortest rotation turns about an axis across +z.
     poly = torch.zeros(3, 3, 3, 3, dtype=torch.float64)
     ww, xx, yy, wx, wy, xy = (0, 0), (2, 0), (0, 2), (1, 0), (0, 1), (1, 1)
     entries = {
@@ -39,14 +43,13 @@ def _rotation_polynomials() -> Tensor:
 
 
 def _multiply(first: Tensor, second: Tensor) -> Tensor:
-    """Kronecker product of two polynomial matrices: [a, b, ...] x [c, d, ...] -> [a*c, b*d,
-    ...]."""
+    """Kronecker product of polynomial matrices: [a, b, ...] x [c, d, ...] -> [a*c, b*d, ...]."""
     degree = first.shape[-1] + second.shape[-1] - 1
     a, b, c, d = *first.shape[:2], *second.shape[:2]
-    product = torch.zeros(a, c, b, d, degree, degree, dtype=torch.float64)
+    product = torch.zeros((a, c, b, d, degree, degree), dtype=torch.float64)
     size = second.shape[-1]
     for i in range(first.shape[-1]):
-        for j in range(first.shape[-1] - i):
+        for j in range(first.shape[-1] - i):  # homogeneous: i + j is at most the degree
             term = torch.einsum("ab,cdxy->acbdxy", first[..., i, j], second)
             product[..., i : i + size, j : j + size] += term
     return product.flatten(2, 3).flatten(0, 1)
@@ -54,12 +57,12 @@ def _multiply(first: Tensor, second: Tensor) -> Tensor:
 
 @cache
 def _wigner_polynomials(degree: int) -> Tensor:
-    """Coefficients [2l+1, 2l+1, 2l+1, 2l+1] of D^l: the part of D^1 x D^(l-1) that couples to
-    degree l."""
+    """Coefficients [2l+1, 2l+1, 2l+1, 2l+1] of D^l, from the product of D^1 and D^(l-1)."""
     if degree == 0:
         return torch.ones(1, 1, 1, 1, dtype=torch.float64)
     if degree == 1:
         return _rotation_polynomials()
+    # The largest degree that D^1 and D^(l-1) couple to; no other one is new.
     isometry = clebsch_gordan(1, degree - 1, degree).flatten(0, 1)
     product = _multiply(_rotation_polynomials(), _wigner_polynomials(degree - 1))
     return torch.einsum("am,abxy,bn->mnxy", isometry, product, isometry)
@@ -67,8 +70,7 @@ def _wigner_polynomials(degree: int) -> Tensor:
 
 @cache
 def wigner_table(degree: int) -> tuple[Tensor, Tensor]:
-    """Monomial exponents [T, 3] of (w, x, y) and their coefficients [T, (2l+1)^2], float64, for
-    D^l."""
+    """Exponents [T, 3] of the monomials in (w, x, y) of D^l, and coefficients [T, (2l+1)^2]."""
     exponents = [
         (2 * degree - i - j, i, j) for i in range(2 * degree + 1) for j in range(2 * degree + 1 - i)
     ]
@@ -90,7 +92,7 @@ def _half_turn_signs(lmax: int) -> Tensor:
 
 @cache
 def _dense_map(lmax: int, mmax: int, parity: int) -> Tensor:
-    """For every entry of the [R, K] matrix its place in (blocks, -blocks, zero)."""
+    """Find for every entry of the [R, K] matrix its place in (blocks, -blocks, zero)."""
     layout = so2_layout(lmax, mmax)
     size, count = (lmax + 1) ** 2, sum((2 * degree + 1) ** 2 for degree in range(lmax + 1))
     place = torch.full((size, size), 2 * count)
@@ -120,9 +122,11 @@ def edge_frames(
     """
     unit = edge_vector / edge_vector.norm(dim=-1, keepdim=True)
     lower = unit[:, 2] < 0
+    # The half turn about x changes the signs of y and z. With z >= 0, norm is at least sqrt(2).
     x, y, z = unit[:, 0], torch.where(lower, -unit[:, 1], unit[:, 1]), unit[:, 2].abs()
     norm = torch.sqrt(2 * (1 + z))
     quaternion = torch.stack([(1 + z) / norm, y / norm, -x / norm], dim=-1)
+    # Integer powers by tensor exponents: 0 ** 0 is 1, and its gradient 0, in torch.
     powers = quaternion.unsqueeze(-1) ** torch.arange(2 * lmax + 1, device=unit.device)
     blocks = []
     for degree in range(lmax + 1):
@@ -134,11 +138,16 @@ def edge_frames(
             * powers[:, 2, exponents[:, 2]]
         )
         blocks.append(monomials @ table)
+    # Cast late: sums of monomials cancel, which float32 would feel at high degrees.
     flat = torch.cat(blocks, dim=1).to(dtype)
+    # One gather places blocks, their signs and the zeros between them.
     flat = torch.cat([flat, -flat, flat.new_zeros(flat.shape[0], 1)], dim=1)
     signs = _half_turn_signs(lmax).to(flat)
-    turned = torch.where(lower[:, None], signs, torch.ones_like(signs)).unsqueeze(1)
+    sign_EK = torch.where(lower[:, None], signs, torch.ones_like(signs)).unsqueeze(1)
     even, odd = (
-        flat.index_select(1, _dense_map(lmax, mmax, parity).to(unit.device)) for parity in (0, 1)
+        flat.index_select(1, _dense_map(lmax, mmax, parity).to(unit.device)).unflatten(
+            1, (-1, len(signs))
+        )
+        for parity in (0, 1)
     )
-    return even.unflatten(1, (-1, len(signs))) * turned, odd.unflatten(1, (-1, len(signs))) * turned
+    return even * sign_EK, odd * sign_EK

@@ -52,6 +52,8 @@ def loss_over_chunks(
     Returns:
         [S] float64.
     """
+    # Autograd sees only tensors that are arguments of `apply`: without them the parameters, which
+    # the function reads by closure, would get no gradient.
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     return cast(Tensor, _LossOverChunks.apply(function, chunks, states, *trainable))
 
@@ -63,11 +65,12 @@ class _LossOverChunks(torch.autograd.Function):
     def forward(
         ctx: Any, function: Any, chunks: Any, states: Tensor, *parameters: Tensor
     ) -> Tensor:
+        # Detached, so that the backward pass of a chunk ends here and not in the trunk.
         leaf = states.detach().requires_grad_()
         totals: Tensor | None = None
         gradients: list[Tensor] = []
         for chunk in chunks:
-            with torch.enable_grad():
+            with torch.enable_grad():  # which is off inside `forward` of a Function
                 sums = function(leaf, chunk)
                 of_chunk = torch.autograd.grad(sums[0], (leaf, *parameters))
             totals = sums.detach().double() if totals is None else totals + sums.detach()
@@ -83,7 +86,7 @@ class _LossOverChunks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Any, ...]:
         gradients = ctx.gradients
-        del ctx.gradients
+        del ctx.gradients  # they are scaled in place: a second backward pass must fail
         for gradient in gradients:
             gradient.mul_(slopes[0].to(gradient.dtype))
         return None, None, *gradients

@@ -1,4 +1,4 @@
-"""What the network reads beside the molecule: S, H0, a point X_t of a flow and its time t.
+"""Encodes what the network reads beside the molecule: S, H0, a point X_t of a flow, its time t.
 
 An encoder is a Hamiltonian head read backwards: one linear map per degree from the rows that a
 block has to channels. Each atom reads its own on-site block, each pair its own off-site block, all
@@ -59,6 +59,7 @@ class BlockEncoder(nn.Module):
         self.lmax, self.channels = lmax, channels
         self.weights = nn.ParameterList(
             nn.Parameter(
+                # Rows add up to channels, so this keeps their variance.
                 torch.randn(multiplicities[degree], channels) * multiplicities[degree] ** -0.5
             )
             for degree in sorted(multiplicities)
@@ -107,6 +108,7 @@ class PairBlockEncoder(BlockEncoder):
 
     def __init__(self, lmax: int, channels: int, basis: str) -> None:
         super().__init__(lmax, channels, head_multiplicities(basis, onsite=False))
+        # Plain tensors, not buffers: checkpoints hold no tables.
         self.transposed = [
             (torch.from_numpy(index), torch.from_numpy(sign))
             for index, sign in transposed_rows(basis)
@@ -190,8 +192,8 @@ class PairConditions(nn.Module):
         z_PKC = torch.stack(encoded).sum(0)
         if self.time is None or point is None:
             return z_PKC
-        first = batch.pair_index[0, chunk.start : chunk.stop]
-        even = self.time(point.time)[batch.molecule[first]]
+        first_atom = batch.pair_index[0, chunk.start : chunk.stop]
+        even = self.time(point.time)[batch.molecule[first_atom]]
         # A time is the same for both atoms of a pair: it has no odd part.
         return add_scalars(z_PKC, torch.cat([even, torch.zeros_like(even)], dim=1))
 
@@ -210,11 +212,13 @@ def _matrix(batch: GraphBatch, point: FlowPoint | None, blocks: str, name: str) 
 
 def add_scalars(x_NKC: Tensor, added_NC: Tensor) -> Tensor:
     """Add invariants to the l = 0 row."""
-    scalar, rest = x_NKC.split([1, x_NKC.shape[1] - 1], dim=1)
-    return torch.cat([scalar + added_NC.unsqueeze(1), rest], dim=1)
+    # Not in place: autograd may still need x.
+    scalar, higher = x_NKC.split([1, x_NKC.shape[1] - 1], dim=1)
+    return torch.cat([scalar + added_NC.unsqueeze(1), higher], dim=1)
 
 
 def compressed(h_nMR: Tensor) -> Tensor:
     """Irreps with log(1 + length) for their length; small ones keep it."""
+    # The square root has an infinite slope at zero, where blocks of distant pairs are.
     length = torch.sqrt(h_nMR.square().sum(1, keepdim=True) + 1e-12)
     return h_nMR * (torch.log1p(length) / length)

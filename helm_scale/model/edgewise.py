@@ -1,4 +1,4 @@
-"""The edgewise operator: both directions of HELM's F(a_i, a_j, s_ij) from one evaluation.
+"""Evaluates both directions of HELM's edgewise operator F(a_i, a_j, s_ij) at once.
 
 F(a_i, a_j) = E + O and F(a_j, a_i) = E - O, where E is even and O is odd under exchange of the two
 atoms. Even and odd features are made from the sum and the difference of the atoms' states, and
@@ -37,6 +37,7 @@ class So2Linear(nn.Module):
         p_even, p_odd, q_even, q_odd = layout.sizes[0]
         p = p_even + p_odd
         self.split_zero = (p * channels_out, extra)
+        # One matrix mixes degrees as well as channels: in the edge frame they may mix per order.
         self.invariant = nn.Linear(p * channels_in, p * channels_out + extra, bias=bias)
         # The q rows of order 0, then for every m > 0 one matrix, which p and q share.
         rows = [q_even + q_odd, *(even + odd for even, odd, _, _ in layout.sizes[1:])]
@@ -93,7 +94,7 @@ class EdgewiseOperator(nn.Module):
     def forward(self, even_PRC: Tensor, odd_PRC: Tensor, scalars_PS: Tensor) -> list[Tensor]:
         """Features [P, R, C] in the edge frame and s_ij [P, S] -> parts [P, n, C_out].
 
-        The parts are cut and ordered as So2Layout.parts.
+        The parts are cut and ordered as So2Layout.split_sizes.
         """
         weights = self.radial(scalars_PS).unflatten(1, (-1, even_PRC.shape[-1]))
         hidden_p, hidden, gates = self.first(*self._weighted(even_PRC, odd_PRC, weights))
@@ -126,17 +127,18 @@ class EdgewiseOperator(nn.Module):
         g = gates_PGH.index_select(1, self.gate_of_row).split(
             [self.rows_p[0] - 1, self.rows_q[0], *self.rows_p[1:]], dim=1
         )
-        scalar, rest = p_zero.split([self.hidden, p_zero.shape[1] - self.hidden], dim=1)
+        # The first p row of order 0 is the even l = 0; all others are gated.
+        scalar, gated_zero = p_zero.split([self.hidden, p_zero.shape[1] - self.hidden], dim=1)
         gated = [orders[0] * g[1].flatten(1)]
         gated += [
             rows * gate.flatten(1).unsqueeze(1)
             for rows, gate in zip(orders[1:], g[2:], strict=True)
         ]
-        return torch.cat([nn.functional.silu(scalar), rest * g[0].flatten(1)], dim=1), gated
+        return torch.cat([nn.functional.silu(scalar), gated_zero * g[0].flatten(1)], dim=1), gated
 
 
 def _gate_of_row(layout: So2Layout) -> Tensor:
-    """Number of the gate of every gated row; gates go by kind.
+    """Number of the gate of every gated row: one gate for each parity and degree.
 
     The rows are p of order 0 but the first, q of order 0, and p of every m > 0, whose q share them.
     """

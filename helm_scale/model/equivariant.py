@@ -18,8 +18,9 @@ class DegreeLinear(nn.Module):
 
     def __init__(self, degree_of_row: Tensor, channels_in: int, channels_out: int) -> None:
         super().__init__()
+        # A buffer follows the model to its device; not persistent, as it follows from the config.
         self.register_buffer("degree", degree_of_row, persistent=False)
-        bound = channels_in**-0.5
+        bound = channels_in**-0.5  # as nn.Linear
         self.weights = nn.ParameterList(
             nn.Parameter(torch.empty(channels_out, channels_in).uniform_(-bound, bound))
             for _ in range(int(degree_of_row.max()) + 1)
@@ -31,8 +32,8 @@ class DegreeLinear(nn.Module):
         # One batched product over all rows, each with the weight of its degree.
         weight_KOC = torch.stack(list(self.weights)).index_select(0, self.degree)
         y = torch.bmm(x_NKC.transpose(0, 1), weight_KOC.mT).transpose(0, 1)
-        scalar, rest = y.split([1, y.shape[1] - 1], dim=1)
-        return torch.cat([scalar + self.bias, rest], dim=1)
+        scalar, higher = y.split([1, y.shape[1] - 1], dim=1)
+        return torch.cat([scalar + self.bias, higher], dim=1)
 
 
 class DegreeNorm(nn.Module):
@@ -57,14 +58,15 @@ class DegreeNorm(nn.Module):
 
     def forward(self, x_NKC: Tensor) -> Tensor:
         """[N, K, C] -> [N, K, C] with unit root mean square before the affine map."""
-        scalar, rest = x_NKC.split([1, x_NKC.shape[1] - 1], dim=1)
-        centred = torch.cat([scalar - scalar.mean(dim=-1, keepdim=True), rest], dim=1)
+        # Only scalars have a mean over channels that is the same in every frame.
+        scalar, higher = x_NKC.split([1, x_NKC.shape[1] - 1], dim=1)
+        centred = torch.cat([scalar - scalar.mean(dim=-1, keepdim=True), higher], dim=1)
         total = torch.einsum("nkc,k->n", centred.square(), self.balance.to(centred))
         square = total / centred.shape[-1]
         weight = self.weight.index_select(0, self.degree)
         scale = torch.rsqrt(square + 1e-12)[:, None, None] * weight
-        scalar, rest = (centred * scale).split([1, x_NKC.shape[1] - 1], dim=1)
-        return torch.cat([scalar + self.bias, rest], dim=1)
+        scalar, higher = (centred * scale).split([1, x_NKC.shape[1] - 1], dim=1)
+        return torch.cat([scalar + self.bias, higher], dim=1)
 
 
 class FeedForward(nn.Module):
@@ -83,8 +85,8 @@ class FeedForward(nn.Module):
     def forward(self, x_NKC: Tensor) -> Tensor:
         """[N, K, C] -> [N, K, C]; row 0 is degree 0."""
         hidden = self.first(x_NKC)
-        scalar, rest = hidden.split([1, hidden.shape[1] - 1], dim=1)
+        scalar, higher = hidden.split([1, hidden.shape[1] - 1], dim=1)
         # Only scalars may pass a nonlinearity: it would not turn with the molecule otherwise.
         gates = torch.sigmoid(self.gates(x_NKC[:, 0])).unflatten(-1, (-1, hidden.shape[-1]))
-        gated = rest * gates.index_select(1, self.gate_of_row)
+        gated = higher * gates.index_select(1, self.gate_of_row)
         return self.second(torch.cat([nn.functional.silu(scalar), gated], dim=1))

@@ -25,7 +25,8 @@ from helm_scale.irreps.wigner import edge_frames
 from helm_scale.model.conditioning import FlowPoint
 from helm_scale.types import GraphBatch
 
-TIMES = (0.01, 0.99)  # between which training times are uniform
+# Training times are uniform between these; at t = 1 the network would be given the label itself.
+TIMES = (0.01, 0.99)
 # Standard deviation of a packed component: matrix elements off the diagonal then have deviation 1.
 WIDTH = 2**0.5
 
@@ -108,9 +109,10 @@ def blocks_of(config: ModelConfig, batch: GraphBatch) -> tuple[BatchBlocks, Batc
     """On-site and off-site blocks, in the order of the targets."""
     near = [onsite_layout(config.basis, s.first, config.parity) for s in batch.atom_segments]
     far = [offsite_layout(config.basis, s.first, s.second) for s in batch.pair_segments]
-    molecule, first = batch.molecule.cpu(), batch.pair_index[0].cpu()
+    # On the CPU, where the generators are; these are small tensors.
+    molecule, first_atom = batch.molecule.cpu(), batch.pair_index[0].cpu()
     of_atom, atoms = molecule[batch.atom_order.cpu()], [s.count for s in batch.atom_segments]
-    of_pair, pairs = molecule[first], [s.count for s in batch.pair_segments]
+    of_pair, pairs = molecule[first_atom], [s.count for s in batch.pair_segments]
     return (
         BatchBlocks("onsite", of_atom, near, atoms),
         BatchBlocks("offsite", of_pair, far, pairs),
@@ -154,13 +156,15 @@ def _of_unit_norm(normals_nS: Tensor, layout: BlockLayout, harmonics_nK: Tensor 
     """
     sizes = [(2 * degree + 1) * len(rows) for degree, rows in layout.rows.items()]
     irreps = []
-    for (degree, rows), part in zip(
+    for (degree, rows), normals in zip(
         layout.rows.items(), normals_nS.split(sizes, dim=1), strict=True
     ):
-        w_nMR = part.unflatten(1, (2 * degree + 1, len(rows)))
+        w_nMR = normals.unflatten(1, (2 * degree + 1, len(rows)))
         if harmonics_nK is None:
             w_nMR = w_nMR / (2 * degree + 1) ** 0.5
         else:
+            # The first component is the radius; the others were drawn in vain, so that both priors
+            # read one stream of numbers.
             w_nMR = w_nMR[:, :1] * harmonics_nK[:, degree * degree : (degree + 1) ** 2, None]
         irreps.append(w_nMR.flatten(1))
     return torch.cat(irreps, dim=1)
@@ -173,6 +177,7 @@ def _normals(batch: GraphBatch, purpose: str, molecule: Tensor, sizes: Tensor) -
         torch.randn(count, generator=_generator(batch, key, purpose), dtype=torch.float64)
         for key, count in zip(batch.keys, counts.tolist(), strict=True)
     ]
+    # Numbers were drawn molecule by molecule, and blocks lie segment by segment.
     order = torch.argsort(molecule.repeat_interleave(sizes), stable=True)
     numbers = torch.empty(len(order), dtype=torch.float64)
     numbers[order] = torch.cat([numbers[:0], *of_molecules])
@@ -180,6 +185,7 @@ def _normals(batch: GraphBatch, purpose: str, molecule: Tensor, sizes: Tensor) -
 
 
 def _generator(batch: GraphBatch, key: str, purpose: str) -> torch.Generator:
-    """Random numbers of one molecule; a hash, as Python's own differs from process to process."""
+    """Random numbers of one molecule, seeded by a hash of its key."""
+    # Not Python's hash(), which differs from process to process; 7 bytes fit a signed seed.
     digest = hashlib.blake2b(f"{purpose}/{batch.noise_seed}/{key}".encode(), digest_size=7).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))

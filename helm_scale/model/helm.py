@@ -28,7 +28,7 @@ from helm_scale.types import GraphBatch, PairChunk, PairLoss, PairSums, Predicti
 
 
 class PairBranch(nn.Module):
-    """Pair tower and off-site head, walked chunk by chunk.
+    """Pair tower and off-site head, evaluated chunk by chunk.
 
     With a loss, memory does not grow with the number of pairs.
     """
@@ -72,6 +72,7 @@ class PairBranch(nn.Module):
         def sums(states_YNKC: Tensor, chunk: PairChunk) -> Tensor:
             return loss(chunk, irreps(states_YNKC, chunk))
 
+        # Without gradients nothing is kept for a backward pass, and a plain sum does the same.
         if self.chunk and torch.is_grad_enabled():
             return loss_over_chunks(sums, chunks, states_YNKC, list(self.parameters()))
         return sum_chunks(partial(sums, states_YNKC), chunks)
@@ -90,6 +91,7 @@ class PairBranch(nn.Module):
         added = self.conditions(batch, point, chunk) if self.conditions else None
         z = self.tower(states_YNKC.unbind(), batch.geometry, index, added)
         first, second = (batch.positions.index_select(0, atoms) for atoms in index)
+        # On irreps, not on features: nothing after it can bring a jump back at the cutoff.
         smooth = (envelope((second - first).norm(dim=-1), self.cutoff) * scale).to(states_YNKC)
         blocks = self.head(z, chunk.segments, self._layout)
         factors = smooth[:, None].split([s.count for s in chunk.segments])
@@ -184,6 +186,7 @@ class Helm(nn.Module):
 
         Embeddings, heads and vectors are left out.
         """
+        # By id: `in` would compare tensors element by element.
         embeddings = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
         inside = [*self.trunk.parameters(), *self.pairs.tower.parameters()]
         return [p for p in inside if p.ndim == 2 and min(p.shape) > 1 and id(p) not in embeddings]
@@ -225,6 +228,7 @@ class Helm(nn.Module):
         if self.training and batch.onsite_target is not None and batch.offsite_target is not None:
             end = batch.onsite_target - self.reference_onsite(batch), batch.offsite_target
             return flow.training_point(config, batch, *self._scaled(*end))
+        # The last of the steps is the pass that the caller runs, which ends at its prediction.
         point = flow.prior_point(config, batch) if start is None else start
         for _ in range(self.flow_steps - 1):
             end = self._scaled(*self._run(batch, point, None))
@@ -245,6 +249,7 @@ class Helm(nn.Module):
         read = torch.stack(states if self.config.pair_inputs == "each" else states[-1:])
         y_sorted = states[-1].index_select(0, batch.atom_order)
         onsite = self.onsite_head(y_sorted, batch.atom_segments, lambda s: self._onsite(s.first))
+        # Heads write irreps of order 1 whatever the unit; the scale is that of the training labels.
         scale = self.output_scale.to(y_sorted.dtype)
         return (
             torch.cat([block.flatten() for block in onsite]) * scale,
@@ -252,15 +257,18 @@ class Helm(nn.Module):
         )
 
     def reference_onsite(self, batch: GraphBatch) -> Tensor:
-        """What completes Prediction.onsite: flat float64 reference, Hartree, laid out like it."""
-        parts = [self.reference.new_zeros(0)]
+        """Mean on-site irreps of the elements, which complete Prediction.onsite.
+
+        Flat float64, Hartree, laid out like it.
+        """
+        rows = [self.reference.new_zeros(0)]
         for segment in batch.atom_segments:
             block = self._onsite(segment.first)
             row = self.reference.new_zeros(block.size)
             scalars = len(block.rows[0])  # irreps of degree 0 come first
             row[:scalars] = self.reference[segment.first, :scalars]
-            parts.append(row.repeat(segment.count))
-        return torch.cat(parts)
+            rows.append(row.repeat(segment.count))
+        return torch.cat(rows)
 
     def _onsite(self, atomic_number: int) -> layout.BlockLayout:
         return layout.onsite_layout(self.config.basis, atomic_number, self.config.parity)

@@ -21,8 +21,8 @@ from helm_scale.irreps.wigner import edge_frames
 from helm_scale.model.edgewise import EdgewiseOperator, halves
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
 from helm_scale.model.radial import PairScalars, RadialMLP, envelope
+from helm_scale.model.tensor_product import PairProduct
 from helm_scale.model.trunk import gather_ends
-from helm_scale.model.two_stage import PairProduct
 from helm_scale.types import Geometry
 
 
@@ -42,9 +42,9 @@ class PairLayer(nn.Module):
             scalars=scalars,
             edge_channels=config.edge_channels,
         )
-        self.norm_operator = DegreeNorm(layout.kind, half)
-        self.norm_update = DegreeNorm(layout.kind, half)
-        self.update = FeedForward(layout.kind, half, hidden // 2)
+        self.norm_operator = DegreeNorm(layout.irrep_of_row, half)
+        self.norm_update = DegreeNorm(layout.irrep_of_row, half)
+        self.update = FeedForward(layout.irrep_of_row, half, hidden // 2)
 
     def forward(
         self, z_PQC: Tensor, even_PRC: Tensor, odd_PRC: Tensor, scalars_PS: Tensor
@@ -78,12 +78,12 @@ class PairTower(nn.Module):
             PairProduct(config, self.edge_scalars.width) if config.tensor_product_stage else None
         )
         self.merge = (
-            FeedForward(self.layout.kind, self.channels, self.channels)
+            FeedForward(self.layout.irrep_of_row, self.channels, self.channels)
             if config.tensor_product_stage
             else None
         )
         self.stage_cutoff = config.stage_cutoff
-        self.norm = DegreeNorm(self.layout.kind, self.channels)
+        self.norm = DegreeNorm(self.layout.irrep_of_row, self.channels)
 
     def forward(
         self,
@@ -104,10 +104,11 @@ class PairTower(nn.Module):
         """
         vector, scalars = self._described(geometry, pair_index)
         frames = edge_frames(vector, self.layout.lmax, self.layout.mmax, states[0].dtype)
+        # Turned into the frame once, for all layers that read these states.
         read = [gather_ends(y_NKC, pair_index, frames) for y_NKC in states]
         z = self.start(scalars).unflatten(1, (-1, self.channels))  # the invariant rows come first
-        rest = z.new_zeros(z.shape[0], len(self.layout.kind) - z.shape[1], self.channels)
-        z = torch.cat([z, rest], dim=1)
+        others = z.new_zeros(z.shape[0], len(self.layout.irrep_of_row) - z.shape[1], self.channels)
+        z = torch.cat([z, others], dim=1)
         added = 0 if added_PKC is None else self._to_frame(frames, added_PKC)
         z = z + added
         for number, layer in enumerate(self.layers):
@@ -115,6 +116,7 @@ class PairTower(nn.Module):
         if self.product is not None and self.merge is not None:
             near = envelope(vector.norm(dim=-1), self.stage_cutoff).to(z)[:, None, None]
             product = self._to_frame(frames, self.product(states[-1], pair_index, scalars))
+            # Conditions reach every pair, so they are not cut off with the layers of stage I.
             z = z * near + added * (1 - near) + product
             z = z + self.merge(z)
         return self._from_frame(frames, self.norm(z))
@@ -128,9 +130,11 @@ class PairTower(nn.Module):
 
     def _from_frame(self, frames: tuple[Tensor, Tensor], z_PQC: Tensor) -> Tensor:
         """Pair states in the frame of the pair -> even and odd channels [P, K, 2C]."""
-        both = halves(z_PQC.split(self.layout.parts, dim=1))
+        even_and_odd = halves(z_PQC.split(self.layout.split_sizes, dim=1))
+        # Frames are orthogonal, as all orders are kept: the transpose is the inverse.
         return torch.cat(
-            [torch.bmm(frame.mT, half) for frame, half in zip(frames, both, strict=True)], dim=-1
+            [torch.bmm(frame.mT, half) for frame, half in zip(frames, even_and_odd, strict=True)],
+            dim=-1,
         )
 
     def _to_frame(self, frames: tuple[Tensor, Tensor], x_PKC: Tensor) -> Tensor:
@@ -140,8 +144,8 @@ class PairTower(nn.Module):
             for frame, half in zip(frames, x_PKC.chunk(2, dim=-1), strict=True)
         )
         rows = zip(
-            even.split(self.layout.parts[0::2], dim=1),
-            odd.split(self.layout.parts[1::2], dim=1),
+            even.split(self.layout.split_sizes[0::2], dim=1),
+            odd.split(self.layout.split_sizes[1::2], dim=1),
             strict=True,
         )
-        return torch.cat([part for pair in rows for part in pair], dim=1)
+        return torch.cat([half for even_and_odd in rows for half in even_and_odd], dim=1)

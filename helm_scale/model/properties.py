@@ -1,4 +1,4 @@
-"""A property of molecules from the trunk alone: a readout makes irreps of atoms, a head joins them.
+"""Predicts a property of molecules from the trunk: a readout makes irreps, a head combines them.
 
 Axes: N atoms, B molecules, Y node states read, K = (lmax+1)^2 coefficients, C channels.
 """
@@ -64,8 +64,8 @@ class PropertyModel(nn.Module):
         # float64 from here on: an atomic energy is 1e6 times what is learned of it
         irreps = {degree: x.double() * self.output_scale for degree, x in irreps.items()}
         base = self.reference[batch.atomic_numbers].view(-1, 1, 1)
-        others = irreps[0].shape[2] - 1
-        irreps[0] = irreps[0] + nn.functional.pad(base, (0, others))
+        other_scalars = irreps[0].shape[2] - 1
+        irreps[0] = irreps[0] + nn.functional.pad(base, (0, other_scalars))
         return self.definition.combine(irreps, batch, self.config.trunk_cutoff)
 
     def _states(self, batch: GraphBatch) -> list[Tensor]:

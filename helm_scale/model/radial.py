@@ -12,6 +12,7 @@ def envelope(distance: Tensor, cutoff: float) -> Tensor:
 
     Its value and two derivatives vanish at the cutoff.
     """
+    # The DimeNet polynomial (arXiv:2003.03123) for p = 6. Clamped: it rises again beyond x = 1.
     x = (distance / cutoff).clamp(max=1.0)
     return 1 - x**6 * (28 - 48 * x + 21 * x * x)
 
@@ -21,7 +22,7 @@ class GaussianBasis(nn.Module):
 
     def __init__(self, cutoff: float, count: int) -> None:
         super().__init__()
-        self.spacing = cutoff / (count - 1)
+        self.spacing = cutoff / (count - 1)  # the last centre lies on the cutoff
         self.count = count
 
     def forward(self, distance: Tensor) -> Tensor:

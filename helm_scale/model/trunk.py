@@ -42,8 +42,9 @@ class Edges(NamedTuple):
 
     def split(self, length: int) -> list["Edges"]:
         """Chunks of at most `length` edges, at least one."""
-        rest = (values.split(length) for values in self[1:])
-        return [Edges(*chunk) for chunk in zip(self.ends.split(length, dim=1), *rest, strict=True)]
+        ends = self.ends.split(length, dim=1)
+        fields = (values.split(length) for values in self[1:])
+        return [Edges(*chunk) for chunk in zip(ends, *fields, strict=True)]
 
 
 # Sums what a function gives for every chunk of edges: whole, chunk by chunk, or over ranks, too.
@@ -73,7 +74,7 @@ class NodeLayer(nn.Module):
 
     def forward(self, y_NKC: Tensor, chunks: Sequence[Edges], total: SumOverEdges) -> Tensor:
         """Update node states from the messages of all chunks of edges, summed by `total`."""
-        normed = self.norm_messages(y_NKC)
+        normed = self.norm_messages(y_NKC)  # once, not by every chunk
         y_NKC = y_NKC + total(lambda edges: self._messages(normed, edges), chunks)
         if self.recompute_update:
             return y_NKC + cast(Tensor, checkpoint(self._update, y_NKC, **RECOMPUTE))
@@ -84,6 +85,8 @@ class NodeLayer(nn.Module):
 
     def _messages(self, y_NKC: Tensor, edges: Edges) -> Tensor:
         """Sum of the messages that reach every atom over these edges: [N, K, C]."""
+        # Made by every layer and chunk: those of all edges, [E, R, K] twice, would stay in memory
+        # through all layers.
         frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, y_NKC.dtype)
         even, odd = gather_ends(y_NKC, edges.ends, frames)
         messages = halves(self.messages(even, odd, edges.scalars))
@@ -125,6 +128,7 @@ def gather_ends(
     y_NKC: Tensor, edge_index: Tensor, frames: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Sum and difference of the states of an edge's atoms in its frame: [E, R, C] each."""
+    # index_select has a faster backward pass (index_add) than indexing has (index_put).
     first, second = y_NKC.index_select(0, edge_index[0]), y_NKC.index_select(0, edge_index[1])
     return torch.bmm(frames[0], first + second), torch.bmm(frames[1], first - second)
 
@@ -136,6 +140,7 @@ def scatter_messages(
 
     The second atom of every edge receives E + O, the first E - O.
     """
+    # The envelope acts after all that is nonlinear, so that an atom at the cutoff sends nothing.
     smooth = edges.smooth[:, None, None]
     even, odd = (
         torch.bmm(frame.mT, message * smooth)
@@ -209,16 +214,18 @@ class Trunk(nn.Module):
 
     def _embedded(self, geometry: Geometry) -> Tensor:
         """States before any message [N, K, C]: element, charge and multiplicity at l = 0."""
-        charge = self.charge(geometry.charge + self.max_charge)
-        whole = charge + self.spin(geometry.spin_multiplicity)
-        scalar = self.element(geometry.atomic_numbers) + whole.index_select(0, geometry.molecule)
-        rest = scalar.new_zeros(scalar.shape[0], (self.layout.lmax + 1) ** 2 - 1, scalar.shape[1])
-        return torch.cat([scalar.unsqueeze(1), rest], dim=1)
+        charge = self.charge(geometry.charge + self.max_charge)  # from -max_charge, rows from 0
+        of_molecule = charge + self.spin(geometry.spin_multiplicity)
+        by_atom = of_molecule.index_select(0, geometry.molecule)
+        scalar = self.element(geometry.atomic_numbers) + by_atom
+        higher = scalar.new_zeros(scalar.shape[0], (self.layout.lmax + 1) ** 2 - 1, scalar.shape[1])
+        return torch.cat([scalar.unsqueeze(1), higher], dim=1)
 
     def _edges(self, geometry: Geometry) -> Edges:
         """This process's share of the edges."""
         index, numbers = geometry.edge_index, geometry.atomic_numbers
         if self.pair_world_size > 1:
+            # Every n-th, not a block: edges are listed molecule by molecule.
             index = index[:, self.pair_rank :: self.pair_world_size]
         first, second = index
         positions = geometry.positions

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, which cannot run code when loaded."""
+"""Reads and writes weights as safetensors, which cannot run code when loaded."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ def save_weights(
     state: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
     """Write tensors under their names; shared or strided storage is copied first."""
+    # safetensors refuses views of one storage, and stores no strides.
     save_file(
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()},
         path,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helm_scale import cli
 from helm_scale.config import ImportConfig
 from helm_scale.data.format.shards import ShardReader, verify
 from helm_scale.dft.molecule import from_canonical
@@ -22,6 +23,16 @@ def test_every_line_of_the_registry_leads_to_an_importer(name: str) -> None:
 def test_an_unknown_dataset_is_refused_with_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"dataset: got 'qm9', wanted one of md17, qh9-stable"):
         run.import_dataset(ImportConfig(dataset="qm9"))
+
+
+def test_help_lists_every_importer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(registry.IMPORTERS, "toy", "tests.importers.toy:TOY")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["shards", "import", "--help"])
+    assert ended.value.code == 0
+    assert f"DATASET: {', '.join(registry.IMPORTERS)}\n" in capsys.readouterr().out
 
 
 def test_a_new_importer_is_one_file_and_one_line(

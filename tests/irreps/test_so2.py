@@ -22,7 +22,7 @@ def embedding(rows: tuple[Tensor, Tensor], size: int) -> Tensor:
 
 def joined(layout: So2Layout, turn: Tensor) -> Tensor:
     """What a turn [K, K] does to the joined rows of an even and an odd feature, [2R, 2R] in the
-    order of So2Layout.parts."""
+    order of So2Layout.split_sizes."""
     even, odd = (embedding(rows, (layout.lmax + 1) ** 2) for rows in (layout.even, layout.odd))
     both = torch.block_diag(even @ turn @ even.T, odd @ turn @ odd.T)
     order = joined_order(layout)
@@ -31,8 +31,10 @@ def joined(layout: So2Layout, turn: Tensor) -> Tensor:
 
 def joined_order(layout: So2Layout) -> Tensor:
     """Place among (even rows, odd rows) of every joined row."""
-    parts = torch.arange(len(layout.kind)).split([*layout.parts[0::2], *layout.parts[1::2]])
-    half = len(layout.parts) // 2
+    parts = torch.arange(len(layout.irrep_of_row)).split(
+        [*layout.split_sizes[0::2], *layout.split_sizes[1::2]]
+    )
+    half = len(layout.split_sizes) // 2
     return torch.cat([parts[number // 2 + half * (number % 2)] for number in range(2 * half)])
 
 
@@ -48,7 +50,7 @@ def test_every_coefficient_up_to_mmax_appears_once(lmax: int, mmax: int) -> None
     for index, sign in (layout.even, layout.odd):
         assert sorted(index.tolist()) == wanted
         assert set(sign.abs().tolist()) == {1.0}
-    assert sum(layout.parts) == len(layout.kind) == 2 * len(wanted)
+    assert sum(layout.split_sizes) == len(layout.irrep_of_row) == 2 * len(wanted)
 
 
 @pytest.mark.parametrize(("lmax", "mmax"), [(4, 4), (5, 3)])
@@ -60,7 +62,7 @@ def test_kinds_are_the_degrees_of_the_rows(lmax: int, mmax: int) -> None:
     parity = torch.cat([torch.zeros(len(layout.even[0])), torch.ones(len(layout.odd[0]))]).long()[
         joined_order(layout)
     ]
-    assert torch.equal(layout.kind, degrees + (lmax + 1) * parity)
+    assert torch.equal(layout.irrep_of_row, degrees + (lmax + 1) * parity)
 
 
 def test_a_turn_about_the_edge_mixes_p_and_q_of_all_features_alike() -> None:
@@ -88,11 +90,17 @@ def test_the_exchange_of_the_ends_keeps_p_and_turns_q_over() -> None:
     layout = so2_layout(4, 4)
     half_turn = wigner_up_to(torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)), 4)
     signs = torch.cat(
-        [torch.ones(n) * (1 if number % 2 == 0 else -1) for number, n in enumerate(layout.parts)]
+        [
+            torch.ones(n) * (1 if number % 2 == 0 else -1)
+            for number, n in enumerate(layout.split_sizes)
+        ]
     )
     exchange = signs[:, None] * joined(layout, half_turn)  # odd features also change sign
     keeps = torch.cat(
-        [torch.ones(n) * (1 if number % 4 < 2 else -1) for number, n in enumerate(layout.parts)]
+        [
+            torch.ones(n) * (1 if number % 4 < 2 else -1)
+            for number, n in enumerate(layout.split_sizes)
+        ]
     ).double()
     assert (exchange - torch.diag(keeps)).abs().max() < EXACT
 

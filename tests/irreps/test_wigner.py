@@ -39,8 +39,10 @@ def frames(vectors: Tensor, lmax: int = LMAX, mmax: int = LMAX) -> Tensor:
     even, odd = edge_frames(vectors, lmax, mmax, vectors.dtype)
     layout = so2_layout(lmax, mmax)
     both = torch.cat([torch.cat([even, 0 * even], 2), torch.cat([0 * odd, odd], 2)], 1)
-    parts = torch.arange(both.shape[1]).split([*layout.parts[0::2], *layout.parts[1::2]])
-    half = len(layout.parts) // 2
+    parts = torch.arange(both.shape[1]).split(
+        [*layout.split_sizes[0::2], *layout.split_sizes[1::2]]
+    )
+    half = len(layout.split_sizes) // 2
     return both[
         :, torch.cat([parts[number // 2 + half * (number % 2)] for number in range(2 * half)])
     ]
@@ -171,7 +173,7 @@ def test_exchanging_the_ends_keeps_sums_and_turns_differences_over_up_to_a_turn_
         torch.cat(
             [
                 torch.ones(n) * (1 if number % 2 == 0 else -1)
-                for number, n in enumerate(layout.parts)
+                for number, n in enumerate(layout.split_sizes)
             ]
         ).double()
     )

@@ -1,4 +1,4 @@
-"""The data of a run: one dataset or several mixed, local or remote, as one list of samples."""
+"""Opens the data of a run, one dataset or a mixture, local or remote, as one list of samples."""
 
 import hashlib
 from collections import Counter
@@ -42,16 +42,18 @@ class Dataset:
             ValueError: a dataset is missing or damaged, or two of them differ in method or labels.
         """
         readers = tuple(_open(path, config) for path in _paths(config))
-        first, *others = (reader.manifest for reader in readers)
-        for other in others:
+        manifests = tuple(reader.manifest for reader in readers)
+        reference = manifests[0]
+        # A Hamiltonian means nothing without its method: mixed labels would train to a mean of two.
+        for manifest in manifests[1:]:
             check_same_labels(
-                f"data.path: {first.folder}",
-                first.label_kind,
-                other=other.folder,
-                wanted=other.label_kind,
+                f"data.path: {reference.folder}",
+                reference.label_kind,
+                other=manifest.folder,
+                wanted=manifest.label_kind,
                 remedy="train on datasets of one method and one set of labels",
             )
-        return cls((first, *others), readers, config)
+        return cls(manifests, readers, config)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -64,16 +66,16 @@ class Dataset:
 
     @property
     def hash(self) -> str:
-        """What identifies samples and order: SHA-256 of the manifest, or of all that matters."""
+        """Identify samples and their order: SHA-256 of the manifest, or of all that matters."""
         # The usual case keeps the hash that runs have recorded since there was one dataset only.
         if len(self.manifests) == 1 and not self.config.shuffle_window:
             return self.manifests[0].hash
-        parts = [
-            *(one.hash for one in self.manifests),
+        identity = [
+            *(manifest.hash for manifest in self.manifests),
             str(self.config.weights),
             str(self.config.shuffle_window),
         ]
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+        return hashlib.sha256(" ".join(identity).encode()).hexdigest()
 
     @property
     def local(self) -> list[Manifest]:
@@ -94,26 +96,28 @@ class Dataset:
     @property
     def licence(self) -> str:
         """Licences of all datasets."""
-        return " AND ".join(dict.fromkeys(one.licence for one in self.manifests))
+        # An SPDX expression; dict.fromkeys removes repetitions and keeps the order.
+        return " AND ".join(dict.fromkeys(manifest.licence for manifest in self.manifests))
 
     @property
     def elements(self) -> dict[str, int]:
         """Atoms per element."""
         total: Counter[str] = Counter()
-        for one in self.manifests:
-            total.update(one.elements)
+        for manifest in self.manifests:
+            total.update(manifest.elements)
         return {symbol: total[symbol] for symbol in sorted(total, key=elements.atomic_number)}
 
     @cached_property
     def cost(self) -> np.ndarray:
         """Work estimate of every sample, by number."""
-        columns = [one.cost for one in self.manifests]
+        columns = [manifest.cost for manifest in self.manifests]
+        # Not copied where there is one dataset, which is the rule: columns may have 1e8 entries.
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
     @cached_property
     def atoms(self) -> np.ndarray:
         """Atoms of every sample, by number."""
-        columns = [one.atoms for one in self.manifests]
+        columns = [manifest.atoms for manifest in self.manifests]
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
     @property
@@ -127,12 +131,13 @@ class Dataset:
         Raises:
             ValueError: no dataset has it; names the known ones.
         """
-        parts = [
-            one.split(name) + first
-            for one, first in zip(self.manifests, self._first, strict=True)
-            if name in one.names_of_splits
+        samples = [
+            manifest.split(name) + offset
+            for manifest, offset in zip(self.manifests, self._offsets, strict=True)
+            if name in manifest.names_of_splits
         ]
-        return np.concatenate(parts) if parts else self.manifests[0].split(name)
+        # The manifest raises the error, which names the splits that there are.
+        return np.concatenate(samples) if samples else self.manifests[0].split(name)
 
     def sampler(self, *, batch_molecules: int, micro_batches: int, seed: int) -> Sampler:
         """Make the sampler of the training split.
@@ -141,13 +146,13 @@ class Dataset:
             ValueError: a dataset without a training split, or weights that do not fit the datasets.
         """
         config, epochs = self.config, []
-        for manifest, first in zip(self.manifests, self._first, strict=True):
+        for manifest, offset in zip(self.manifests, self._offsets, strict=True):
             samples = manifest.split(config.train_split)
             shards = manifest.shard[samples] if config.shuffle_window else None
             epochs.append(
                 ShuffledEpochs(
                     manifest.hash,
-                    samples + first,
+                    samples + offset,
                     seed=seed,
                     shards=shards,
                     window=config.shuffle_window,
@@ -182,12 +187,14 @@ class Dataset:
         return reader.read(place)
 
     @cached_property
-    def _first(self) -> list[int]:
-        return [0, *np.cumsum([len(one) for one in self.manifests]).tolist()][:-1]
+    def _offsets(self) -> list[int]:
+        """Number of the first sample of every dataset."""
+        return [0, *np.cumsum([len(manifest) for manifest in self.manifests]).tolist()][:-1]
 
     def _place(self, index: int) -> tuple[ShardReader, int]:
-        number = int(np.searchsorted(self._first, index, side="right")) - 1
-        return self.readers[number], index - self._first[number]
+        """Reader of a sample, and its number there."""
+        number = int(np.searchsorted(self._offsets, index, side="right")) - 1
+        return self.readers[number], index - self._offsets[number]
 
 
 class _SampleKeys(Sequence[str]):

@@ -1,4 +1,4 @@
-"""The samples of one dataset in shuffled epochs, without end.
+"""Shuffles the samples of one dataset, epoch after epoch, without end.
 
 The order is a function of manifest hash, seed and epoch alone. Without windows an epoch is one
 permutation of the split. With windows the shards are permuted, and the samples of every few shards,
@@ -57,12 +57,13 @@ class ShuffledEpochs:
         epochs, inside = np.divmod(places, len(self))
         for epoch in np.unique(epochs):
             ends, _ = self._epoch(int(epoch))
-            here = epochs == epoch
+            in_epoch = epochs == epoch
             windows = np.searchsorted(ends, inside, side="right")
-            for window in np.unique(windows[here]):
-                mine = here & (windows == window)
+            for window in np.unique(windows[in_epoch]):
+                in_window = in_epoch & (windows == window)
                 members, order = self._members(int(epoch), int(window))
-                samples[mine] = members[order.at(inside[mine] - (ends[window] - len(members)))]
+                start = ends[window] - len(members)
+                samples[in_window] = members[order.at(inside[in_window] - start)]
         return samples
 
     def _windows_of_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +73,7 @@ class ShuffledEpochs:
         shards = len(self._bounds) - 1
         order = _Permutation(f"{self._name} {epoch} shards", shards).at(np.arange(shards))
         ends = np.cumsum(np.diff(self._bounds)[order])
+        # The last window may hold fewer shards; unique drops its end where it is a full one.
         return np.unique(np.append(ends[self._window - 1 :: self._window], len(self))), order
 
     def _members_of_window(self, epoch: int, window: int) -> tuple[np.ndarray, "_Permutation"]:
@@ -107,10 +109,12 @@ class _Permutation:
         entries = np.empty(len(places), dtype=np.int64)
         numbers = np.searchsorted(self._ends, places, side="right")
         for number in np.unique(numbers):
-            part, here = self._part(int(number)), numbers == number
-            entries[here] = part[places[here] - (self._ends[number] - len(part))]
+            part, in_part = self._part(int(number)), numbers == number
+            start = self._ends[number] - len(part)
+            entries[in_part] = part[places[in_part] - start]
         return entries
 
     def _sorted_part(self, number: int) -> np.ndarray:
         members = np.flatnonzero(self._part_of == number)
+        # Stable: two equal keys of 64 bits, however unlikely, give one order on every machine.
         return members[np.argsort(self._keys[members], kind="stable")]

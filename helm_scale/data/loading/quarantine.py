@@ -1,4 +1,4 @@
-"""Damaged samples: stop at the first, or skip, count and list them up to a share."""
+"""Counts and lists damaged samples, and stops a run when they are more than a given share."""
 
 import json
 import logging
@@ -42,9 +42,9 @@ class Quarantine:
         """
         self._read += read
         self._skipped += len(skipped)
-        for one in skipped:
-            if one.sample not in self._listed:  # an epoch later it is skipped again
-                self._list(one)
+        for sample in skipped:
+            if sample.sample not in self._listed:  # an epoch later it is skipped again
+                self._list(sample)
         if self._skipped > self._share * max(self._read, JUDGED_FROM):
             latest = skipped[-1].reason if skipped else self._file
             raise ValueError(

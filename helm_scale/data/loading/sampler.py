@@ -1,4 +1,4 @@
-"""The sampler: which molecules each step trains on, in micro-batches of equal cost.
+"""Chooses the molecules of every training step and packs them into micro-batches of equal cost.
 
 Every dataset has an endless row of shuffled epochs (epochs.py); where several are mixed, a fixed
 pattern says which of them is next, so that any stretch of the mixture holds them by their weights.
@@ -118,10 +118,12 @@ class Sampler:
         rounds, inside = np.divmod(places, len(self._pattern))
         samples = np.empty(len(places), dtype=np.int64)
         for number, dataset in enumerate(self._datasets):
-            mine = self._pattern == number
-            here = mine[inside]
-            before = np.cumsum(mine) - mine  # how often it occurs in the pattern before each place
-            samples[here] = dataset.at(rounds[here] * int(mine.sum()) + before[inside[here]])
+            in_pattern = self._pattern == number
+            chosen = in_pattern[inside]
+            # How often the dataset occurs in the pattern before each place.
+            before = np.cumsum(in_pattern) - in_pattern
+            per_round = int(in_pattern.sum())
+            samples[chosen] = dataset.at(rounds[chosen] * per_round + before[inside[chosen]])
         return samples
 
 
@@ -151,6 +153,7 @@ def validation_micro_batches(
     Returns:
         sample indices of every micro-batch; rank r takes r, r + world_size, ...
     """
-    wanted = -(-len(sample_indices) // batch_molecules)
-    rounded = max(-(-wanted // world_size), 1) * world_size
+    count = -(-len(sample_indices) // batch_molecules)
+    # Equally many on every rank, if only of empty ones: a collective waits for all ranks.
+    rounded = max(-(-count // world_size), 1) * world_size
     return [[int(sample_indices[i]) for i in members] for members in pack(costs, rounded)]

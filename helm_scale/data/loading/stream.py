@@ -1,4 +1,4 @@
-"""The loader: this rank's micro-batches, step after step, made ahead by worker processes."""
+"""Loads this rank's micro-batches, step after step, made ahead by worker processes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -58,7 +58,7 @@ class BatchMaker:
         self._memory = np.zeros(0, dtype=np.uint8)  # grows to the size of the largest batch
 
     def announced(self, samples: Sequence[int]) -> Sequence[int]:
-        """Have the disk fetch the samples while the batch before is being made; returns them."""
+        """Have the disk fetch the samples while the previous batch is made; return them."""
         for index in samples:
             self._reader.expect(index)
         return samples
@@ -81,6 +81,7 @@ class BatchMaker:
                     raise
                 skipped.append(SkippedSample(index, str(error)))
             place += size
+        # The batch has its own tensors, so that the next one may overwrite the memory.
         return LoadedBatch(
             collate_stored(stored, self._config, empty, self._matrices), tuple(skipped)
         )
@@ -118,8 +119,10 @@ class Stream:
             for members in sampler.micro_batches_of_rank(step, self._rank, self._world_size)
         )
         per_step = sampler.micro_batches // self._world_size
+        # The caller may ask for a step while it still holds the one before.
         batches = self.batches(micro_batches, kept=2 * per_step)
         for step in range(first, last):
+            # The noise of a flow hangs on step and molecule, not on rank: see model/flow.py.
             yield [replace(next(batches), noise_seed=step + 1) for _ in range(per_step)]
 
     def batches_of_rank(self, micro_batches: Sequence[Sequence[int]]) -> Iterator[BlockBatch]:
@@ -136,15 +139,15 @@ class Stream:
         Raises:
             ValueError: a sample that cannot be read or collated, or too many that were skipped.
         """
-        tasks, asked = tee(micro_batches)
+        tasks, members = tee(micro_batches)
         # Without workers nothing runs ahead: to announce what is read next gains nothing.
-        soon = map(self._make.announced, tasks)
-        made = (
-            in_processes(self._make, soon, count=self._workers, kept=kept)
+        announced = map(self._make.announced, tasks)
+        batches = (
+            in_processes(self._make, announced, count=self._workers, kept=kept)
             if self._workers
             else map(self._make, tasks)
         )
-        for loaded, samples in zip(made, asked, strict=True):
+        for loaded, samples in zip(batches, members, strict=True):
             if self._quarantine:
                 self._quarantine.note(len(samples), loaded.skipped)
             yield loaded.batch

@@ -1,4 +1,4 @@
-"""Processes that make batches ahead of their use, and hand them over in shared memory.
+"""Makes batches ahead of their use in worker processes, and hands them over in shared memory.
 
 A batch of large molecules takes tens of megabytes. Fresh memory of that size costs more than to
 fill it (the kernel clears every page, on both sides), so each process owns a few buffers of shared
@@ -24,8 +24,8 @@ from torch import Tensor
 from helm_scale.data.graphs.blocks import Empty, new_tensor
 from helm_scale.types import with_leaves
 
-AHEAD = 2  # tasks that a process has at a time
-ALIGNMENT = 64  # bytes
+AHEAD = 2  # tasks that a process has at a time: one that it works on, one that waits
+ALIGNMENT = 64  # bytes: a cache line, as torch's own allocator
 PATIENCE = 2.0  # seconds between looks whether the parent is alive
 
 # Samples of a batch, maker of its large tensors -> dataclass of tensors.
@@ -106,15 +106,16 @@ class _WorkerProcess:
         self._tasks: deque[tuple[int | None, Sequence[int]]] = deque()
         # Forked, a worker shares manifest and memory; spawned, each would load them for itself.
         fork = multiprocessing.get_context("fork")
-        self._connection, theirs = fork.Pipe()
+        self._connection, far_end = fork.Pipe()
         self._process = fork.Process(
-            target=_serve, args=(make, self._buffers, theirs, os.getpid()), daemon=True
+            target=_serve, args=(make, self._buffers, far_end, os.getpid()), daemon=True
         )
         self._process.start()
-        theirs.close()
+        # Or this process would hold the pipe open, and never read that the worker is gone.
+        far_end.close()
 
     def ask(self, samples: Sequence[int]) -> None:
-        """Have a batch made; if all buffers are in use it travels through the pipe, slower."""
+        """Request a batch; if all buffers are in use it travels through the pipe, slower."""
         # The buffer used last is in the processor's cache.
         task = (self._free.pop() if self._free else None, samples)
         self._tasks.append(task)
@@ -128,26 +129,27 @@ class _WorkerProcess:
         """
         number, samples = self._tasks.popleft()
         try:
-            made = self._connection.recv()
+            batch = self._connection.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
             raise ChildProcessError(
                 f"a data process died (exit code {self._process.exitcode}) over the samples"
                 f" {list(samples)}; was memory short? execution.workers may be lowered"
             ) from None
-        if isinstance(made, Exception):
+        if isinstance(batch, Exception):
             self._free.extend([] if number is None else [number])
-            raise made
+            raise batch
         if number is None:
-            return with_leaves(made, torch.from_numpy, LEAVES)
+            return with_leaves(batch, torch.from_numpy, LEAVES)
         memory = np.frombuffer(self._buffers[number].map(), dtype=np.uint8)
-        unpacked = with_leaves(made, _on(memory), LEAVES)
+        unpacked = with_leaves(batch, _on(memory), LEAVES)
         # All tensors of the batch are views on `memory`: it dies with the last of them.
         weakref.finalize(memory, self._free.append, number)
         return unpacked
 
     def stop(self) -> None:
-        """End the process, in whatever it is doing."""
+        """End the process, whatever it is doing."""
+        # SIGKILL: workers ignore SIGTERM, and have nothing to save.
         self._process.kill()
         self._process.join()
         self._connection.close()
@@ -181,16 +183,17 @@ def in_processes(
         ValueError, OSError: what `make` met. ChildProcessError: a process died.
     """
     workers = [_WorkerProcess(make, AHEAD + -(-kept // count)) for _ in range(count)]
-    asked, waiting = 0, iter(tasks)
+    requests = 0
     try:
-        for samples in waiting:
-            workers[asked % count].ask(samples)
-            asked += 1
-            if asked >= AHEAD * count:
-                yield workers[asked % count].answer()
-        for number in range(max(asked - AHEAD * count + 1, 0), asked):
+        # In turn, so that the answers come in the order of the tasks.
+        for samples in tasks:
+            workers[requests % count].ask(samples)
+            requests += 1
+            if requests >= AHEAD * count:
+                yield workers[requests % count].answer()
+        for number in range(max(requests - AHEAD * count + 1, 0), requests):
             yield workers[number % count].answer()
-    finally:
+    finally:  # also where the caller stops iterating
         for worker in workers:
             worker.stop()
 
@@ -202,6 +205,7 @@ def _serve(
     # A signal to the whole group is for the parent, which stops its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A pool of threads per worker would fight the training for its cores.
     torch.set_num_threads(1)
     while True:
         while not connection.poll(PATIENCE):
@@ -211,10 +215,10 @@ def _serve(
             number, samples = connection.recv()
             arena = _BufferAllocator(buffers[number]) if number is not None else None
             try:
-                made = make(samples, arena.empty if arena else new_tensor)
+                batch = make(samples, arena.empty if arena else new_tensor)
             except (ValueError, OSError) as error:
                 connection.send(error)
                 continue
-            connection.send(with_leaves(made, arena.pack if arena else Tensor.numpy, LEAVES))
+            connection.send(with_leaves(batch, arena.pack if arena else Tensor.numpy, LEAVES))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return

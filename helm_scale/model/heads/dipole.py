@@ -1,4 +1,4 @@
-"""Dipole moment: charge that flows along edges, where the excess charge sits, a vector per atom.
+"""Dipole moment from charge that flows along edges, the molecule's charge and a vector per atom.
 
 Charge only flows from one atom to another, as in the bond charge increments of force fields, so
 that no term changes the molecule's charge: the dipole of a neutral molecule does not depend on the
@@ -37,6 +37,7 @@ def dipole_moment(irreps: Irreps, batch: GraphBatch, cutoff: float) -> Tensor:
     place = batch.positions - centre_of_nuclear_charge(batch)[batch.molecule]
     ion = batch.charge[batch.molecule] * excess
     moment = irreps[1][:, XYZ.to(flow.device), 0] + ion.unsqueeze(1) * place
+    # Edges are unordered: exchanging the ends changes both signs, so one of the two suffices.
     moment = moment.index_add(0, first, charge.unsqueeze(1) * edge)
     return sum_over_atoms(moment, batch)
 

@@ -1,7 +1,7 @@
-"""Heads: features -> packed irreps of Hamiltonian blocks.
+"""Maps features to the packed irreps of Hamiltonian blocks.
 
-The Hamiltonian head has one linear map per degree whose rows are slot pairs; for a block it
-evaluates only the rows that its elements have (C-H: 37 x 9 of 64 x 64 matrix elements).
+A head has one linear map per degree whose rows are slot pairs; for a block it evaluates only the
+rows that its elements have (C-H: 37 x 9 of 64 x 64 matrix elements).
 
 Axes: N atoms or pairs, K = (lmax+1)^2 degree-major coefficients, C channels, S packed components of
 a block.
@@ -30,6 +30,7 @@ class BlockHead(nn.Module):
         self.lmax, self.channels = lmax, channels
         self.parities = channels - odd_channels, odd_channels
         self.gate = nn.Linear(channels - odd_channels, (lmax + 1) * channels)
+        # Small, so that training starts near the mean Hamiltonian of every element.
         self.weights = nn.ParameterList(
             nn.Parameter(torch.randn(multiplicities[degree], channels) * (0.1 * channels**-0.5))
             for degree in sorted(multiplicities)
@@ -56,13 +57,14 @@ class BlockHead(nn.Module):
 
     def _gated(self, x_NKC: Tensor) -> list[Tensor]:
         """Features of every degree [N, 2l+1, C] after the gate."""
-        scalars, *rest = x_NKC.split([2 * degree + 1 for degree in range(self.lmax + 1)], dim=1)
+        scalars, *higher = x_NKC.split([2 * degree + 1 for degree in range(self.lmax + 1)], dim=1)
         even, odd = scalars.split(self.parities, dim=2)
+        # Gates come from even scalars alone: odd ones change sign when the atoms change places.
         gate = self.gate(even[:, 0]).unflatten(1, (self.lmax + 1, self.channels))
-        first, *gates = gate.split(1, dim=1)
-        added, factor = first.split(self.parities, dim=2)
+        scalar_gate, *gates = gate.split(1, dim=1)
+        added, factor = scalar_gate.split(self.parities, dim=2)
         gated = [torch.cat([nn.functional.silu(added) + even, torch.sigmoid(factor) * odd], dim=2)]
-        return gated + [x * torch.sigmoid(g) for x, g in zip(rest, gates, strict=True)]
+        return gated + [x * torch.sigmoid(g) for x, g in zip(higher, gates, strict=True)]
 
     def _rows(self) -> list[Tensor]:
         """Head rows [multiplicity, C] of every degree."""
@@ -70,11 +72,12 @@ class BlockHead(nn.Module):
 
     @staticmethod
     def _segment(by_degree: list[Tensor], weights: list[Tensor], layout: BlockLayout) -> Tensor:
-        parts = []
+        irreps = []
         for degree, rows in layout.rows.items():
             weight = weights[degree].index_select(0, torch.from_numpy(rows).to(by_degree[0].device))
-            parts.append((by_degree[degree] @ weight.T).flatten(1))
-        return torch.cat(parts, dim=1)
+            # [n, M, rows] flattened is M-major, as packed vectors are.
+            irreps.append((by_degree[degree] @ weight.T).flatten(1))
+        return torch.cat(irreps, dim=1)
 
 
 class PairHead(BlockHead):

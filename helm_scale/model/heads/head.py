@@ -1,4 +1,4 @@
-"""What defines the head of a molecular property: irreps of every atom, and how they make it up.
+"""Defines heads of molecular properties: the irreps of every atom, and how they are combined.
 
 Axes: N atoms, B molecules, n irreps of one degree.
 """

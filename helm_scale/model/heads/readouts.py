@@ -1,4 +1,4 @@
-"""Readouts: node states -> irreps of every atom, of the degrees and numbers that a head wants.
+"""Maps node states to the irreps of every atom that the head of a property asks for.
 
 Every readout is a linear map of an atom's features, plus nothing ("linear"), a perceptron on its
 invariants ("mlp"), or one more message layer on the last states ("layer"). Invariants are the l = 0
@@ -72,16 +72,16 @@ class LinearReadout(nn.Module):
     def select(self, states_YNKC: Tensor) -> Tensor:
         """What of the node states is read, flat: invariants, channels of the degrees l > 0."""
         by_degree = self._by_degree(states_YNKC)
-        own = [by_degree[degree].permute(1, 2, 0, 3).flatten(1) for degree in self.higher]
-        return torch.cat([self._invariants(by_degree), *own], dim=1)
+        higher = [by_degree[degree].permute(1, 2, 0, 3).flatten(1) for degree in self.higher]
+        return torch.cat([self._invariants(by_degree), *higher], dim=1)
 
     def features(self, selected: Tensor) -> Irreps:
         """What the linear maps read: {degree: [N, 2l+1, F]}."""
         sizes = [self.channels * (2 * degree + 1) for degree in self.higher]
-        invariants, *own = selected.split([self.width, *sizes], dim=1)
+        invariants, *higher = selected.split([self.width, *sizes], dim=1)
         by_degree = {
             degree: x.unflatten(1, (2 * degree + 1, self.channels))
-            for degree, x in zip(self.higher, own, strict=True)
+            for degree, x in zip(self.higher, higher, strict=True)
         }
         return {0: invariants.unsqueeze(1), **by_degree}
 
@@ -147,7 +147,7 @@ class PerceptronReadout(LinearReadout):
 
 
 class LayerReadout(LinearReadout):
-    """The linear readout plus one of one more message layer on the last node states."""
+    """The linear readout, plus a readout of one more message layer on the last node states."""
 
     def __init__(
         self, config: ModelConfig, head_config: HeadConfig, irreps: Mapping[int, int]

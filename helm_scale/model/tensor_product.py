@@ -1,4 +1,6 @@
-"""Stage II of the two-stage pair update (QHFlow2, arXiv:2602.16897): a Clebsch-Gordan product.
+"""Couples the states of two atoms by Clebsch-Gordan products: stage II of the pair update.
+
+The two stages are those of QHFlow2 (arXiv:2602.16897).
 
 Stage I, the SO(2) layers of the pair tower, ends smoothly at its own cutoff; stage II reaches every
 pair. With u the product of maps A y_i and B y_j and v that of A y_j and B y_i, u + v is even and u
@@ -40,11 +42,12 @@ class PairProduct(nn.Module):
     def forward(self, y_NKC: Tensor, pair_index: Tensor, scalars_PS: Tensor) -> Tensor:
         """Node states -> [P, K, 2C] in the molecule's frame, normalised; even, then odd."""
         left, right = self.left(y_NKC), self.right(y_NKC)
-        both = torch.cat([pair_index[0], pair_index[1]])
+        # Both orders of every pair in one batch: (i, j) and, rolled by the number of pairs, (j, i).
+        ends = torch.cat([pair_index[0], pair_index[1]])
         weights = self.weights(scalars_PS).unflatten(1, (-1, self.channels)).repeat(2, 1, 1)
         product = self._product(
-            left.index_select(0, both),
-            right.index_select(0, both.roll(pair_index.shape[1])),
+            left.index_select(0, ends),
+            right.index_select(0, ends.roll(pair_index.shape[1])),
             weights,
         )
         u, v = product.unflatten(0, (2, -1)).unbind()
@@ -82,6 +85,7 @@ def product_table(lmax: int, l1: int) -> tuple[Tensor, Tensor, Tensor]:
     place: list[int] = []
     for number, (l2, L) in enumerate(coupled_paths(lmax, l1)):
         table = torch.zeros(2 * L + 1, 2 * l1 + 1, (lmax + 1) ** 2, dtype=torch.float64)
+        # Zero outside l2, so that one product with all degrees of b serves every path.
         table[:, :, l2 * l2 : (l2 + 1) ** 2] = clebsch_gordan(l1, l2, L).permute(2, 0, 1)
         rows.append(table.flatten(1))
         path += [number] * (2 * L + 1)

@@ -1,4 +1,4 @@
-"""Commands on datasets: generate, import, verify, describe, divide, repack, merge."""
+"""The commands `helm-scale shards ...`: generate, import, verify, info, split, repack, concat."""
 
 from pathlib import Path
 
@@ -121,17 +121,21 @@ def shards_info(config: InfoConfig) -> str:
     dataset = Dataset.open(config.data)
     if config.png:
         histograms.draw(dataset.manifests[0], Path(config.png))
-    parts = [text for one in dataset.manifests for text in (one.describe(), histograms.text(one))]
+    sections = [
+        text
+        for manifest in dataset.manifests
+        for text in (manifest.describe(), histograms.text(manifest))
+    ]
     samples = spread_over_costs(dataset, np.arange(len(dataset)), config.samples)
     statistics = gather_statistics(dataset, samples, config.model, config.cutoffs)
-    parts.append(statistics.text())
+    sections.append(statistics.text())
     if config.ranks:
-        parts.append(
+        sections.append(
             preflight.resource_report(
                 config, dataset, world_size=config.ranks, statistics=statistics
             )
         )
-    return "\n".join(parts)
+    return "\n".join(sections)
 
 
 def shards_split(config: SplitConfig) -> str:
