@@ -1,7 +1,7 @@
 """Fenced blocks of the pages, and the command lines in them.
 
-A block says how it is checked: `bash` and `python` run as they stand; the lines of `bash dry`, which
-would take long or need a cluster, are read by the program that they call.
+A block says how it is checked: `bash` and `python` run as they stand; the lines of `bash dry`,
+which would take long or need a cluster, are read by the program that they call.
 """
 
 import os
@@ -40,7 +40,7 @@ def run(command: list[str], *, cwd: Path = ROOT) -> None:
 
 
 def check_command(words: list[str]) -> None:
-    """Have the program that a command line calls read it: make -n, torchrun's parser, our configs."""
+    """Have the program that a command line calls read it: make -n, torchrun's parser, configs."""
     program, *arguments = words
     if program == "make":
         return run(["make", "-n", *arguments])

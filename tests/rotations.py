@@ -1,5 +1,4 @@
-"""Rotations and their Wigner matrices from e3nn: the independent reference of the tests, in
-float64.
+"""Rotations and their Wigner matrices from e3nn, in float64: the tests' independent reference.
 
 e3nn's polar axis is y and ours is z: coordinates (y, z, x) go in, and no sign or order changes.
 """
@@ -22,8 +21,7 @@ def random_rotation(seed: int) -> Tensor:
 
 
 def harmonics(points: Tensor, degree: int) -> Tensor:
-    """Real harmonics [E, 2l+1] of the directions of points [E, 3], m = -l..l, polar axis z, norm
-    1."""
+    """Real harmonics [E, 2l+1] of directions of points [E, 3]: m = -l..l, polar axis z, norm 1."""
     return o3.spherical_harmonics(degree, points[:, _CYCLE], normalize=True, normalization="norm")
 
 

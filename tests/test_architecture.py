@@ -1,5 +1,4 @@
-"""The floors, the doors and the sizes that keep the architecture true, read from the source with
-ast.
+"""The floors, the doors and the sizes that keep the architecture true, read from the source.
 
 A file imports its own folder and lower floors only; parts on one floor are strangers; an outside
 package comes in through its door. Files, functions and launchers stay short.
@@ -173,6 +172,7 @@ def test_text_is_ascii() -> None:
 
 
 def test_a_training_node_needs_neither_pyscf_nor_deepspeed() -> None:
-    code = "import sys, helm_scale.commands; sys.exit(' '.join({'pyscf', 'deepspeed', 'ase', 'matplotlib'} & set(sys.modules)) or 0)"
+    extras = {"pyscf", "deepspeed", "ase", "matplotlib"}
+    code = f"import sys, helm_scale.commands; sys.exit(' '.join({extras} & set(sys.modules)) or 0)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

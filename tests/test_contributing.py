@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md that have no test of their own, followed in a copy of the package."""
+"""The recipes of CONTRIBUTING.md without a test of their own, followed in a copy of the package."""
 
 import os
 import re
@@ -63,7 +63,8 @@ def test_an_element_is_a_number_a_symbol_and_the_tables_written_anew(tree: Path)
     elements = tree / "helm_scale/basis/elements.py"
     edit(elements, "*range(1, 21), *range(31, 57)", "*range(1, 22), *range(31, 57)")
     edit(elements, "K Ca Ga", "K Ca Sc Ga")
-    run(tree, "-m", "helm_scale.dft.tables", "def2-svp", "H", "C", "N", "O", "Sc")
+    symbols = ["H", "C", "N", "O", "Sc"]
+    run(tree, "-m", "helm_scale.dft.tables", "def2-svp", *symbols)
     orbitals, degrees = map(int, run(tree, "-c", SCANDIUM).split())
     assert orbitals == 5 + 3 * 3 + 2 * 5 + 7  # 5s 3p 2d 1f in def2-SVP
     assert degrees == 7
@@ -73,11 +74,8 @@ def test_an_element_is_a_number_a_symbol_and_the_tables_written_anew(tree: Path)
 def test_a_loss_is_a_file_and_the_line_that_makes_it(tree: Path, tmp_path: Path) -> None:
     (tree / "helm_scale/losses/root.py").write_text(ROOT_OF_MEAN)
     command = tree / "helm_scale/commands/pretrain.py"
-    edit(
-        command,
-        "from helm_scale.losses.references import",
-        "from helm_scale.losses.root import RootObjective\nfrom helm_scale.losses.references import",
-    )
+    first = "from helm_scale.losses.references import"
+    edit(command, first, f"from helm_scale.losses.root import RootObjective\n{first}")
     edit(command, "return HamiltonianObjective(", "return RootObjective(")
     data = launching.write_dataset(tmp_path / "data")
     steps = {"training__steps": 1, "training__warmup_steps": 0}

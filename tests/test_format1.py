@@ -1,4 +1,7 @@
-"""What format 1 wrote still loads and gives the numbers that it gave (tests/fixtures/format1/README.md)."""
+"""What format 1 wrote still loads and gives the numbers that it gave.
+
+tests/fixtures/format1/README.md says how it was made.
+"""
 
 import json
 import shutil
@@ -29,11 +32,12 @@ NUMBERS = {
 }
 # pretrain.yaml in the words of today
 SETTINGS = {
-    "model.basis": "def2-svp", "model.parity": "full", "model.lmax": 4, "model.mmax": 3, "model.channels": 4,
-    "model.hidden_channels": 4, "model.edge_channels": 4, "model.num_layers": 2, "model.pair_layers": 2,
-    "model.pair_inputs": "each", "model.pair_width": 1, "model.radial_functions": 4,
-    "model.tensor_product_stage": True, "model.stage_cutoff": 2.0, "model.trunk_cutoff": 3.0,
-    "training.steps": 6, "training.batch_molecules": 3, "training.micro_batches": 2, "training.warmup_steps": 2,
+    "model.basis": "def2-svp", "model.parity": "full", "model.lmax": 4, "model.mmax": 3,
+    "model.channels": 4, "model.hidden_channels": 4, "model.edge_channels": 4,
+    "model.num_layers": 2, "model.pair_layers": 2, "model.pair_inputs": "each",
+    "model.pair_width": 1, "model.radial_functions": 4, "model.tensor_product_stage": True,
+    "model.stage_cutoff": 2.0, "model.trunk_cutoff": 3.0, "training.steps": 6,
+    "training.batch_molecules": 3, "training.micro_batches": 2, "training.warmup_steps": 2,
     "training.freeze_prefixes": "[trunk.spin, trunk.charge]", "training.ema_decay": 0.9,
     "execution.progress": False, "execution.device": "cpu",
 }  # fmt: skip

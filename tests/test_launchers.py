@@ -36,8 +36,7 @@ CONFIG = ModelConfig(
 
 @pytest.fixture
 def complaint(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """What a launcher ends with; it must end with text, which Python prints and turns into exit
-    code 1."""
+    """The text a launcher ends with, which Python prints and turns into exit code 1."""
 
     def run(name: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
@@ -68,8 +67,7 @@ def data(tmp_path: Path) -> Path:
 def unsound_dataset(
     folder: Path, monkeypatch: pytest.MonkeyPatch, value: float = 0.0, cut: int = 0
 ) -> Path:
-    """A dataset whose checksums hold and whose matrices hold a value that they must not, or are cut
-    short."""
+    """A dataset with true checksums whose matrices hold a forbidden value, or are cut short."""
     encode = codec.encode_matrix
 
     def cut_short(matrix: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,6 +1,4 @@
-"""What the README says is so: its blocks run, its links lead somewhere, its map names real
-signatures.
-"""
+"""What the README says is so: its blocks run, its links lead somewhere, its map is real."""
 
 import ast
 import re

@@ -1,11 +1,11 @@
-"""The one table of tolerances, each with its reason. Tests take their limits from here, so that
-none drifts."""
+"""The one table of tolerances, each with its reason, so that no limit of a test drifts."""
 
 import torch
 
 # Largest absolute error of quantities of order one, by dtype.
 ALGEBRA = {
-    torch.float64: 1e-12,  # rotations and couplings up to degree 8: some 1e3 sums of products, each 1e-16
+    # rotations and couplings up to degree 8: some 1e3 sums of products, each 1e-16
+    torch.float64: 1e-12,
     torch.float32: 2e-5,  # the same sums, each 6e-8, with table entries up to 1e2
 }
 

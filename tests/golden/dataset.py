@@ -1,6 +1,8 @@
-"""Nine real molecules with every label: H, H0, energies and forces from the committed shards, overlaps from PySCF.
+"""Nine real molecules with every label.
 
-Asymmetric ones, charged ones, s, p, d and f shells, and iodine and bismuth with their effective core potentials.
+H, H0, energies and forces come from the committed shards, overlaps from PySCF. There are asymmetric
+molecules, charged ones, s, p, d and f shells, and iodine and bismuth with their effective core
+potentials.
 """
 
 from dataclasses import replace

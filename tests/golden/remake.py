@@ -1,7 +1,8 @@
 """Remake the golden numbers and say what changed: python -m tests.golden.remake
 
-A file is rewritten only where a number changed by more than the tolerance of its dtype. A changed golden file means that
-training gives other numbers than before: the commit message says which and why.
+A file is rewritten only where a number changed by more than the tolerance of its dtype. A changed
+golden file means that training gives other numbers than before: the commit message says which and
+why.
 """
 
 import tempfile
@@ -22,9 +23,8 @@ def main() -> None:
         for name in runs.RUNS:
             for dtype in tables.TOLERANCE:
                 rows = runs.run(name, dtype, data, Path(folder) / f"{name}-{dtype}")
-                print(
-                    f"{tables.path_of(name, dtype).name}: {remade(tables.path_of(name, dtype), rows, dtype)}"
-                )
+                path = tables.path_of(name, dtype)
+                print(f"{path.name}: {remade(path, rows, dtype)}")
 
 
 def remade(path: Path, rows: runs.Rows, dtype: str) -> str:

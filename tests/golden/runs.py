@@ -1,8 +1,9 @@
 """The golden runs: twelve optimiser steps of four small models, as tables of numbers.
 
-Three are pretraining runs exactly as launch/pretrain.py makes them from the YAML files beside this one, read back from
-metrics.jsonl; the fourth is the finetuning of an energy model on energies and forces. Every step has two micro-batches of
-unequal size (pretraining) or one batch of ragged molecules (finetuning).
+Three are pretraining runs exactly as launch/pretrain.py makes them from the YAML files beside this
+one, read back from metrics.jsonl; the fourth is the finetuning of an energy model on energies and
+forces. Every step has two micro-batches of unequal size (pretraining) or one batch of ragged
+molecules (finetuning).
 """
 
 import functools
@@ -47,7 +48,10 @@ def pretraining(name: str, dtype: str, data: Path, out: Path) -> Rows:
 
 
 def energy(dtype: str, data: Path, out: Path) -> Rows:
-    """Finetune a trunk and a head with a message layer on energies and forces; the last row holds errors on a test molecule."""
+    """Finetune a trunk and a head with a message layer on energies and forces.
+
+    The last row holds errors on a test molecule.
+    """
     config = FinetuneConfig(
         data=str(data),
         validation_split="none",
@@ -64,8 +68,8 @@ def energy(dtype: str, data: Path, out: Path) -> Rows:
     torch.manual_seed(4)
     backbone = Helm(
         ModelConfig(
-            lmax=6, mmax=2, channels=4, hidden_channels=6, edge_channels=8, num_layers=2, radial_functions=8, trunk_cutoff=2.4,
-            dtype=dtype,
+            lmax=6, mmax=2, channels=4, hidden_channels=6, edge_channels=8, num_layers=2,
+            radial_functions=8, trunk_cutoff=2.4, dtype=dtype,
         )
     )  # fmt: skip
     labelled = read(config)
@@ -115,7 +119,10 @@ def _recorded() -> Iterator[Rows]:
 
 @contextmanager
 def _drawn_as(dtype: str) -> Iterator[None]:
-    """Inside, weights are drawn in this dtype: torch's float32 normals differ in the last bit between processors."""
+    """Inside, weights are drawn in this dtype.
+
+    torch's float32 normals differ in the last bit between processors.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, dtype))
     try:

@@ -1,11 +1,13 @@
-"""Golden numbers as text: one line per step, one column per quantity; `-` where a step has no such number."""
+"""Golden numbers as text: a line per step, a column per quantity, `-` where there is no number."""
 
 from pathlib import Path
 
 from tests.golden.runs import FOLDER, Rows
 
 TOLERANCE = {
-    "float64": 1e-9,  # other instruction sets and numbers of threads change 2e-10 at most: energies are fitted to 1e-13 Hartree
+    # other instruction sets and numbers of threads change 2e-10 at most: energies are fitted to
+    # 1e-13 Hartree
+    "float64": 1e-9,
     "float32": 1e-5,  # the same change 2e-6 at most over twelve steps
 }
 DIGITS = {"float64": 11, "float32": 7}  # after the point: rounding is far below the tolerances
@@ -43,7 +45,7 @@ def rows_of(text: str) -> Rows:
 
 
 def largest_change(before: Rows, after: Rows) -> tuple[float, str]:
-    """The largest relative change of any number, and where it is; infinite where the tables have other cells."""
+    """The largest relative change of any number, and where it is; infinite for other cells."""
     cells = [
         {(step, quantity) for step, row in rows.items() for quantity in row}
         for rows in (before, after)

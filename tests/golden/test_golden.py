@@ -1,7 +1,8 @@
-"""Twelve steps of training give the numbers that they gave before: absolute numbers, which no symmetry can replace.
+"""Twelve steps of training give the numbers that they gave before.
 
-Wrong constants, a gate too few or another activation keep every identity; they change these numbers. Where a change is
-meant, remake the files (remake.py), and say in the commit message what changed and why.
+Wrong constants, a gate too few or another activation keep every identity; they change these
+numbers. Where a change is meant, remake the files (remake.py), and say in the commit message what
+changed and why.
 """
 
 from pathlib import Path

@@ -59,7 +59,9 @@ class Edge(NamedTuple):
     s: np.ndarray
 
 
-def edge_scalars(z_i: int, z_j: int, r: float, p: Weights, cutoff: float, count: int) -> np.ndarray:
+def edge_scalars(
+    z_i: int, z_j: int, r: float, p: Weights, *, cutoff: float, count: int
+) -> np.ndarray:
     """s_ij = (a(Z_i) + a(Z_j), exp(-((r - c_g) / w)^2 / 2), b(Z_i) b(Z_j)).
 
     The centres c_g go from 0 to the cutoff; w is twice their spacing.
@@ -149,15 +151,15 @@ def edgewise(y_i: np.ndarray, y_j: np.ndarray, edge: Edge, p: Weights, mmax: int
 
 def directed_edges(molecule: Any, cutoff: float, p: Weights, config: Any) -> list[Edge]:
     """All i -> j within the cutoff."""
-    x, z = molecule.positions, molecule.atomic_numbers
+    x, z, count = molecule.positions, molecule.atomic_numbers, config.radial_functions
     edges = []
     for i in range(len(z)):
         for j in range(len(z)):
             r = float(np.linalg.norm(x[j] - x[i]))
             if i != j and r < cutoff:
                 D = wigner(rotation_onto_z(x[j] - x[i]), config.lmax)
-                s = edge_scalars(z[i], z[j], r, p, cutoff, config.radial_functions)
-                edges.append(Edge(i, j, r, D, s))
+                s = edge_scalars(z[i], z[j], r, p, cutoff=cutoff, count=count)
+                edges.append(Edge(i=i, j=j, r=r, D=D, s=s))
     return edges
 
 
@@ -194,8 +196,8 @@ def node_states(molecule: Any, p: Weights, config: Any) -> list[np.ndarray]:
         normed = [norm(y_j, part(layer, "norm_messages")) for y_j in y]
         for edge in edges:
             y_i, y_j = normed[edge.i], normed[edge.j]
-            message = edgewise(y_i, y_j, edge, part(layer, "messages"), config.mmax).sum(axis=0)
-            y[edge.j] += envelope(edge.r, cutoff) * (edge.D.T @ message)
+            message = edgewise(y_i, y_j, edge, part(layer, "messages"), mmax=config.mmax)
+            y[edge.j] += envelope(edge.r, cutoff) * (edge.D.T @ message.sum(axis=0))
         for y_j in y:
             y_j += feed_forward(norm(y_j, part(layer, "norm_update")), part(layer, "update"))
         states.append(np.array([norm(y_j, part(p, "norm")) for y_j in y]))
@@ -216,7 +218,7 @@ def pair_state(edge: Edge, states: list[np.ndarray], p: Weights, config: Any) ->
     z = axial(mlp(edge.s, part(p, "start")), config.lmax)
     for n in range(config.pair_layers):
         layer, y = part(p, f"layers.{n}"), states[n if config.pair_inputs == "each" else -1]
-        update = edgewise(y[edge.i], y[edge.j], edge, part(layer, "operator"), config.lmax)
+        update = edgewise(y[edge.i], y[edge.j], edge, part(layer, "operator"), mmax=config.lmax)
         z = z + norm(update, part(layer, "norm_operator"))
         z = z + feed_forward(norm(z, part(layer, "norm_update")), part(layer, "update"))
     if config.tensor_product_stage:

@@ -1,5 +1,7 @@
-"""Engines change memory and time, never the numbers: the same losses, samples and weights on any
-number of ranks."""
+"""Engines change memory and time, never the numbers.
+
+Losses, samples and weights are the same on any number of ranks.
+"""
 
 import json
 import shutil

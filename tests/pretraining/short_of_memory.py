@@ -1,5 +1,7 @@
-"""launch/pretrain.py in a process that, when a step begins, may map little more memory:
-short_of_memory.py FLAGS"""
+"""launch/pretrain.py in a process that, when a step begins, may map little more memory.
+
+python short_of_memory.py FLAGS
+"""
 
 import resource
 import runpy
