@@ -33,6 +33,7 @@ class Fields:
 def write_cubes(
     molecule: Molecule,
     basis: str,
+    *,
     orbitals: Mapping[str, np.ndarray],
     densities: Mapping[str, np.ndarray],
     folder: Path,

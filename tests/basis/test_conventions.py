@@ -30,9 +30,13 @@ def test_canonical_functions_are_the_real_harmonics_about_z(degree: int) -> None
 
 @pytest.mark.parametrize(
     ("source", "p", "d", "f"),
-    [("pyscf", [1, 2, 0], [0, 1, 2, 3, 4], list(range(7))), ("orca", [2, 0, 1], [4, 2, 0, 1, 3], [6, 4, 2, 0, 1, 3, 5]),
-     ("psi4", [2, 0, 1], [4, 2, 0, 1, 3], [6, 4, 2, 0, 1, 3, 5]), ("canonical", [0, 1, 2], list(range(5)), list(range(7)))],
-)  # fmt: skip
+    [
+        ("pyscf", [1, 2, 0], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6]),
+        ("orca", [2, 0, 1], [4, 2, 0, 1, 3], [6, 4, 2, 0, 1, 3, 5]),
+        ("psi4", [2, 0, 1], [4, 2, 0, 1, 3], [6, 4, 2, 0, 1, 3, 5]),
+        ("canonical", [0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
 def test_published_orders_inside_a_shell(
     source: str, p: list[int], d: list[int], f: list[int]
 ) -> None:
@@ -68,8 +72,7 @@ def test_reordering_there_and_back_changes_nothing(source: str, shells: list[lis
 
 
 def _orca_labels(shells: list[int]) -> list[tuple[int, int, int]]:
-    """(degree, number of the shell within its degree, m) of ORCA's functions, in the order in which
-    ORCA prints them."""
+    """(degree, number of the shell within its degree, m) of functions in the order of ORCA."""
     labels, seen = [], {degree: 0 for degree in shells}
     for degree in shells:
         orders = [0] + [sign * m for m in range(1, degree + 1) for sign in (1, -1)]

@@ -9,9 +9,10 @@ from helm_scale.basis import elements, registry, shells
 from helm_scale.dft.tables import basis_table
 
 AOS = {
-    "H He": 9, "Li": 17, "Be": 22, "B C N": 37, "O F Ne": 40, "Na Mg": 35, "Al Si P": 43, "S Cl Ar": 46, "K Ca": 36,
-    "Ga Ge As": 54, "Se Br Kr": 57, "Rb Sr": 33, "Y Zr Nb Mo Tc Ru Rh Pd Ag Cd Ba": 40, "In Sn Sb": 56, "Te I Xe": 59,
-    "Cs": 32, "Hf Ta W Re Os Ir Pt Au": 43, "Hg": 46, "Tl Pb Bi": 56,
+    "H He": 9, "Li": 17, "Be": 22, "B C N": 37, "O F Ne": 40, "Na Mg": 35, "Al Si P": 43,
+    "S Cl Ar": 46, "K Ca": 36, "Ga Ge As": 54, "Se Br Kr": 57, "Rb Sr": 33,
+    "Y Zr Nb Mo Tc Ru Rh Pd Ag Cd Ba": 40, "In Sn Sb": 56, "Te I Xe": 59, "Cs": 32,
+    "Hf Ta W Re Os Ir Pt Au": 43, "Hg": 46, "Tl Pb Bi": 56,
 }  # fmt: skip
 
 

@@ -1,5 +1,4 @@
-"""Cube files: orbitals integrate to one, densities to the electrons, and PySCF reads back what was
-written."""
+"""Cube files: orbitals integrate to one, densities to the electrons; PySCF reads them back."""
 
 from pathlib import Path
 
@@ -22,10 +21,15 @@ WATER = Molecule(
 
 def test_fields_have_the_norm_of_what_they_are_and_cubes_hold_them(tmp_path: Path) -> None:
     projector = orbitals.canonical_projectors(overlap(WATER, SVP.basis), (1e-6,))[0]
-    found = orbitals.solve(EnergyFunctional(WATER, SVP).baseline(), projector, 5)
-    occupied = {f"orbital-{place}": found.coefficients[:, place] for place in range(5)}
+    solution = orbitals.solve(EnergyFunctional(WATER, SVP).baseline(), projector, 5)
+    occupied = {f"orbital-{place}": solution.coefficients[:, place] for place in range(5)}
     fields = write_cubes(
-        WATER, SVP.basis, occupied, {"density": found.density_matrix()}, tmp_path, 0.25
+        WATER,
+        SVP.basis,
+        orbitals=occupied,
+        densities={"density": solution.density_matrix()},
+        folder=tmp_path,
+        spacing=0.25,
     )
     volume = np.prod(fields.step / BOHR_IN_ANGSTROM)
     assert np.square(fields.values["orbital-4"]).sum() * volume == pytest.approx(1.0, abs=0.02)

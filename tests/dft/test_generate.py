@@ -35,7 +35,12 @@ SVP = Method(
 )
 HF = Molecule("hf", np.array([9, 1]), np.array([[0.0, 0.1, 0.0], [0.3, 0.2, 1.0]]))
 GRID_FORCE = 2e-4  # Hartree/Angstrom: the analytic forces leave out the response of the grid
-FRAME = "3\nProperties=species:S:1:pos:R:3 key={} split={}\nO 0.0 0.0 0.1\nH 0.76 0.0 0.{}\nH -0.74 0.0 0.58\n"
+FRAME = """3
+Properties=species:S:1:pos:R:3 key={} split={}
+O 0.0 0.0 0.1
+H 0.76 0.0 0.{}
+H -0.74 0.0 0.58
+"""
 
 Make = Callable[..., GenerateConfig]
 

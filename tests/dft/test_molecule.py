@@ -14,50 +14,30 @@ def atom(z: int, charge: int, multiplicity: int) -> Molecule:
 
 
 @pytest.mark.parametrize(
-    ("z", "charge", "multiplicity", "message"),
+    ("z", "charge", "reason"),
+    [(1, 1, "leaves no electrons"), (53, 25, "leaves no electrons outside the ECP cores")],
+)
+def test_charges_that_leave_no_electrons_are_refused(z: int, charge: int, reason: str) -> None:
+    message = rf"^in\.xyz: charge \+{charge} {reason}; wanted a lower charge"
+    with pytest.raises(ValueError, match=message):
+        check_electrons(atom(z, charge, 1), "def2-tzvpd", "in.xyz")
+
+
+@pytest.mark.parametrize(
+    ("z", "charge", "multiplicity", "wanted"),
     [
-        (1, 1, 1, r"in.xyz: charge \+1 leaves no electrons; wanted a lower charge"),
-        (
-            53,
-            25,
-            1,
-            r"in.xyz: charge \+25 leaves no electrons outside the ECP cores; wanted a lower charge",
-        ),
-        (
-            8,
-            0,
-            2,
-            r"in.xyz: 8 electrons \(charge \+0\) cannot have multiplicity 2; wanted an odd multiplicity from 1 to 9",
-        ),
-        (
-            9,
-            0,
-            1,
-            r"9 electrons \(charge \+0\) cannot have multiplicity 1; wanted an even multiplicity from 2 to 10",
-        ),
-        (
-            2,
-            0,
-            5,
-            r"2 electrons \(charge \+0\) cannot have multiplicity 5; wanted an odd multiplicity from 1 to 3",
-        ),
-        (
-            8,
-            0,
-            0,
-            r"8 electrons \(charge \+0\) cannot have multiplicity 0; wanted an odd multiplicity from 1 to 9",
-        ),
-        (
-            53,
-            24,
-            4,
-            r"29 electrons \(charge \+24\) cannot have multiplicity 4; wanted an even multiplicity from 2 to 2",
-        ),
+        (8, 0, 2, "an odd multiplicity from 1 to 9"),
+        (9, 0, 1, "an even multiplicity from 2 to 10"),
+        (2, 0, 5, "an odd multiplicity from 1 to 3"),
+        (8, 0, 0, "an odd multiplicity from 1 to 9"),
+        (53, 24, 4, "an even multiplicity from 2 to 2"),
     ],
 )
-def test_electrons_that_cannot_be_are_refused_with_the_reason(
-    z: int, charge: int, multiplicity: int, message: str
+def test_multiplicities_that_cannot_be_are_refused_with_what_can(
+    z: int, charge: int, multiplicity: int, wanted: str
 ) -> None:
+    electrons = rf"^in\.xyz: {z - charge} electrons \(charge \+{charge}\)"
+    message = f"{electrons} cannot have multiplicity {multiplicity}; wanted {wanted}"
     with pytest.raises(ValueError, match=message):
         check_electrons(atom(z, charge, multiplicity), "def2-tzvpd", "in.xyz")
 

@@ -56,7 +56,8 @@ def test_an_error_is_booked_where_it_is() -> None:
     assert total / count == pytest.approx(9.0, abs=0.05)  # from iodine to sulphur
     found = {name: value for name, (value, _) in parts.items() if value}
     assert {name for name in found if "apart" not in name} == {
-        "all", "offsite", "pair/H-I", "distance/1.50", "magnitude/1.50", "degree/0", "degree_square/0"
+        "all", "offsite", "pair/H-I", "distance/1.50", "magnitude/1.50", "degree/0",
+        "degree_square/0",
     }  # fmt: skip
     assert found["pair/H-I"] == pytest.approx(4e-3)
 

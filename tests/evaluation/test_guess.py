@@ -1,4 +1,4 @@
-"""HamiltonianModel.initial_guess: a density for somebody's own PySCF molecule, or the reason why not."""
+"""HamiltonianModel.initial_guess: a density for somebody's own PySCF molecule, or why not."""
 
 import json
 from dataclasses import asdict
@@ -61,7 +61,8 @@ def test_the_guess_is_the_density_of_the_predicted_hamiltonian_in_the_users_orde
     [
         (
             {"basis": "def2-svp"},
-            r"got another basis \(\d+ orbitals\), wanted basis='def2-tzvpd', spherical \(68 orbitals\)",
+            r"got another basis \(\d+ orbitals\),"
+            r" wanted basis='def2-tzvpd', spherical \(68 orbitals\)",
         ),
         ({"cart": True}, r"got another basis"),
         (

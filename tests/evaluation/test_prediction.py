@@ -102,8 +102,8 @@ def test_pyscf_converges_faster_from_the_density_of_the_true_hamiltonian(
 
 def test_a_model_predicts_its_packed_output_plus_reference(water: LABELLED) -> None:
     config = ModelConfig(
-        basis="def2-svp", lmax=4, mmax=2, channels=4, hidden_channels=4, edge_channels=8, num_layers=1, radial_functions=8,
-        baseline="minao",
+        basis="def2-svp", lmax=4, mmax=2, channels=4, hidden_channels=4, edge_channels=8,
+        num_layers=1, radial_functions=8, baseline="minao",
     )  # fmt: skip
     torch.manual_seed(0)
     model = Helm(config).eval()
@@ -171,8 +171,9 @@ def test_matrices_that_a_model_reads_are_computed_where_a_molecule_has_none(
     water: LABELLED,
 ) -> None:
     config = ModelConfig(
-        basis="def2-svp", lmax=4, mmax=2, channels=4, hidden_channels=4, edge_channels=8, num_layers=1, radial_functions=8,
-        baseline="minao", conditions=("overlap", "baseline_hamiltonian"), dtype="float64",
+        basis="def2-svp", lmax=4, mmax=2, channels=4, hidden_channels=4, edge_channels=8,
+        num_layers=1, radial_functions=8, baseline="minao",
+        conditions=("overlap", "baseline_hamiltonian"), dtype="float64",
     )  # fmt: skip
     torch.manual_seed(0)
     model, molecule = Helm(config), water[0]

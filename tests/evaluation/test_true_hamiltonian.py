@@ -49,10 +49,11 @@ AMMONIA = _molecule(
     [[0, 0, 0.1], [0.95, 0.05, -0.25], [-0.45, 0.84, -0.3], [-0.5, -0.8, -0.27]],
 )
 NITROXYL = _molecule("hno", [7, 8, 1], [[0.0, 0.05, 0.0], [1.05, 0.6, 0.1], [-0.9, 0.4, 0.5]])
+HYDROGEN_CYANIDE = _molecule("hcn", [1, 6, 7], [[-1.05, 0.1, 0.0], [0, 0, 0], [1.15, 0.0, 0.08]])
 CASES: list[tuple[Molecule, Method]] = [
     (WATER, SVP),
     (AMMONIA, replace(SVP, xc="b3lyp5")),
-    (_molecule("hcn", [1, 6, 7], [[-1.05, 0.1, 0.0], [0, 0, 0], [1.15, 0.0, 0.08]]), replace(SVP, xc="pbe0", auxbasis=JKFIT)),
+    (HYDROGEN_CYANIDE, replace(SVP, xc="pbe0", auxbasis=JKFIT)),
     (_pair("hbr", [1, 35], 1.45), replace(SVP, xc="tpss", auxbasis=JFIT)),
     (_pair("oh-", [8, 1], 0.97, -1), replace(SVP, xc="wb97x")),
     (_pair("lih", [3, 1], 1.6), replace(TZVPD, xc="b3lyp5")),

@@ -1,4 +1,7 @@
-"""Models of metatomic through its own ASE calculator; needs metatomic-torch (make test-adapters)."""
+"""Models of metatomic through its own ASE calculator; needs metatomic-torch.
+
+Run by make test-adapters.
+"""
 
 from pathlib import Path
 

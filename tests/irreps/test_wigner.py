@@ -164,9 +164,7 @@ def test_gradients_of_an_so2_layer_turn_with_the_edge_onto_the_pole() -> None:
     assert (slope[0] - expected).abs().max() < 1e-6
 
 
-def test_exchanging_the_ends_keeps_sums_and_turns_differences_over_up_to_a_turn_about_the_edge() -> (
-    None
-):
+def test_exchanged_ends_keep_sums_and_turn_differences_over_up_to_a_turn_about_the_edge() -> None:
     vectors, equivariant = edges(), so2_equivariant_map(LMAX)
     layout = so2_layout(LMAX, LMAX)
     signs = torch.diag(
