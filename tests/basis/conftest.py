@@ -1,5 +1,4 @@
-"""Real matrices of one asymmetric molecule with s, p, d and f shells and an ECP atom, in two
-orientations."""
+"""Real matrices of one asymmetric molecule, with an ECP, in two orientations."""
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ from tests.rotations import ao_rotation, random_rotation
 
 
 def _matrices(mol: gto.Mole, density: np.ndarray) -> dict[str, np.ndarray]:
-    """S, core Hamiltonian, and the Fock matrices of Hartree-Fock and PBE in PySCF's order, both of
-    one density."""
+    """S, core Hamiltonian and the Fock matrices of HF and PBE, PySCF's order, of one density."""
     solver = scf.RHF(mol)
     return {
         "overlap": solver.get_ovlp(),
@@ -26,8 +24,10 @@ def _matrices(mol: gto.Mole, density: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def turned() -> Turned:
-    """Distorted HO-I in def2-TZVPD, 108 AOs: its converged Hartree-Fock density fixes all Fock
-    matrices."""
+    """Distorted HO-I in def2-TZVPD, 108 AOs.
+
+    Its converged Hartree-Fock density fixes all Fock matrices.
+    """
     numbers = np.array([8, 1, 53])
     positions = np.array([[0.0, 0.0, 0.1], [0.76, 0.1, 0.6], [-1.8, 0.7, -0.4]])
     rotation = random_rotation(7)

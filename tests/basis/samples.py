@@ -22,8 +22,10 @@ PBE = Method(
 
 @dataclass(frozen=True, kw_only=True)
 class Turned:
-    """Matrices {name: [nao, nao]} Hartree, canonical order, of a molecule and of its turned copy;
-    and D between them."""
+    """Matrices {name: [nao, nao]} of a molecule and of its turned copy, and D between them.
+
+    Hartree, canonical order.
+    """
 
     atomic_numbers: np.ndarray
     offsets: np.ndarray

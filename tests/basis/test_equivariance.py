@@ -1,5 +1,7 @@
-"""PySCF's matrices in the canonical order turn as the packed irreps say; local operators obey the
-parity rule."""
+"""PySCF's matrices in the canonical order turn as the packed irreps say.
+
+Local operators obey the parity rule.
+"""
 
 import numpy as np
 import pytest
@@ -29,8 +31,7 @@ def packed_rotation(layout: BlockLayout, rotation: torch.Tensor) -> torch.Tensor
 
 
 def dropped(blocks: torch.Tensor, layout: BlockLayout) -> float:
-    """Largest element (Hartree) that the layout's parity rule drops from symmetric on-site
-    blocks."""
+    """Largest element (Hartree) of symmetric on-site blocks that the parity rule drops."""
     return float((blocks - unpack(pack(blocks, layout), layout)).abs().max())
 
 

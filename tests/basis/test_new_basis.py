@@ -47,8 +47,10 @@ def quadruple_zeta(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def matrices() -> list[dict[str, np.ndarray]]:
-    """S, core Hamiltonian and a Fock matrix with exact exchange, canonical order, before and after
-    the rotation."""
+    """S, core Hamiltonian and a Fock matrix with exact exchange, before and after the rotation.
+
+    In the canonical order.
+    """
     results = []
     for positions in (POSITIONS, POSITIONS @ ROTATION.numpy().T):
         solver = scf.RHF(build_mol(Molecule("ch2", NUMBERS, positions), BASIS))

@@ -1,5 +1,4 @@
-"""Packing is an isometry of exactly the true size, for every element pair tried; and the head's
-rows fit together."""
+"""Packing is an isometry of exactly the true size, and the rows of the head fit together."""
 
 import numpy as np
 import pytest

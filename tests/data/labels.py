@@ -24,8 +24,7 @@ TZVPD = replace(SVP, basis="def2-tzvpd", grid_level=0, auxbasis="def2-universal-
 
 
 def random_symmetric(size: int, seed: int) -> np.ndarray:
-    """Symmetric matrix with elements of size one and a diagonal of hundreds, as all-electron
-    matrices have."""
+    """Symmetric matrix with elements of size one and a diagonal of hundreds."""
     raw = np.random.default_rng(seed).normal(size=(size, size))
     return raw + raw.T + np.diag(np.linspace(-490.0, 1.0, size))
 

@@ -1,5 +1,7 @@
-"""Shards from elsewhere: whole or absent, whoever is killed; bounded, and never taken from under a
-reader."""
+"""Shards from elsewhere are whole or absent, whoever is killed.
+
+The cache is bounded, and takes no shard from under a reader.
+"""
 
 import contextlib
 import functools
@@ -206,8 +208,10 @@ def read_for_ever(
 
 
 def test_killed_processes_leave_no_corrupt_file_to_the_others(tmp_path: Path) -> None:
-    """One process reads throughout, another is killed again and again at any moment, in a cache
-    that has to drop all the time."""
+    """One process reads throughout; another is killed again and again at any moment.
+
+    The cache is so small that it has to drop shards all the time.
+    """
     records, fork = shards(tmp_path / "source", 8), multiprocessing.get_context("fork")
     good = [fork.Value("i", 0) for _ in range(13)]
     steady = fork.Process(target=read_for_ever, args=(tmp_path, records, 0, good[0]))

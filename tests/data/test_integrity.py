@@ -1,5 +1,7 @@
-"""Damage that WebDataset passes in silence is caught by name; it stops the run, or is skipped,
-counted and listed."""
+"""Damage that WebDataset passes in silence is caught by name.
+
+It stops the run, or is skipped, counted and listed.
+"""
 
 import io
 import json

@@ -1,5 +1,7 @@
-"""The order of training: a function of dataset, seed and step alone, fair to every sample and to
-every rank."""
+"""The order of training depends on dataset, seed and step alone.
+
+It is fair to every sample and to every rank.
+"""
 
 from itertools import chain
 

@@ -1,5 +1,4 @@
-"""Datasets on disk: what is written is read, by us and by plain webdataset, and damage never passes
-in silence."""
+"""What is written to disk is read, by us and by plain webdataset; no damage passes in silence."""
 
 import hashlib
 import json

@@ -1,5 +1,7 @@
-"""Batches made ahead are those made in place; a run goes on where it stopped, on any number of
-ranks."""
+"""Batches made ahead are those made in place.
+
+A run goes on where it stopped, on any number of ranks.
+"""
 
 import multiprocessing
 import os
@@ -126,8 +128,10 @@ def test_memory_is_used_again_only_when_its_batch_is_gone(dataset: Dataset) -> N
 
 
 def at_hand(path: Path) -> bool:
-    """Whether the first sample of a shard is in the page cache; asking fetches it, so that a second
-    answer tells nothing."""
+    """Whether the first sample of a shard is in the page cache.
+
+    Asking fetches it, so that a second answer tells nothing.
+    """
     with path.open("rb") as file:
         try:
             return os.preadv(file.fileno(), [bytearray(4096)], 512, os.RWF_NOWAIT) == 4096

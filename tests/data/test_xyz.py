@@ -1,5 +1,4 @@
-"""Extended XYZ in: what the comment line says is kept, and every mistake is named with file and
-frame."""
+"""Extended XYZ: the comment line is kept, and every mistake is named with file and frame."""
 
 from pathlib import Path
 

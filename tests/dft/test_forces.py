@@ -1,5 +1,4 @@
-"""Forces of several densities at once: PySCF's own gradient, density by density, for every kind of
-functional."""
+"""Forces of several densities at once are PySCF's own, for every kind of functional."""
 
 from dataclasses import replace
 

@@ -1,5 +1,4 @@
-"""Labels and their generation: the right quantities, nothing lost when killed, nothing wrong
-kept."""
+"""Labels: the right quantities; nothing is lost when killed, nothing wrong is kept."""
 
 import os
 import subprocess

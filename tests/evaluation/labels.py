@@ -36,8 +36,10 @@ NO_THRESHOLD = 1e-12
 
 
 def label(molecule: Molecule, method: Method) -> tuple[Molecule, np.ndarray]:
-    """Run PySCF to convergence, with its own gradient; return the labelled molecule and its orbital
-    energies (Hartree)."""
+    """Run PySCF to convergence, with its own gradient.
+
+    Returns the labelled molecule and its orbital energies (Hartree).
+    """
     solver = kohn_sham(build_mol(molecule, method.basis), method)
     solver.conv_tol_grad = 1e-9  # orbital energies are first order in what the SCF leaves
     energy = solver.kernel()
@@ -69,8 +71,10 @@ def batch_of(
 
 
 def benzene() -> tuple[Molecule, np.ndarray, np.ndarray]:
-    """Benzene in def2-TZVPD with a one-shot LDA matrix: (molecule, H, S); 276 AOs, least overlap
-    eigenvalue 6e-7."""
+    """Benzene in def2-TZVPD with a one-shot LDA matrix: (molecule, H, S).
+
+    276 AOs; the least overlap eigenvalue is 6e-7.
+    """
     angle = np.arange(6) * np.pi / 3
     ring = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
     molecule = Molecule(
@@ -84,11 +88,10 @@ def benzene() -> tuple[Molecule, np.ndarray, np.ndarray]:
 
 
 def hexane() -> Molecule:
-    """Hexane, 20 atoms, in def2-TZVPD with T + V of superposed atomic potentials: 348 AOs, least
-    overlap eigenvalue 5e-6.
+    """Hexane in def2-TZVPD, its label T + V of superposed atomic potentials.
 
-    The label is the one-shot Kohn-Sham matrix of Lehtola's tabulated potentials (J. Chem. Theory
-    Comput. 15, 1593 (2019)).
+    20 atoms, 348 AOs; the least overlap eigenvalue is 5e-6. The label is the one-shot Kohn-Sham
+    matrix of Lehtola's tabulated potentials (J. Chem. Theory Comput. 15, 1593 (2019)).
     """
     along, across, tilt = (
         1.53 * np.sin(np.deg2rad(56)),

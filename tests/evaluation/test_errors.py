@@ -1,5 +1,4 @@
-"""Where the error lies: parts of one kind add up to the whole, and each error is booked where it
-is."""
+"""Parts of an error of one kind add up to the whole, and each error is booked where it is."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,7 @@
-"""The protocol: rows, thresholds, files. What the numbers are worth is in test_true_hamiltonian.py
-and test_noise.py."""
+"""The protocol of one molecule: rows, thresholds, files.
+
+What the numbers are worth is in test_true_hamiltonian.py and test_noise.py.
+"""
 
 import json
 from dataclasses import replace

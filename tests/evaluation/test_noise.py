@@ -1,5 +1,4 @@
-"""Known noise has the known price: the field's calibration in def2-SVP, and ghosts where the
-overlap is nearly singular.
+"""Known noise costs what the field found in def2-SVP, and gives ghosts where S is nearly singular.
 
 The calibration is PBE/def2-SVP with white noise on H: mean |dH| / energy error / mean |dF| /
 occupied orbital energies are water 7.9 uEh / 6.7e-4 meV / 0.41 meV/A / 6.7 uEh, ethanol 2.35 /

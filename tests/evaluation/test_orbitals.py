@@ -1,5 +1,7 @@
-"""Orbitals: PySCF's own energies from the true H; noise makes ghosts, canonical orthogonalisation
-cures them."""
+"""The true H gives PySCF's orbital energies.
+
+Noise makes ghosts; canonical orthogonalisation cures them.
+"""
 
 import numpy as np
 import pytest

@@ -1,5 +1,4 @@
-"""Predictions as files: self-describing, symmetric, in both AO orders, and a density that PySCF
-starts from."""
+"""Predictions as files: self-describing, symmetric, in both AO orders; PySCF starts from them."""
 
 import json
 from dataclasses import replace

@@ -1,5 +1,4 @@
-"""Anybody's Hamiltonians: files in every AO order become the same matrix, and what does not fit is
-named."""
+"""Anybody's Hamiltonians: files in every AO order become the same matrix; misfits are named."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +67,10 @@ def _from_canonical(matrix: np.ndarray, order: str, listed: list[list[int]]) -> 
 
 
 def _reversed_within_degree(molecule: Molecule) -> list[np.ndarray]:
-    """The stable sort by degree undoes any order of degrees; shells of one degree keep the file's
-    order, here the same."""
+    """The stable sort by degree undoes any order of degrees.
+
+    Shells of one degree keep the file's order, here the same.
+    """
     return [np.arange(sum(2 * degree + 1 for atom in _shells(molecule) for degree in atom))]
 
 

@@ -19,8 +19,7 @@ ABOUT: dict[str, Any] = {"source": "noise", "split": "test", "method": asdict(SV
 
 @pytest.fixture(scope="module")
 def records(water: LABELLED) -> list[MoleculeResult]:
-    """Water with noise of 1e-5 Eh, to the end; a copy with twice the noise; and one atom of it
-    without orbitals."""
+    """Water with noise of 1e-5 Eh, a copy with twice the noise, an atom without orbitals."""
     molecule = water[0]
     assert molecule.hamiltonian is not None
     noise = noise_like(molecule.hamiltonian, 1e-5, 0)

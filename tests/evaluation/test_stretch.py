@@ -1,5 +1,4 @@
-"""A stretched bond: only what lies behind it moves, along it; PySCF's levels are those of its
-SCF."""
+"""A stretched bond moves only what lies behind it; PySCF's levels are those of its SCF."""
 
 from dataclasses import replace
 

@@ -1,5 +1,4 @@
-"""The true Hamiltonian through the whole protocol gives back what PySCF's converged run gave:
-nothing is lost on the way.
+"""The true Hamiltonian through the whole protocol gives back PySCF's converged run.
 
 Twelve molecules: both basis sets, semilocal and hybrid functionals, range separation, exact and
 fitted integrals, ECPs.

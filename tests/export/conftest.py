@@ -113,8 +113,10 @@ def pristine(checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def energy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What launch/finetune.py leaves of a mode; here with random weights, whose energies vary by
-    tenths of eV."""
+    """What launch/finetune.py leaves of a mode, with random weights.
+
+    Their energies vary by tenths of eV.
+    """
     torch.manual_seed(1)
     model = EnergyModel(ENERGY_CONFIG)
     model.output_scale.fill_(0.01)

@@ -15,8 +15,10 @@ def blocks(kind: str) -> list[str]:
 
 
 def run(kind: str, folder: Path, bundle: Path, energy_model: Path) -> dict[str, object]:
-    """Run the blocks of a kind one after another in one scope, in a folder that has `bundle` and
-    `energy_model`."""
+    """Run the blocks of a kind one after another in one scope.
+
+    The folder has `bundle` and `energy_model`.
+    """
     for name, target in (("bundle", bundle), ("energy_model", energy_model)):
         (folder / name).symlink_to(target)
     scope: dict[str, object] = {}

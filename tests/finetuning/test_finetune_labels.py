@@ -1,5 +1,4 @@
-"""The command from files to tables and models: shards, extended XYZ and ASE databases in, named
-mistakes out."""
+"""From files to tables and models: shards, extended XYZ and ASE databases; mistakes are named."""
 
 import json
 import subprocess

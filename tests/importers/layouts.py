@@ -46,8 +46,7 @@ ORCA_ORDERS = (0, 1, -1, 2, -2, 3, -3)
 
 
 def functions(molecule: Molecule, basis: str) -> list[tuple[int, int, int, int]]:
-    """(atom, degree, number of the shell within its degree, m) of PySCF's functions, from their
-    names."""
+    """(atom, degree, number of the shell within its degree, m) of PySCF's functions, by name."""
     found, seen = [], {}
     for atom, _, shell, name in build_mol(molecule, basis).ao_labels(fmt=None):
         degree = "spdf".index(shell[-1])
@@ -134,8 +133,7 @@ def write_qh9_stable(path: Path, molecules: list[Molecule], unit: float = 1.0) -
 
 
 def write_qh9_dynamic(path: Path, molecules: list[Molecule]) -> Path:
-    """QH9Dynamic.db: molecule ids are the bytes of an int64, lengths in bohr, the Hamiltonian in
-    column 9."""
+    """QH9Dynamic.db: ids are the bytes of an int64, lengths in bohr, H in column 9."""
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE data (id, geo_id, N, Z, pos, energy, forces, mo, occ, Ham)")
         for number, m in enumerate(molecules):
@@ -160,8 +158,10 @@ def write_qh9_dynamic(path: Path, molecules: list[Molecule]) -> Path:
 def write_nabla_dft(
     path: Path, molecules: list[Molecule], forces: bool = True, factor: float = 1.0
 ) -> Path:
-    """A Hamiltonian database of nablaDFT; forces: all zero if not wanted; factor: multiplies the
-    Hamiltonian."""
+    """A Hamiltonian database of nablaDFT.
+
+    forces: all zero if not wanted. factor: multiplies the Hamiltonian.
+    """
 
     def blob(values: np.ndarray, kind: type = np.float32) -> bytes:
         return np.ascontiguousarray(values, dtype=kind).tobytes()
@@ -210,8 +210,10 @@ def write_nabla_dft(
 
 
 def write_omol(path: Path, molecules: list[Molecule], defect: bool = True) -> Path:
-    """OMol_CSH HDF5: nested groups, packed upper triangles; with the release's defect, or reordered
-    with the true list."""
+    """OMol_CSH HDF5: nested groups, packed upper triangles.
+
+    With the release's defect, or reordered with the true list.
+    """
     with h5py.File(path, "w") as file:
         for number, m in enumerate(molecules):
             assert m.hamiltonian is not None
@@ -227,8 +229,10 @@ def write_omol(path: Path, molecules: list[Molecule], defect: bool = True) -> Pa
 
 
 def _release(printed: np.ndarray, molecule: Molecule, sort: bool) -> np.ndarray:
-    """What the release did with ORCA's matrix: every shell of a list m-ascending with its signs,
-    the list sorted or true."""
+    """What the release did with ORCA's matrix.
+
+    Every shell of a list is m-ascending with its signs; the list is sorted or true.
+    """
     index, sign, start = [], [], 0
     for z in molecule.atomic_numbers:
         for degree in sorted(TZVPD_SHELLS[int(z)]) if sort else TZVPD_SHELLS[int(z)]:

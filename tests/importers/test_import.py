@@ -1,5 +1,7 @@
-"""Every importer gives back the matrices that its file was made of, with method, splits and
-licence; killed, it goes on."""
+"""Every importer gives back the matrices that its file was made of, with method and splits.
+
+The licence is kept, too, and an import that was killed goes on.
+"""
 
 import os
 import signal

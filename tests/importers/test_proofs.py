@@ -1,5 +1,4 @@
-"""A file that is not what it is declared to be is refused, with the check, the sample and the
-cause."""
+"""A file that is not what it is declared to be is refused, with check, sample and cause."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,5 +1,4 @@
-"""Published divisions have their published sizes and members, and a file of another size is
-refused."""
+"""Published splits have their published sizes and members; files of other sizes are refused."""
 
 import random
 import sqlite3

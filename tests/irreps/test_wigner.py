@@ -1,5 +1,7 @@
-"""Edge rotations: orthogonal, exact at the poles, smooth, and a representation up to a turn about
-the edge."""
+"""Edge rotations are orthogonal, exact at the poles and smooth.
+
+They are a representation up to a turn about the edge.
+"""
 
 import pytest
 import torch
@@ -15,8 +17,7 @@ EXACT = ALGEBRA[torch.float64]
 
 
 def edges() -> Tensor:
-    """Random edges, both poles, edges a hair beside them, and edges on and beside the equator;
-    float64 [E, 3]."""
+    """Random edges, both poles, the equator, and edges a hair beside them; float64 [E, 3]."""
     generator = torch.Generator().manual_seed(1)
     vectors = [3 * torch.randn(20, 3, dtype=torch.float64, generator=generator)]
     for tilt in (0.0, 1e-12, 1e-8, 1e-4):
@@ -34,8 +35,10 @@ def edges() -> Tensor:
 
 
 def frames(vectors: Tensor, lmax: int = LMAX, mmax: int = LMAX) -> Tensor:
-    """Even and odd matrices below each other, rows in the joined order p even, p odd, q even, q
-    odd, ...: [E, 2R, 2K]."""
+    """Even and odd matrices below each other: [E, 2R, 2K].
+
+    Rows in the joined order p even, p odd, q even, q odd, ...
+    """
     even, odd = edge_frames(vectors, lmax, mmax, vectors.dtype)
     layout = so2_layout(lmax, mmax)
     both = torch.cat([torch.cat([even, 0 * even], 2), torch.cat([0 * odd, odd], 2)], 1)
@@ -49,8 +52,10 @@ def frames(vectors: Tensor, lmax: int = LMAX, mmax: int = LMAX) -> Tensor:
 
 
 def so2_equivariant_map(mmax: int) -> Tensor:
-    """A random linear map of joined rows: per order one real matrix for p and q alike, two for
-    order 0."""
+    """A random linear map of joined rows.
+
+    Per order one real matrix for p and q alike, two for order 0.
+    """
     generator, layout = torch.Generator().manual_seed(2), so2_layout(LMAX, mmax)
     p_even, p_odd, q_even, q_odd = layout.sizes[0]
     blocks = [
@@ -65,8 +70,10 @@ def so2_equivariant_map(mmax: int) -> Tensor:
 
 
 def in_space(vectors: Tensor, mmax: int) -> Tensor:
-    """D^T A D of every edge: what an SO(2) layer does to (even, odd) coefficients in space, [E, 2K,
-    2K]."""
+    """D^T A D of every edge, [E, 2K, 2K].
+
+    This is what an SO(2) layer does to (even, odd) coefficients in space.
+    """
     frame = frames(vectors, LMAX, mmax)
     return frame.mT @ so2_equivariant_map(mmax) @ frame
 
