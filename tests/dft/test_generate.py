@@ -290,7 +290,8 @@ def test_kept_labels_of_another_method_or_geometry_are_not_used(
         ),
         (
             "2\nkey=oh\nO 0 0 0\nH 0 0 1\n",
-            r"in.xyz, frame 0, line 1 \(oh\): 9 electrons \(charge \+0\) cannot have multiplicity 1",
+            r"in.xyz, frame 0, line 1 \(oh\): 9 electrons \(charge \+0\)"
+            " cannot have multiplicity 1",
         ),
         ("2\nkey=h.2\nH 0 0 0\nH 0 0 0.7\n", r"key 'h.2': wanted 1 to 90 of"),
     ],

@@ -164,7 +164,8 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     ase.io.write(tmp_path / "bare.xyz", ase.Atoms("HH", np.eye(2, 3)), format="extxyz")
     with pytest.raises(
         ValueError,
-        match=r"bare.xyz, frame 0, line 1 \(frame-000000\): no energy; wanted REF_energy or energy, in eV",
+        match=r"bare.xyz, frame 0, line 1 \(frame-000000\): no energy;"
+        " wanted REF_energy or energy, in eV",
     ):
         labels.read(FinetuneConfig(data=str(tmp_path / "bare.xyz")))
     (tmp_path / "text.db").write_text("no database")
