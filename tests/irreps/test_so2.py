@@ -1,5 +1,7 @@
-"""Edge-frame rows: every coefficient once; turns about the edge and the exchange of its ends act on
-p and q as stated."""
+"""Edge-frame rows hold every coefficient once.
+
+Turns about the edge and the exchange of its ends act on p and q as stated.
+"""
 
 import pytest
 import torch
@@ -21,8 +23,10 @@ def embedding(rows: tuple[Tensor, Tensor], size: int) -> Tensor:
 
 
 def joined(layout: So2Layout, turn: Tensor) -> Tensor:
-    """What a turn [K, K] does to the joined rows of an even and an odd feature, [2R, 2R] in the
-    order of So2Layout.split_sizes."""
+    """What a turn [K, K] does to the joined rows of an even and an odd feature, [2R, 2R].
+
+    In the order of So2Layout.split_sizes.
+    """
     even, odd = (embedding(rows, (layout.lmax + 1) ** 2) for rows in (layout.even, layout.odd))
     both = torch.block_diag(even @ turn @ even.T, odd @ turn @ odd.T)
     order = joined_order(layout)
