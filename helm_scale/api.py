@@ -14,8 +14,8 @@ from helm_scale.types import Method, Molecule
 class HamiltonianModel:
     """Kohn-Sham Hamiltonians of closed-shell molecules, in the method of the training labels.
 
-    Molecules are ASE Atoms, whose charge is atoms.info["charge"] (0 where absent) and whose
-    multiplicity 2S+1 is atoms.info["spin"] (1 where absent), or Molecule of helm_scale.types.
+    Molecules are ASE Atoms, whose charge (0 where absent) and multiplicity (1) stand in atoms.info
+    as "charge" and "spin" (2S+1), or Molecule of helm_scale.types.
 
     Attributes:
         network: the torch module. method: functional, basis, grid and H0 of the labels.

@@ -98,7 +98,7 @@ def unsound_dataset(
             r"9 electrons \(charge \+0\) cannot have multiplicity 1; wanted an even multiplicity",
         ),
         ("1\ncharge=1\nH 0 0 0\n", r"charge \+1 leaves no electrons; wanted a lower charge"),
-        ("2\n\nO 0 0 0\nH 0 0 0\n", r"frame 0: .*atoms 0 and 1 coincide"),
+        ("2\n\nO 0 0 0\nH 0 0 0\n", r"frame 0, line 1 .*atoms 0 and 1 coincide"),
     ],
     ids=["empty", "element", "parity", "electrons", "coincident"],
 )

@@ -2,30 +2,38 @@
 
 from typing import Any
 
-import torch
+import numpy as np
 
-from helm_scale.export import loader
+from helm_scale.reading import identity
+from helm_scale.reading.numbers import numbers
 from helm_scale.types import Molecule
 
 
 def molecule_of(atoms: Any) -> Molecule:
     """The molecule that ASE Atoms describe; a Molecule is returned as it is.
 
-    The charge is atoms.info["charge"] (0 where absent), the multiplicity 2S+1 atoms.info["spin"] (1
-    where absent).
+    Charge (0 where absent) and multiplicity (1) stand in atoms.info, under any name that
+    reading/identity.py knows, such as "charge" and "spin" (2S+1).
 
     Raises:
-        ValueError: periodic atoms, a charge or spin that is no integer, or a multiplicity that does
-            not fit the number of electrons.
+        ValueError: periodic atoms, a charge or multiplicity that is no integer, contradicts
+            another or does not fit the number of electrons, or a name that only looks like theirs.
     """
     if isinstance(atoms, Molecule):
         return atoms
-    positions, numbers, charge, spin = loader.read_atoms(atoms)
-    loader.check_electrons(numbers, torch.zeros_like(numbers), charge, spin)
+    identity.check_no_cell(bool(np.any(atoms.pbc)), "atoms")
+    atomic_numbers = np.asarray(atoms.get_atomic_numbers(), dtype=np.int64)
+    charge, multiplicity = identity.read_identity(
+        atoms.info,
+        atomic_numbers,
+        "atoms.info",
+        initial_charges=float(atoms.get_initial_charges().sum()),
+        magnetic_moments=float(np.sum(atoms.get_initial_magnetic_moments())),
+    )
     return Molecule(
         "atoms",
-        numbers.numpy(),
-        positions.numpy(),
-        charge=int(charge),
-        spin_multiplicity=int(spin),
+        atomic_numbers,
+        numbers(atoms.get_positions(), (len(atoms), 3), "atoms: positions"),
+        charge=charge,
+        spin_multiplicity=multiplicity,
     )

@@ -4,9 +4,14 @@ Unlike the loader, it starts at once, moves with `.to(device)`, and checks the f
 """
 
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from helm_scale.config import read_record
 from helm_scale.export import bundle, loader
+from helm_scale.export.atoms import molecule_of
 from helm_scale.export.program import LayerFeatures
 
 
@@ -24,3 +29,13 @@ class Backbone(loader.Backbone):
         bundle.check_sums(folder)
         record = read_record(folder / "config.json")
         return cls(LayerFeatures(bundle.trunk(folder)), record).eval()
+
+    def read_atoms(self, atoms: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Positions, atomic numbers, charge and multiplicity of ASE Atoms, by all known names."""
+        molecule = molecule_of(atoms)
+        return (
+            torch.from_numpy(molecule.positions),
+            torch.from_numpy(molecule.atomic_numbers),
+            torch.tensor([molecule.charge]),
+            torch.tensor([molecule.spin_multiplicity]),
+        )

@@ -10,6 +10,7 @@ from torch import nn
 
 from helm_scale.data.graphs.collate import collate
 from helm_scale.export.atoms import molecule_of
+from helm_scale.reading.identity import identity_names
 from helm_scale.units import HARTREE_IN_EV
 
 
@@ -17,8 +18,8 @@ class EnergyCalculator(Calculator):
     """`atoms.calc = EnergyCalculator(model)`: energy in eV, forces in eV/Angstrom.
 
     Atoms must not be periodic.
-    The charge is atoms.info["charge"] (0 where absent), the multiplicity 2S+1 atoms.info["spin"] (1
-    where absent).
+    Charge (0 where absent) and multiplicity (1) stand in atoms.info, as "charge" and "spin" (2S+1)
+    or under another name that reading/identity.py knows.
     Property: forces sum to zero and equal finite differences of the energy; the energy does not
     change when atoms are moved together, turned, or put in another order.
     """
@@ -40,9 +41,7 @@ class EnergyCalculator(Calculator):
         ASE does not watch charge and multiplicity; a change of them counts as `info`.
         """
         changed = super().check_state(atoms, tol=tol)
-        if self.atoms is not None and any(
-            self.atoms.info.get(key) != atoms.info.get(key) for key in ("charge", "spin")
-        ):
+        if self.atoms is not None and identity_names(self.atoms.info) != identity_names(atoms.info):
             changed.append("info")
         return changed
 

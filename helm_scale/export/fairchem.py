@@ -16,6 +16,7 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from helm_scale.export import loader
+from helm_scale.export.atoms import molecule_of
 from helm_scale.export.backbone import Backbone
 from helm_scale.extras import needs
 
@@ -98,9 +99,8 @@ class FairchemBackbone(nn.Module, BackboneInterface):  # type: ignore[misc]
         Raises:
             ValueError: they do not fit the number of electrons.
         """
-        _, numbers, charge, spin = loader.read_atoms(atoms)
-        loader.check_electrons(numbers, torch.zeros_like(numbers), charge, spin)
-        atoms.info |= {"charge": int(charge), "spin": int(spin)}
+        molecule = molecule_of(atoms)
+        atoms.info |= {"charge": molecule.charge, "spin": molecule.spin_multiplicity}
 
 
 def polar_axis_z_to_y(lmax: int) -> Tensor:

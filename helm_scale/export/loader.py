@@ -23,6 +23,9 @@ import torch.export.passes
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+# What others call charge and multiplicity; taken for 0 and 1 they would give wrong features
+OTHER_NAMES = ("total_charge", "q", "multiplicity", "spin_multiplicity", "mult", "total_spin", "s")
+
 
 class Backbone(nn.Module):
     """Node features of molecules.
@@ -91,10 +94,15 @@ class Backbone(nn.Module):
     def inputs(self, atoms: Any) -> tuple[Tensor, ...]:
         """Arguments of `forward` for one molecule given as ASE Atoms, where the weights are."""
         device = next(self.parameters()).device
-        positions, atomic_numbers, charge, spin = (part.to(device) for part in read_atoms(atoms))
+        parts = self.read_atoms(atoms)
+        positions, atomic_numbers, charge, spin = (part.to(device) for part in parts)
         batch = torch.zeros_like(atomic_numbers)
         edge_index = neighbours(positions, batch, self.cutoff)
         return positions, atomic_numbers, edge_index, batch, charge, spin
+
+    def read_atoms(self, atoms: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Positions, atomic numbers, charge and multiplicity of ASE Atoms."""
+        return read_atoms(atoms)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set the mode of this module alone.
@@ -174,6 +182,11 @@ def read_atoms(atoms: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             f"atoms: got pbc {[bool(x) for x in atoms.pbc]}, wanted a molecule;"
             " set atoms.pbc = False"
         )
+    for name in atoms.info:
+        if str(name).lower() in OTHER_NAMES:
+            raise ValueError(
+                f'atoms.info["{name}"]: this file reads "charge" and "spin" (2S+1); rename it'
+            )
     charge = _integer(atoms.info.get("charge", 0), "charge")
     spin = _integer(atoms.info.get("spin", 1), "spin")
     numbers = torch.tensor(atoms.get_atomic_numbers().tolist(), dtype=torch.int64)

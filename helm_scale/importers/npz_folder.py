@@ -9,6 +9,7 @@ is JSON text with the fields of Method, or comes from the config.
 
 import json
 import zipfile
+import zlib
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -26,8 +27,11 @@ from helm_scale.importers.source import (
     from_triangle,
     listed_shells,
 )
+from helm_scale.reading.identity import read_identity
+from helm_scale.reading.numbers import integer, number, numbers
 from helm_scale.types import Method, Molecule
 
+DAMAGE = (zipfile.BadZipFile, zlib.error)
 METHOD_KEYS = tuple(field.name for field in fields(Method))
 NEEDED = {"atomic_numbers", "positions", "hamiltonian"}
 KNOWN = {*NEEDED, *MATRICES, "energy", "forces", "charge", "spin_multiplicity", "method"}
@@ -76,29 +80,14 @@ class NpzFolder:
                 wanted={"method": self.method},
                 remedy="one dataset holds one method",
             )
-        numbers = arrays["atomic_numbers"].astype(np.int64)
-        molecule = Molecule(
-            key=Path(str(address)).stem,
-            atomic_numbers=numbers,
-            positions=arrays["positions"].astype(np.float64),
-            charge=_integer(arrays, "charge", 0),
-            spin_multiplicity=_integer(arrays, "spin_multiplicity", 1),
-            energy=float(arrays["energy"]) if "energy" in arrays else None,
-            forces=arrays["forces"].astype(np.float64) if "forces" in arrays else None,
-        )
-        if molecule.positions.shape != (len(numbers), 3):
-            raise ValueError(
-                f"{where}: positions have shape {molecule.positions.shape},"
-                f" wanted ({len(numbers)}, 3)"
-            )
+        molecule = _molecule(arrays, where)
         matrices = {name: arrays[name] for name in MATRICES if name in arrays}
         return SourceSample(
             molecule=molecule,
             order=self._order,
-            shells=listed_shells(self._order, self._basis, numbers, where),
+            shells=listed_shells(self._order, self._basis, molecule.atomic_numbers, where),
             matrices={
-                name: from_triangle(matrix, f"{where}, {name}") if matrix.ndim == 1 else matrix
-                for name, matrix in matrices.items()
+                name: _square(matrix, f"{where}: {name}") for name, matrix in matrices.items()
             },
         )
 
@@ -110,7 +99,7 @@ class NpzFolder:
         try:
             with np.load(self._path / name, allow_pickle=False) as stored:
                 return dict(stored)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, KeyError, NotImplementedError, *DAMAGE) as error:
             raise ValueError(f"{self._path / name}: not a sound npz file ({error})") from None
 
     def _stated_method(self, name: str) -> Method | None:
@@ -127,8 +116,42 @@ class NpzFolder:
             ) from None
 
 
-def _integer(arrays: dict[str, np.ndarray], name: str, default: int) -> int:
-    return int(arrays[name]) if name in arrays else default
+def _molecule(arrays: dict[str, np.ndarray], where: str) -> Molecule:
+    """The molecule of a file, without its matrices."""
+    atomic_numbers = _atomic_numbers(arrays["atomic_numbers"], where)
+    shape = (len(atomic_numbers), 3)
+    charge, multiplicity = read_identity(
+        {name: arrays[name] for name in ("charge", "spin_multiplicity") if name in arrays},
+        atomic_numbers,
+        where,
+    )
+    forces = numbers(arrays["forces"], shape, f"{where}: forces") if "forces" in arrays else None
+    return Molecule(
+        key=Path(where).stem,
+        atomic_numbers=atomic_numbers,
+        positions=numbers(arrays["positions"], shape, f"{where}: positions"),
+        charge=charge,
+        spin_multiplicity=multiplicity,
+        energy=number(arrays["energy"], f"{where}: energy") if "energy" in arrays else None,
+        forces=forces,
+    )
+
+
+def _square(matrix: np.ndarray, where: str) -> np.ndarray:
+    """A matrix [nao, nao] of a whole one or of its upper triangle."""
+    if matrix.dtype.kind not in "iuf":
+        raise ValueError(f"{where}: got {matrix.dtype}, wanted real numbers")
+    return from_triangle(matrix, where) if matrix.ndim == 1 else matrix
+
+
+def _atomic_numbers(stored: np.ndarray, where: str) -> np.ndarray:
+    """Atomic numbers [N] int64."""
+    if stored.dtype.kind not in "iuf" or stored.ndim != 1 or not len(stored):
+        raise ValueError(
+            f"{where}: atomic_numbers: got {stored.dtype} of shape {stored.shape}, wanted integers"
+            " of shape (N,); symbols are not read"
+        )
+    return np.array([integer(z, f"{where}: atomic_numbers") for z in stored], dtype=np.int64)
 
 
 NPZ = Importer(open=NpzFolder, licence=None, consistency=20e-6)

@@ -90,10 +90,12 @@ def test_charge_and_spin_count_and_wrong_ones_are_refused(atoms: ase.Atoms) -> N
     atoms.info.update(charge=1, spin=2)
     assert atoms.get_potential_energy() != neutral
     for info, message in (
-        ({"charge": 1, "spin": 1}, r"got 17 electrons \(charge 1\) and spin 1"),
+        ({"charge": 1, "spin": 1}, r"17 electrons \(charge \+1\) cannot have multiplicity 1"),
         ({"charge": 7, "spin": 2}, r"charge \+7, wanted at most"),
         ({"charge": 0, "spin": 9}, r"multiplicity 9, wanted 1 to"),
-        ({"charge": 0, "spin": 1.5}, r'info\["spin"\]: got 1.5, wanted an integer'),
+        ({"charge": 0, "spin": 1.5}, r"atoms.info: spin: got 1.5, wanted an integer"),
+        ({"spin": 1, "total_charge": -2}, "charge=0, total_charge=-2 contradict"),
+        ({"total_charge": 0, "net_charge": -2}, "did you mean charge=-2"),
     ):
         atoms.info.update(info)
         with pytest.raises(ValueError, match=message):
@@ -103,3 +105,16 @@ def test_charge_and_spin_count_and_wrong_ones_are_refused(atoms: ase.Atoms) -> N
 def test_only_a_finetuned_model_has_energies(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no energy model"):
         commands.load_energy_model(tmp_path)
+
+
+def test_a_charge_by_another_name_counts_at_once(atoms: ase.Atoms) -> None:
+    neutral = atoms.get_potential_energy()
+    atoms.info["total_charge"] = -2
+    charged = atoms.get_potential_energy()  # not the result that was kept
+    assert charged != neutral
+    atoms.info = {"charge": -2}
+    assert atoms.get_potential_energy() == charged
+    atoms.info = {}
+    atoms.set_initial_charges([-1.0] + [0.0] * (len(atoms) - 1))
+    with pytest.raises(ValueError, match="initial charges sum to -1"):
+        atoms.get_potential_energy()
