@@ -1,4 +1,4 @@
-"""Compare predicted Hamiltonians with labels: `helm-scale evaluate` as a file.
+"""Compare predicted Hamiltonians with labels: the same as `helm-scale evaluate`.
 
 python launch/evaluate.py --source runs/pretrain --data data_shards/quickstart --split test
 """

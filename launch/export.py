@@ -1,4 +1,4 @@
-"""Write or verify a bundle: `helm-scale export` as a file.
+"""Write or verify a bundle: the same as `helm-scale export`.
 
 python launch/export.py --source runs/pretrain --out runs/bundle
 python launch/export.py --out runs/bundle --verify

@@ -1,4 +1,4 @@
-"""Learn energies from few labels: `helm-scale finetune` as a file.
+"""Learn energies from few labels: the same as `helm-scale finetune`.
 
 python launch/finetune.py --source runs/bundle --data data_shards/quickstart --out runs/finetune
 """

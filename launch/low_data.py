@@ -1,4 +1,4 @@
-"""Label, pretrain and finetune in one go: `helm-scale low-data` as a file; a rerun resumes.
+"""Label, pretrain and finetune in one go: the same as `helm-scale low-data`; a rerun resumes.
 
 python launch/low_data.py --config low_data
 """

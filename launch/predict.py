@@ -1,4 +1,4 @@
-"""Predict Hamiltonians of molecules without labels: `helm-scale predict` as a file.
+"""Predict Hamiltonians of molecules without labels: the same as `helm-scale predict`.
 
 python launch/predict.py --source runs/pretrain --xyz molecules.xyz --out runs/prediction
 """

@@ -1,4 +1,4 @@
-"""Pretrain on Hamiltonians: `helm-scale pretrain` as a file, for torchrun and schedulers.
+"""Pretrain on Hamiltonians: the same as `helm-scale pretrain`, for torchrun and schedulers.
 
 torchrun --nproc-per-node 2 launch/pretrain.py --config quickstart --execution.engine ddp
 

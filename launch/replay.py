@@ -1,4 +1,4 @@
-"""Compute a doubtful step of a run again: `helm-scale replay` as a file.
+"""Compute a doubtful step of a run again: the same as `helm-scale replay`.
 
 python launch/replay.py --file runs/pretrain/replay/step-00000123.safetensors
 """

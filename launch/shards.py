@@ -1,4 +1,4 @@
-"""Make, check and rearrange datasets: `helm-scale shards` as a file.
+"""Make, check and rearrange datasets: the same as `helm-scale shards`.
 
 python launch/shards.py verify data_shards/quickstart
 """
