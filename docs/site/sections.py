@@ -13,7 +13,6 @@ import griffe
 SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Property):", flags=re.MULTILINE)
 ENTRIES = re.compile(r"^(?:Args|Attributes|Raises):\n((?:    .*\n?|\n)+)", flags=re.MULTILINE)
 ENTRY = re.compile(r"(?:^ {4}|(?<=\.)\s+)(\w+(?:, \w+)*: )", flags=re.MULTILINE)
-
 SHARED = re.compile(r"^ {4}(\w+(?:, \w+)+): (.*(?:\n {5,}.*)*)", flags=re.MULTILINE)
 
 
