@@ -1,5 +1,6 @@
-"""How evenly the ranks of a step are loaded: mean over maximum of their costs, against fixed-count
-batches.
+"""How evenly the ranks of a step are loaded, against batches of a fixed count.
+
+Evenness is the mean over the maximum of the costs of the ranks.
 
 Sizes are drawn like those of OMol: log-normal around 50 atoms between 10 and 150, H to O in organic
 proportion; costs are those that a manifest lists (data_shards/README.md) in def2-TZVPD. Simulated,
@@ -11,14 +12,10 @@ belongs to all of them.
     python benchmarks/balance.py [--quick] [--molecules 200000] [--steps 50]
 """
 
-import argparse
-import importlib.metadata
-import json
-import os
-import sys
 import time
 
 import numpy as np
+from report import command_line, report
 
 from helm_scale.basis.shells import nao
 from helm_scale.data.format.shards import TYPICAL_BLOCK
@@ -30,7 +27,7 @@ LINE = (
     "{packed:.3f} (worst {packed_worst_step:.3f},"
     " limit {limit:.3f}), naive {naive:.3f}; {milliseconds_per_step:.1f} ms to plan a step"
 )
-KINDS = ((4, 1), (4, 2), (8, 1), (16, 1))  # molecules per rank, ranks that share a molecule
+SETTINGS = ((4, 1), (4, 2), (8, 1), (16, 1))  # molecules per rank, ranks that share a molecule
 
 
 def costs_like_omol(molecules: int) -> np.ndarray:
@@ -46,7 +43,7 @@ def costs_like_omol(molecules: int) -> np.ndarray:
 
 
 def balance(
-    costs: np.ndarray, ranks: int, per_rank: int, sharing: int, steps: int
+    costs: np.ndarray, *, ranks: int, per_rank: int, sharing: int, steps: int
 ) -> dict[str, float]:
     """Mean over maximum of the ranks' costs, mean and worst over the steps, packed and naive.
 
@@ -85,34 +82,20 @@ def balance(
 
 def main() -> None:
     """Simulate all numbers of ranks; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="20,000 molecules, 5 steps")
+    parser = command_line(__doc__, quick="20,000 molecules, 5 steps")
     parser.add_argument("--molecules", type=int, default=200_000)
     parser.add_argument("--steps", type=int, default=50)
     arguments = parser.parse_args()
     molecules, steps = (20_000, 5) if arguments.quick else (arguments.molecules, arguments.steps)
     costs = costs_like_omol(molecules)
-    rows = [balance(costs, ranks, *kind, steps) for ranks in (8, 64, 512) for kind in KINDS]
+    rows = [
+        balance(costs, ranks=ranks, per_rank=per_rank, sharing=sharing, steps=steps)
+        for ranks in (8, 64, 512)
+        for per_rank, sharing in SETTINGS
+    ]
     for row in rows:
         print(LINE.format(**row))
-    about = {
-        "hardware": f"{os.cpu_count()} CPU cores",
-        "numpy": importlib.metadata.version("numpy"),
-        "command": " ".join(sys.argv),
-    }
-    print(
-        json.dumps(
-            {
-                "benchmark": "balance",
-                "molecules": molecules,
-                "steps": steps,
-                "rows": rows,
-                "about": about,
-            }
-        )
-    )
+    report("balance", molecules=molecules, steps=steps, rows=rows)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Does the exact exchange symmetry of like pairs cost accuracy? Against the mean of both
-directions, same steps, three seeds.
+"""Does the exact exchange symmetry of like pairs cost accuracy?
 
-The pair tower of this package is built from features that are even or odd when the two atoms of a
-pair change places. The tower that it is compared with, below, is built from directed features: maps
-that respect turns about the edge alone, of the states of first and second atom side by side, as in
-the paper (HELM, arXiv:2510.00224); pairs of one element are evaluated in both directions and the
-mean of the block and the other's transpose is kept. Trunk, on-site head, data and steps are the
-same (variants.py).
+It is compared with the mean of both directions, at equal steps, for three seeds. The pair tower of
+this package is built from features that are even or odd when the two atoms of a pair change places.
+The tower that it is compared with, below, is built from directed features: maps that respect turns
+about the edge alone, of the states of first and second atom side by side, as in the paper (HELM,
+arXiv:2510.00224); pairs of one element are evaluated in both directions and the mean of the block
+and the other's transpose is kept. Trunk, on-site head, data and steps are the same (variants.py).
 
     python benchmarks/exchange.py [--quick] [--sets quickstart water small] [--seeds 0 1 2]
 """
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from variants import TASKS, asked, compare
+from variants import TASKS, compare, parse
 
 from helm_scale.basis import layout, packing
 from helm_scale.basis.elements import MAX_Z
@@ -30,11 +29,8 @@ from helm_scale.model.radial import GaussianBasis, RadialMLP, envelope
 from helm_scale.types import GraphBatch, PairChunk, Segment
 
 SYMMETRIC = helm.PairBranch
-WIDER = {
-    "quickstart": 24,
-    "water": 64,
-    "small": 24,
-}  # hidden channels that bring the exact tower to the operations of the mean
+# hidden channels that bring the exact tower to the operations of the mean
+WIDER = {"quickstart": 24, "water": 64, "small": 24}
 VARIANTS = {
     "mean of both directions": 1,
     "exact, half as many channels of each parity": 1,
@@ -44,8 +40,10 @@ VARIANTS = {
 
 
 class DirectedLinear(nn.Module):
-    """SO(2)-equivariant map of [P, n, C_in] per order m, rows of +m (U) before those of -m (V): U'
-    = A U - B V, V' = A V + B U."""
+    """SO(2)-equivariant map of [P, n, C_in] per order m.
+
+    Rows of +m (U) stand before those of -m (V): U' = A U - B V, V' = A V + B U.
+    """
 
     def __init__(self, lmax: int, channels_in: int, channels_out: int, extra: int = 0) -> None:
         super().__init__()
@@ -65,13 +63,13 @@ class DirectedLinear(nn.Module):
     def forward(self, orders: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """The same with C_out, and extra invariants [P, extra]."""
         zero, extra = self.zero(orders[0].flatten(1)).split(self.split_zero, dim=1)
-        found = [zero]
+        mapped = [zero]
         for piece, same, crossed in zip(orders[1:], self.same, self.crossed, strict=True):
             block = torch.cat(
                 [torch.cat([same, -crossed], dim=1), torch.cat([crossed, same], dim=1)]
             )
-            found.append(piece.flatten(1) @ block.T)
-        return [one.unflatten(1, (-1, self.channels_out)) for one in found], extra
+            mapped.append(piece.flatten(1) @ block.T)
+        return [rows.unflatten(1, (-1, self.channels_out)) for rows in mapped], extra
 
 
 class DirectedOperator(nn.Module):
@@ -180,7 +178,7 @@ class DirectedTower(nn.Module):
 
 
 class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
-    """Takes the place of PairBranch: one direction of unlike pairs, the mean of both of like ones."""
+    """Replaces PairBranch: one direction of unlike pairs, the mean of both for like ones."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -214,9 +212,9 @@ class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
         parts = []
         for s, block in zip(chunk.segments, blocks, strict=False):
             if s.first == s.second:
-                kind = self._layout(s)
-                transposed = packing.unpack(mirrored[s.first].double(), kind).mT
-                block = (block + packing.pack(transposed, kind).to(block)) / 2
+                packed = self._layout(s)
+                transposed = packing.unpack(mirrored[s.first].double(), packed).mT
+                block = (block + packing.pack(transposed, packed).to(block)) / 2
             parts.append((block * smooth[s.start : s.stop, None]).flatten())
         return torch.cat(parts or [blocks[0].flatten()])
 
@@ -227,14 +225,16 @@ def model(task: str, variant: str) -> dict[str, Any]:
     return {"pair_width": VARIANTS[variant], **wider}
 
 
-def take(variant: str) -> None:
+def use_pairs(variant: str) -> None:
     """Have models built with the pairs of a variant."""
-    helm.PairBranch = DirectedPairs if variant.startswith("mean") else SYMMETRIC  # type: ignore[misc]
+    pairs = DirectedPairs if variant.startswith("mean") else SYMMETRIC
+    helm.PairBranch = pairs  # type: ignore[misc]
 
 
 def main() -> None:
     """All variants, seed by seed; the last line is one JSON object."""
-    compare("exchange", asked(__doc__, list(TASKS)), list(VARIANTS), model, take)
+    arguments = parse(__doc__, list(TASKS))
+    compare("exchange", arguments, variants=list(VARIANTS), model=model, before=use_pairs)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,18 @@
-"""An epoch of a frozen backbone over 1,000 molecules, on features that are kept on disk and
-without: seconds and their ratio.
+"""Seconds of an epoch of a frozen backbone, on features that are kept on disk and without.
 
-The head is the perceptron, which learns by steps; both ways take the same steps on the same
-batches, in turn.
+The epoch has 1,000 molecules. The head is the perceptron, which learns by steps; both ways take the
+same steps on the same batches, in turn.
 
     python benchmarks/finetune_cache.py [--quick]
 """
 
-import argparse
-import json
-import platform
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from report import command_line, report
 
 from helm_scale.config import FinetuneConfig, HeadConfig, ModelConfig
 from helm_scale.finetuning import modes, train
@@ -24,29 +21,22 @@ from helm_scale.finetuning.labels import LabelledSplits, fit_reference
 from helm_scale.model.helm import Helm
 from helm_scale.types import Molecule
 
-BATCH = 16  # molecules per step
+BATCH, LMAX = 16, 4  # molecules per step, largest degree
 ELEMENTS, SHARES = (1, 6, 7, 8), (0.5, 0.3, 0.1, 0.1)
 
 
 def molecules(count: int, generator: np.random.Generator) -> tuple[Molecule, ...]:
-    """Molecules of 6 to 14 atoms on a jittered grid of 1.4 Angstrom, with energies of no
-    meaning."""
+    """Molecules of 6 to 14 atoms on a jittered grid of 1.4 Angstrom; energies mean nothing."""
     grid = 1.4 * np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(-1, 3)
-    found = []
+    made = []
     for number in range(count):
         size = int(generator.integers(6, 15))
-        x = grid[generator.permutation(len(grid))[:size]] + generator.uniform(
-            -0.1, 0.1, size=(size, 3)
-        )
-        found.append(
-            Molecule(
-                f"m{number}",
-                generator.choice(ELEMENTS, size, p=SHARES),
-                x,
-                energy=float(generator.normal()),
-            )
-        )
-    return tuple(found)
+        places = grid[generator.permutation(len(grid))[:size]]
+        positions = places + generator.uniform(-0.1, 0.1, size=(size, 3))
+        numbers = generator.choice(ELEMENTS, size, p=SHARES)
+        energy = float(generator.normal())
+        made.append(Molecule(f"m{number}", numbers, positions, energy=energy))
+    return tuple(made)
 
 
 def epoch_seconds(run: train.FinetuneRun, config: FinetuneConfig) -> float:
@@ -57,35 +47,33 @@ def epoch_seconds(run: train.FinetuneRun, config: FinetuneConfig) -> float:
     return time.perf_counter() - begin
 
 
-def main() -> None:
-    """The last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="64 molecules, a narrow model")
-    quick = parser.parse_args().quick
-    count, channels, lmax = (64, 8, 4) if quick else (1000, 64, 4)
-    torch.set_num_threads(1)
+def backbone(channels: int) -> Helm:
+    """A model of two layers with random weights."""
     torch.manual_seed(0)
     shape = ModelConfig(
         basis="def2-svp",
-        lmax=lmax,
-        mmax=lmax,
+        lmax=LMAX,
+        mmax=LMAX,
         channels=channels,
         hidden_channels=channels,
         edge_channels=channels,
         num_layers=2,
     )
-    found = molecules(count, np.random.default_rng(0))
-    splits = fit_reference(LabelledSplits(train=found, tests={"test": found[:10]}))
+    return Helm(shape)
+
+
+def measure(count: int, channels: int) -> tuple[float, dict[str, float]]:
+    """Seconds in which the features are made, and those of an epoch with and without them."""
+    trained_on = molecules(count, np.random.default_rng(0))
+    splits = fit_reference(LabelledSplits(train=trained_on, tests={"test": trained_on[:10]}))
     config = FinetuneConfig(
         head=HeadConfig(kind="mlp"), batch_molecules=BATCH, steps=-(-count // BATCH)
     )
-    model = modes.start_model("frozen", Helm(shape), splits, config, seed=0)
-    graphs = GraphCache(found, model)
+    model = modes.start_model("frozen", backbone(channels), splits, config, seed=0)
+    graphs = GraphCache(trained_on, model)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        kept = from_cache(cached_features(model, found, Path(folder)))
+        kept = from_cache(cached_features(model, trained_on, Path(folder)))
         making = time.perf_counter() - begin
     runs = {
         name: train.FinetuneRun(
@@ -93,23 +81,26 @@ def main() -> None:
         )
         for name, features in (("kept", kept), ("computed", model.select))
     }
-    epoch_seconds(runs["kept"], config.model_copy(update={"steps": 1}))
-    seconds = {name: epoch_seconds(run, config) for name, run in runs.items()}
-    print(
-        json.dumps(
-            {
-                "benchmark": "finetune_cache",
-                "molecules": count,
-                "batch_molecules": BATCH,
-                "channels": channels,
-                "lmax": lmax,
-                "torch": torch.__version__,
-                "hardware": f"{platform.machine()}, one CPU thread",
-                "making_seconds": round(making, 3),
-                **{f"{name}_epoch_seconds": round(value, 4) for name, value in seconds.items()},
-                "ratio": round(seconds["kept"] / seconds["computed"], 5),
-            }
-        )
+    epoch_seconds(runs["kept"], config.model_copy(update={"steps": 1}))  # warms up
+    return making, {name: epoch_seconds(run, config) for name, run in runs.items()}
+
+
+def main() -> None:
+    """Measure; the last line is one JSON object."""
+    quick = command_line(__doc__, quick="64 molecules, a narrow model").parse_args().quick
+    torch.set_num_threads(1)
+    count, channels = (64, 8) if quick else (1000, 64)
+    making, seconds = measure(count, channels)
+    report(
+        "finetune_cache",
+        molecules=count,
+        batch_molecules=BATCH,
+        channels=channels,
+        lmax=LMAX,
+        threads=1,
+        making_seconds=round(making, 3),
+        **{f"{name}_epoch_seconds": round(value, 4) for name, value in seconds.items()},
+        ratio=round(seconds["kept"] / seconds["computed"], 5),
     )
 
 

@@ -1,15 +1,12 @@
-"""Floating-point operations of one training step per directed edge (ordered pair of atoms), without
-recomputation.
+"""Floating-point operations of one training step per directed edge (ordered pair of atoms).
 
-Counted by torch's FlopCounterMode on the plain path. The authors' code spends 902 MFLOP per
-directed edge at the setting of configs/omol_csh_58k.yaml (arXiv:2510.00224).
+Counted by torch's FlopCounterMode on the plain path, without recomputation. The authors' code
+spends 902 MFLOP per directed edge at the setting of configs/omol_csh_58k.yaml (arXiv:2510.00224).
 
     python benchmarks/flops.py [--quick]
 """
 
-import argparse
-import json
-
+from report import command_line, report
 from synthetic import Step, model_config
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,10 +36,7 @@ def measure(name: str, atoms: int, quick: bool) -> dict[str, float]:
 
 def main() -> None:
     """Both configs; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="8 atoms, 8 channels")
+    parser = command_line(__doc__, quick="8 atoms, 8 channels")
     arguments = parser.parse_args()
     rows = {name: measure(name, 8 if arguments.quick else 40, arguments.quick) for name in CONFIGS}
     for name, row in rows.items():
@@ -50,7 +44,7 @@ def main() -> None:
             f"{name:10s} {row['mflop_per_directed_edge']:8.1f} MFLOP per directed edge, "
             f"{row['of_published']:.3f} of the published 902"
         )
-    print(json.dumps({"benchmark": "flops", "quick": arguments.quick, "rows": rows}))
+    report("flops", quick=arguments.quick, rows=rows)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""What one pass of a flow costs beside regression: seconds of a prediction on one thread, collation
-included.
+"""What one pass of a flow costs beside regression.
 
-Per config three models of the same weights wherever they share them: "plain" without the network of
-a flow, "regression" with it at X_t = 0, t = 0 (model.prior: zero), "flow" from a draw of the prior.
-Molecules are synthetic organic ones; variants take turns.
+Measured are the seconds of a prediction on one thread, collation included. Per config three models
+of the same weights wherever they share them: "plain" without the network of a flow, "regression"
+with it at X_t = 0, t = 0 (model.prior: zero), "flow" from a draw of the prior. Molecules are
+synthetic organic ones; variants take turns.
 
     python benchmarks/flow_cost.py [--quick]
 """
 
-import argparse
 import json
 import statistics
 import time
 
 import torch
+from report import command_line, report
 from synthetic import molecule
 
 from helm_scale.config import ModelConfig, PretrainConfig, load
@@ -37,7 +37,7 @@ def configs(name: str, quick: bool) -> dict[str, ModelConfig]:
     }
 
 
-def compare(name: str, atoms: int, repeats: int, quick: bool) -> dict[str, float | str | int]:
+def compare(name: str, atoms: int, *, repeats: int, quick: bool) -> dict[str, float | str | int]:
     """Median seconds of every variant, and ratios to regression and to the plain model."""
     torch.manual_seed(0)
     models = {variant: Helm(config).eval() for variant, config in configs(name, quick).items()}
@@ -63,22 +63,16 @@ def compare(name: str, atoms: int, repeats: int, quick: bool) -> dict[str, float
 
 def main() -> None:
     """All sizes of both configs; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="8 channels, two sizes, 3 repeats")
+    parser = command_line(__doc__, quick="8 channels, two sizes, 3 repeats")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for name in ("water_flow", "qhflow2_s"):
         for atoms in (3, 6) if arguments.quick else (3, 10, 20, 30):
-            rows.append(
-                compare(
-                    name, atoms, 3 if arguments.quick else max(10, 60 // atoms), arguments.quick
-                )
-            )
+            repeats = 3 if arguments.quick else max(10, 60 // atoms)
+            rows.append(compare(name, atoms, repeats=repeats, quick=arguments.quick))
             print(json.dumps(rows[-1]), flush=True)
-    print(json.dumps({"benchmark": "flow_cost", "quick": arguments.quick, "rows": rows}))
+    report("flow_cost", quick=arguments.quick, rows=rows)
 
 
 if __name__ == "__main__":

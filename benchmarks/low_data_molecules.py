@@ -1,5 +1,4 @@
-"""Write data_shards/small_molecules/molecules.xyz: small organic molecules of many compositions,
-moved by heat.
+"""Write data_shards/small_molecules/molecules.xyz: small organic molecules, moved by heat.
 
 Random molecules of 2 to 5 heavy atoms and at most 10 atoms (C, N, O, F, S, Cl, each bond single,
 double or triple, sometimes one ring) in ordinary valences, no two alike, leaving out what falls
@@ -13,14 +12,13 @@ this script, and RDKit (pip install rdkit).
     python benchmarks/low_data_molecules.py [--out FILE] [--quick]
 """
 
-import argparse
 import functools
-import sys
 from pathlib import Path
 
 import numpy as np
 from rdkit import Chem, RDLogger
 from rdkit.Chem import AllChem
+from report import command_line
 
 SPLITS = {"train": 600, "validation": 60, "test": 200}
 CONFORMERS = 200  # of the first training molecules, once more
@@ -71,18 +69,17 @@ def draw(generator: np.random.Generator) -> str | None:
 
 def different(generator: np.random.Generator, count: int) -> list[str]:
     """So many different SMILES, in random order: small molecules are drawn first."""
-    found: dict[str, None] = {}
-    while len(found) < count:
+    drawn: dict[str, None] = {}
+    while len(drawn) < count:
         smiles = draw(generator)
-        if smiles is not None and smiles not in found and embedded(smiles) is not None:
-            found[smiles] = None
-    return [str(smiles) for smiles in generator.permutation(list(found))]
+        if smiles is not None and smiles not in drawn and embedded(smiles) is not None:
+            drawn[smiles] = None
+    return [str(smiles) for smiles in generator.permutation(list(drawn))]
 
 
 @functools.cache
 def embedded(smiles: str) -> Chem.Mol | None:
-    """The molecule with hydrogens in a minimum of MMFF94, or None where that fails or it would fall
-    apart."""
+    """The molecule with hydrogens in a minimum of MMFF94; None if it has none or may break."""
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     if any(mol.HasSubstructMatch(pattern) for pattern in FORBIDDEN):
         return None
@@ -93,8 +90,10 @@ def embedded(smiles: str) -> Chem.Mol | None:
 
 
 def heated(mol: Chem.Mol, generator: np.random.Generator, sweeps: int = 60) -> np.ndarray:
-    """Positions [N, 3] (Angstrom) after sweeps of Metropolis moves, one atom at a time, at
-    TEMPERATURE from a minimum."""
+    """Positions [N, 3] (Angstrom) after sweeps of Metropolis moves at TEMPERATURE from a minimum.
+
+    One atom is moved at a time.
+    """
     field = AllChem.MMFFGetMoleculeForceField(mol, AllChem.MMFFGetMoleculeProperties(mol))
     x = mol.GetConformer().GetPositions()
     energy = field.CalcEnergy(x.ravel().tolist())
@@ -113,37 +112,37 @@ def frames(quick: bool) -> list[str]:
     names = [name for name, count in SPLITS.items() for _ in range(-(-count // shrink))]
     again = -(-CONFORMERS // shrink)
     generator = np.random.Generator(np.random.PCG64(7))
-    smiles = different(generator, len(names))
-    jobs = list(zip(smiles, names, strict=True)) + [(one, "conformers") for one in smiles[:again]]
-    found = []
-    for number, (one, split) in enumerate(jobs):
-        mol = embedded(one)
+    drawn = different(generator, len(names))
+    jobs = [*zip(drawn, names, strict=True), *((smiles, "conformers") for smiles in drawn[:again])]
+    texts = []
+    for number, (smiles, split) in enumerate(jobs):
+        mol = embedded(smiles)
         assert mol is not None
         x = heated(mol, generator)
         lines = [
             f"{atom.GetSymbol()} {' '.join(f'{value:.4f}' for value in row)}"
             for atom, row in zip(mol.GetAtoms(), x, strict=True)
         ]
-        comment = f'Properties=species:S:1:pos:R:3 key=small-{number:04d} split={split} smiles="{one}" pbc="F F F"'
-        found.append("\n".join([str(len(lines)), comment, *lines, ""]))
-    return found
+        comment = (
+            f"Properties=species:S:1:pos:R:3 key=small-{number:04d} split={split}"
+            f' smiles="{smiles}" pbc="F F F"'
+        )
+        texts.append("\n".join([str(len(lines)), comment, *lines, ""]))
+    return texts
 
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__, quick="a fortieth")
     parser.add_argument(
         "--out", type=Path, default=Path("data_shards/small_molecules/molecules.xyz")
     )
-    parser.add_argument("--quick", action="store_true", help="a fortieth")
     arguments = parser.parse_args()
     RDLogger.DisableLog("rdApp.*")
-    found = frames(arguments.quick)
+    texts = frames(arguments.quick)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text("".join(found))
-    sys.stdout.write(f"{arguments.out}: {len(found)} molecules\n")
+    arguments.out.write_text("".join(texts))
+    print(f"{arguments.out}: {len(texts)} molecules")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,24 @@
-"""One Muon step on stacks of matrices of one shape against torch's own step, which goes matrix by
-matrix in bfloat16.
+"""One Muon step on stacks of matrices of one shape against torch's own, matrix by matrix.
 
-python benchmarks/muon.py [--quick]     ends with one JSON object: for the models of two configs, milliseconds of torch's
-                                        step and how many times as long it takes as ours, in float32 and in bfloat16
+For the models of two configs: milliseconds of torch's step, which is in bfloat16, and how many
+times as long it takes as ours, in float32 and in bfloat16.
+
+    python benchmarks/muon.py [--quick]
 """
 
-import json
 import statistics
-import sys
 import time
 from itertools import pairwise
 
 import torch
+from report import command_line, report
 
 from helm_scale.config import PretrainConfig, load
 from helm_scale.model.helm import Helm
 from helm_scale.optim.muon import StackedMuon
 from helm_scale.parallel.flat_shards import from_replicated
 
+CONFIGS = ("configs/water.yaml", "configs/quickstart.yaml")
 OPTIONS = {"lr": 1e-2, "momentum": 0.95, "weight_decay": 0.1}
 
 
@@ -53,14 +54,12 @@ def measure(path: str, repeats: int) -> dict[str, float]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Both configs; the last line is one JSON object."""
+    quick = command_line(__doc__, quick="one repeat").parse_args().quick
     torch.set_num_threads(1)
-    repeats = 1 if "--quick" in sys.argv else 20
-    print(
-        json.dumps(
-            {
-                path: measure(path, repeats)
-                for path in ("configs/water.yaml", "configs/quickstart.yaml")
-            }
-        )
-    )
+    report("muon", rows={path: measure(path, 1 if quick else 20) for path in CONFIGS})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,29 +1,26 @@
-"""A manifest of ten million samples: time and memory to open it, and the time to the first batch,
-also after a resume.
+"""A manifest of ten million samples: time and memory to open it and to read the first batch.
 
 The manifest is synthetic: 10,000 shards of 1,000 samples each, as sparse files. Only the samples of
 the steps that are read really exist in them; four bytes of their padding are chosen so that each
 has the CRC-32 that the manifest lists. Every measurement is a process of its own, which opens the
-dataset, plans the step, reads, checks and collates its 64 molecules; the coupling tables, which do
-not depend on the dataset, are made before. CPU times stand beside wall times: on a machine that
-does other work, too, only they say what is needed.
+dataset, plans the step, reads, checks and collates its 64 molecules, at the start or after a
+resume; the coupling tables, which do not depend on the dataset, are made before. CPU times stand
+beside wall times: on a machine that does other work, too, only they say what is needed.
 
     python benchmarks/scale.py [--quick] [--samples 10000000] [--folder runs/scale]
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
 import resource
 import shutil
-import subprocess
-import sys
 import time
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from report import command_line, in_fresh_process, report
 
 from helm_scale.config import DataConfig, ModelConfig
 from helm_scale.data.format.manifest import Manifest, ShardRecord, write_columns
@@ -75,8 +72,10 @@ def content(key: str) -> bytes:
 
 
 def bytes_to_reach(start: bytes, crc32: int) -> bytes:
-    """Four bytes after which the CRC-32 of all is the given one: its register is run backwards
-    through them."""
+    """Four bytes after which the CRC-32 of all is the given one.
+
+    The register of the sum is run backwards through them.
+    """
     table = [zlib.crc32(bytes([i])) ^ zlib.crc32(b"\0") for i in range(256)]
     by_top = {entry >> 24: i for i, entry in enumerate(table)}
     register = crc32 ^ 0xFFFFFFFF
@@ -158,12 +157,9 @@ def measure(folder: Path, window: int, step: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="200,000 samples, two steps")
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_line(__doc__, quick="200,000 samples, two steps")
     parser.add_argument("--samples", type=int, default=10_000_000)
     parser.add_argument(
         "--folder",
@@ -178,55 +174,37 @@ def main() -> None:
         metavar=("WINDOW", "STEP"),
         help="measure one step, in this process",
     )
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def measure_all(folder: Path, steps: Iterable[int]) -> list[dict[str, float]]:
+    """Every step with both windows, each in a process of its own."""
+    rows = []
+    for window in (0, 16):
+        fill(folder, window)
+        for step in steps:
+            flags = [f"--folder={folder}", "--one", window, step]
+            rows.append(in_fresh_process(__file__, *flags))
+            print(LINE.format(**rows[-1]), flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure; the last line is one JSON object."""
+    arguments = parse()
+    folder = arguments.folder
     if arguments.one:
-        print(json.dumps(measure(arguments.folder, *arguments.one)))
+        print(json.dumps(measure(folder, *arguments.one)))
         return
-    samples, rows = 200_000 if arguments.quick else arguments.samples, []
+    samples = 200_000 if arguments.quick else arguments.samples
     try:
-        write(arguments.folder, samples)
-        megabytes = (
-            sum(path.stat().st_size for path in (arguments.folder / "columns").iterdir()) / 1e6
-        )
-        assert len(Manifest.load(arguments.folder)) == samples
-        for window in (0, 16):
-            fill(arguments.folder, window)
-            for step in RESUMED[:: 2 if arguments.quick else 1]:
-                command = [
-                    sys.executable,
-                    __file__,
-                    "--folder",
-                    str(arguments.folder),
-                    "--one",
-                    str(window),
-                    str(step),
-                ]
-                rows.append(
-                    json.loads(
-                        subprocess.run(
-                            command, check=True, capture_output=True, text=True
-                        ).stdout.splitlines()[-1]
-                    )
-                )
-                print(LINE.format(**rows[-1]), flush=True)
+        write(folder, samples)
+        megabytes = sum(path.stat().st_size for path in (folder / "columns").iterdir()) / 1e6
+        assert len(Manifest.load(folder)) == samples
+        rows = measure_all(folder, RESUMED[:: 2 if arguments.quick else 1])
     finally:
-        shutil.rmtree(arguments.folder, ignore_errors=True)
-    about = {
-        "hardware": f"{os.cpu_count()} CPU cores",
-        "numpy": importlib.metadata.version("numpy"),
-        "command": " ".join(sys.argv),
-    }
-    print(
-        json.dumps(
-            {
-                "benchmark": "scale",
-                "samples": samples,
-                "manifest_mb": megabytes,
-                "rows": rows,
-                "about": about,
-            }
-        )
-    )
+        shutil.rmtree(folder, ignore_errors=True)
+    report("scale", samples=samples, manifest_mb=megabytes, rows=rows)
 
 
 if __name__ == "__main__":

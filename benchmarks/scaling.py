@@ -1,43 +1,61 @@
-"""Error against parameters and against data: trains a ladder of models on a ladder of amounts of
-data, and draws both curves.
+"""Error against parameters and against data, as a table and as two curves.
 
-The ladder is a YAML file (benchmarks/scaling.yaml): a config of launch/pretrain.py, sizes (settings
-of the model) and numbers of training molecules. Amounts are nested: a smaller one is a part of the
-larger. A rerun goes on where it stopped.
+A ladder of models is trained on a ladder of amounts of data. The ladder is a YAML file
+(benchmarks/scaling.yaml): a config of launch/pretrain.py, sizes (settings of the model) and numbers
+of training molecules. Amounts are nested: a smaller one is a part of the larger. A rerun goes on
+where it stopped.
 
     python benchmarks/scaling.py [--ladder benchmarks/scaling.yaml] [--out runs/scaling] [--quick]
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import yaml
+from report import command_line, report
 
 from helm_scale import commands
-from helm_scale.config import PretrainConfig, load
+from helm_scale.config import DataConfig, PretrainConfig, load
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader, ShardWriter
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+TINY = {
+    "config": "configs/quickstart.yaml",
+    "sizes": {
+        str(c): {"channels": c, "hidden_channels": c, "edge_channels": 8, "num_layers": 1}
+        for c in (2, 4)
+    },
+    "molecules": [2, 4],
+    "settings": {
+        "training.steps": 2,
+        "training.batch_molecules": 2,
+        "training.warmup_steps": 1,
+        "execution.progress": "false",
+    },
+}
 
-def take(source: Path, split: str, validation: str, count: int, out: Path) -> Path:
+
+def take(source: DataConfig, count: int, out: Path) -> Path:
     """A dataset of the first `count` training molecules and all validation molecules."""
     if not (out / "manifest.json").exists():
-        manifest = Manifest.load(source)
+        manifest = Manifest.load(str(source.path))
         reader = ShardReader(manifest)
         writer = ShardWriter(
             out,
             manifest.method,
             licence=manifest.licence,
-            source=str(source),
+            source=str(source.path),
             molecules_per_shard=256,
         )
-        wanted = {"train": manifest.split(split)[:count], "validation": manifest.split(validation)}
+        wanted = {
+            "train": manifest.split(source.train_split)[:count],
+            "validation": manifest.split(source.validation_split),
+        }
         for name, indices in wanted.items():
             for index in indices:
                 writer.write(reader.read(int(index)), name)
@@ -45,30 +63,18 @@ def take(source: Path, split: str, validation: str, count: int, out: Path) -> Pa
     return out
 
 
-def train(
-    run: Path, data: Path, ladder: dict[str, Any], size: dict[str, Any], extra: list[str]
-) -> dict[str, Any]:
+def train(run: Path, data: Path, ladder: dict[str, Any], size: dict[str, Any]) -> dict[str, Any]:
     """Train one model on one amount; parameters and validation error (1e-6 Eh)."""
-    flags = [
-        "--config",
-        ladder["config"],
-        "--out",
-        str(run),
-        "--data.path",
-        str(data),
-        "--data.train_split",
-        "train",
-    ]
     settings = {
+        "config": ladder["config"],
+        "out": run,
+        "data.path": data,
+        "data.train_split": "train",
+        "data.validation_split": "validation",
         **{f"model.{name}": value for name, value in size.items()},
         **ladder.get("settings", {}),
     }
-    flags += [
-        "--data.validation_split",
-        "validation",
-        *(f"--{name}={value}" for name, value in settings.items()),
-        *extra,
-    ]
+    flags = [f"--{name}={value}" for name, value in settings.items()]
     commands.pretrain(load(PretrainConfig, flags))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     error = [line["validation_h_mae_ueh"] for line in lines if "validation_h_mae_ueh" in line][-1]
@@ -102,54 +108,34 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
     figure.savefig(out, dpi=150)
 
 
+def climb(ladder: dict[str, Any], out: Path) -> list[dict[str, Any]]:
+    """Train every size on every amount in turn."""
+    source = load(PretrainConfig, ["--config", ladder["config"]]).data
+    rows = []
+    for count in ladder["molecules"]:
+        data = take(source, count, out / f"data-{count}")
+        for name, size in ladder["sizes"].items():
+            figures = train(out / f"{name}-{count}", data, ladder, size)
+            rows.append({"size": name, "molecules": count, **figures})
+            print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
-    """Every size on every amount in turn; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="two sizes of a tiny model, two amounts of the committed molecules, 2 steps",
+    """Train the ladder and draw it; the last line is one JSON object."""
+    parser = command_line(
+        __doc__, quick="two sizes of a tiny model, two amounts of the committed molecules, 2 steps"
     )
     parser.add_argument("--ladder", default="benchmarks/scaling.yaml")
     parser.add_argument("--out", default="runs/scaling")
     arguments = parser.parse_args()
-    ladder, extra, out = yaml.safe_load(Path(arguments.ladder).read_text()), [], Path(arguments.out)
     if arguments.quick:
-        out = Path("runs/scaling-quick")
-        sizes = {
-            str(c): {"channels": c, "hidden_channels": c, "edge_channels": 8, "num_layers": 1}
-            for c in (2, 4)
-        }
-        ladder = {"config": "configs/quickstart.yaml", "sizes": sizes, "molecules": [2, 4]}
-        extra = [
-            "--training.steps=2",
-            "--training.batch_molecules=2",
-            "--training.warmup_steps=1",
-            "--execution.progress=false",
-        ]
-    data = load(PretrainConfig, ["--config", ladder["config"]]).data
-    rows = []
-    for count in ladder["molecules"]:
-        part = take(
-            Path(str(data.path)),
-            data.train_split,
-            data.validation_split,
-            count,
-            out / f"data-{count}",
-        )
-        for name, size in ladder["sizes"].items():
-            rows.append(
-                {
-                    "size": name,
-                    "molecules": count,
-                    **train(out / f"{name}-{count}", part, ladder, size, extra),
-                }
-            )
-            print(rows[-1], flush=True)
+        ladder, out = TINY, Path("runs/scaling-quick")
+    else:
+        ladder, out = yaml.safe_load(Path(arguments.ladder).read_text()), Path(arguments.out)
+    rows = climb(ladder, out)
     draw(rows, out / "scaling.png")
-    print(json.dumps({"benchmark": "scaling", "plot": str(out / "scaling.png"), "rows": rows}))
+    report("scaling", plot=str(out / "scaling.png"), rows=rows)
 
 
 if __name__ == "__main__":

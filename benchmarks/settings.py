@@ -1,12 +1,13 @@
-"""Which model settings cost least at an equal error: the same number of steps, three seeds, two
-sets of molecules (variants.py).
+"""Which model settings cost least at an equal error?
 
-python benchmarks/settings.py [--quick] [--sets quickstart water] [--seeds 0 1 2]
+Variants train the same number of steps, for three seeds, on two sets of molecules (variants.py).
+
+    python benchmarks/settings.py [--quick] [--sets quickstart water] [--seeds 0 1 2]
 """
 
 from typing import Any
 
-from variants import asked, compare
+from variants import compare, parse
 
 REFERENCE = {
     "num_layers": 2,
@@ -25,16 +26,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def model(task: str, variant: str) -> dict[str, Any]:
+    """Settings of a variant, the same for every set."""
+    return {**REFERENCE, **VARIANTS[variant]}
+
+
 def main() -> None:
     """All variants, seed by seed; the last line is one JSON object."""
-    arguments = asked(__doc__, ["quickstart", "water"])
-    compare(
-        "settings",
-        arguments,
-        list(VARIANTS),
-        lambda task, variant: {**REFERENCE, **VARIANTS[variant]},
-        lambda variant: None,
-    )
+    arguments = parse(__doc__, ["quickstart", "water"])
+    compare("settings", arguments, variants=list(VARIANTS), model=model)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""Does a loss that knows S help? Finetuning on 20 def2-TZVPD molecules, with and without it, from
-the same weights.
+"""Does a loss that knows S help?
 
-Molecules come from data_shards/quickstart, S is added. Per seed one model learns H - H0 (minao),
-then goes on for as many steps again in three ways: the plain loss, with the error in the Loewdin
-basis, with that of orbital energies. Judged by H MAE and by the orbital energies that the predicted
-H really has, on the 20 molecules.
+Finetuning on 20 def2-TZVPD molecules, with and without it, from the same weights. Molecules come
+from data_shards/quickstart, S is added. Per seed one model learns H - H0 (minao), then goes on for
+as many steps again in three ways: the plain loss, with the error in the Loewdin basis, with that of
+orbital energies. Judged by H MAE and by the orbital energies that the predicted H really has, on
+the 20 molecules.
 
     python benchmarks/spectral_loss.py [--quick]
 """
 
-import argparse
-import json
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from report import command_line, report
 
 from helm_scale import commands
 from helm_scale.basis.layout import ao_offsets
@@ -29,7 +29,7 @@ from helm_scale.evaluation.prediction import predict_residual
 from helm_scale.model.helm import Helm
 from helm_scale.types import Molecule
 
-KEYS = (
+KEYS = [
     "H2O",
     "CH4",
     "NH3",
@@ -50,7 +50,7 @@ KEYS = (
     "GeH4",
     "HI",
     "AgH",
-)
+]
 VARIANTS: dict[str, list[str]] = {
     "plain": [],
     "loewdin": ["--training.loewdin_weight", "1e-3"],
@@ -100,17 +100,17 @@ def judge(model: Helm, molecules: list[Molecule]) -> dict[str, float]:
             and molecule.baseline_hamiltonian is not None
             and molecule.overlap is not None
         )
-        found = predict_residual(model, molecule) + molecule.baseline_hamiltonian
+        predicted = predict_residual(model, molecule) + molecule.baseline_hamiltonian
         projector = orbitals.canonical_projectors(molecule.overlap, (THRESHOLD,))[0]
         occupied = orbitals.occupied_count(molecule, model.config.basis)
         states = [
             orbitals.solve(h, projector, occupied).energies[: occupied + 1]
-            for h in (found, molecule.hamiltonian)
+            for h in (predicted, molecule.hamiltonian)
         ]
         error = np.abs(states[0] - states[1])
         rows.append(
             [
-                np.abs(found - molecule.hamiltonian).mean(),
+                np.abs(predicted - molecule.hamiltonian).mean(),
                 error[:occupied].mean(),
                 error[occupied - 1],
                 error[occupied],
@@ -123,7 +123,7 @@ def judge(model: Helm, molecules: list[Molecule]) -> dict[str, float]:
     }
 
 
-def train(run: Path, data: Path, seed: int, steps: int, extra: list[str]) -> Helm:
+def train(run: Path, data: Path, *, seed: int, steps: int, extra: Sequence[str] = ()) -> Helm:
     """Train, or go on with a run, to so many steps."""
     settings = {
         "out": run,
@@ -140,66 +140,37 @@ def train(run: Path, data: Path, seed: int, steps: int, extra: list[str]) -> Hel
         "allow_config_change": True,
         **{f"model.{name}": value for name, value in MODEL.items()},
     }
-    commands.pretrain(
-        load(
-            PretrainConfig,
-            [
-                *(part for name, value in settings.items() for part in (f"--{name}", str(value))),
-                *extra,
-            ],
-        )
-    )
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    commands.pretrain(load(PretrainConfig, [*flags, *extra]))
     return commands.load_model(run)[0]
+
+
+def train_all(root: Path, seed: int, steps: int) -> Iterator[tuple[str, Helm]]:
+    """The model of a seed before, then after as many steps again with every loss."""
+    data, start = root / "data", root / f"start-{seed}"
+    yield "before", train(start, data, seed=seed, steps=steps)
+    for variant, extra in VARIANTS.items():
+        run = root / f"{variant}-{seed}"
+        shutil.copytree(start, run)
+        yield variant, train(run, data, seed=seed, steps=2 * steps, extra=extra)
 
 
 def main() -> None:
     """All seeds and ways in turn; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one seed, 4 steps")
+    parser = command_line(__doc__, quick="one seed, 4 steps")
     parser.add_argument("--steps", type=int, default=60, help="steps of each of both halves")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     steps, seeds = (2, [0]) if arguments.quick else (arguments.steps, arguments.seeds)
     rows = []
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        molecules = write_data(root / "data")
+    with tempfile.TemporaryDirectory() as folder:
+        molecules = write_data(Path(folder) / "data")
         for seed in seeds:
-            start = root / f"start-{seed}"
-            rows.append(
-                {
-                    "seed": seed,
-                    "loss": "before",
-                    **judge(train(start, root / "data", seed, steps, []), molecules),
-                }
-            )
-            print(rows[-1], flush=True)
-            for variant, extra in VARIANTS.items():
-                run = root / f"{variant}-{seed}"
-                shutil.copytree(start, run)
-                rows.append(
-                    {
-                        "seed": seed,
-                        "loss": variant,
-                        **judge(train(run, root / "data", seed, 2 * steps, extra), molecules),
-                    }
-                )
+            for loss, model in train_all(Path(folder), seed, steps):
+                rows.append({"seed": seed, "loss": loss, **judge(model, molecules)})
                 print(rows[-1], flush=True)
     aos = sum(int(ao_offsets("def2-tzvpd", molecule.atomic_numbers)[-1]) for molecule in molecules)
-    print(
-        json.dumps(
-            {
-                "benchmark": "spectral_loss",
-                "molecules": len(KEYS),
-                "aos": aos,
-                "steps": steps,
-                "units": "1e-6 Eh",
-                "rows": rows,
-            }
-        )
-    )
+    report("spectral_loss", molecules=len(KEYS), aos=aos, steps=steps, units="1e-6 Eh", rows=rows)
 
 
 if __name__ == "__main__":

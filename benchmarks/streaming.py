@@ -1,5 +1,4 @@
-"""Tar files to collated batches: MB/s and samples/s against plain reading and plain webdataset, and
-peak memory.
+"""Tar files to collated batches: rates against plain reading and plain webdataset, peak memory.
 
 Samples hold H in def2-TZVPD of synthetic organic molecules: about 0.1, 4 and 32 MB each, in eight
 shards; matrix elements are random numbers. All ways read the same tar files, in turn, first with
@@ -7,10 +6,12 @@ the files dropped from the page cache, as a dataset larger than memory finds the
 the page cache:
 
     plain        Python's tarfile, the bytes of every member
-    webdataset   webdataset.WebDataset(...).decode(), every array of every sample; in process, and in two DataLoader processes
-    stream       this package: read in sampling order, checked, collated, blocks joined; in process, and in two processes
-    coupled      the same in two processes, and this process couples the blocks to irreps on a CPU core, which in training is
-                 the work of the device that trains
+    webdataset   webdataset.WebDataset(...).decode(), every array of every sample; in process, and
+                 in two DataLoader processes
+    stream       this package: read in sampling order, checked, collated, blocks joined; in process,
+                 and in two processes
+    coupled      the same in two processes, and this process couples the blocks to irreps on a CPU
+                 core, which in training is the work of the device that trains
 
 Every measurement is the median of its repeats; MB per CPU second, all processes together, stand
 beside, for machines that do other work, too. Stages, on one core and from the page cache, say where
@@ -23,15 +24,10 @@ large.
 
 import argparse
 import dataclasses
-import importlib.metadata
-import json
 import os
-import platform
 import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -39,9 +35,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import synthetic
 import torch
 import webdataset
 from isal.isal_zlib import crc32
+from report import command_line, in_fresh_process, report
 from torch.utils.data import DataLoader
 
 from helm_scale.basis.layout import ao_offsets
@@ -65,38 +63,25 @@ METHOD = Method(
     program="random numbers",
 )
 CONFIG = ModelConfig(parity="full", pair_cutoff=100.0)
-KINDS = {
-    "0.1 MB": (11, 16, 0.25),
-    "4 MB": (56, 4, 1.0),
-    "32 MB": (158, 1, 1.0),
-}  # atoms, molecules per batch, share of --megabytes
+# atoms, molecules per batch, share of --megabytes
+SAMPLES = {"0.1 MB": (11, 16, 0.25), "4 MB": (56, 4, 1.0), "32 MB": (158, 1, 1.0)}
 SHARDS = 8
 
 
-def molecule(key: str, atoms: int) -> Molecule:
-    """Random organic composition on a jittered grid of 1.4 Angstrom, growing outward from the
-    origin."""
-    rng = np.random.default_rng(atoms)
-    axis = np.arange(-4, 5)
-    grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3) * 1.4
-    nearest = grid[np.argsort(np.linalg.norm(grid, axis=1), kind="stable")[:atoms]]
-    numbers = rng.choice([1, 6, 7, 8], size=atoms, p=[0.5, 0.35, 0.08, 0.07])
-    size = int(ao_offsets(METHOD.basis, numbers)[-1])
-    matrix = 0.1 * rng.normal(size=(size, size))
-    return Molecule(
-        key,
-        numbers,
-        nearest + rng.normal(scale=0.1, size=nearest.shape),
-        hamiltonian=(matrix + matrix.T) / 2,
-        energy=0.0,
-        method=METHOD,
-    )
+def labelled(atoms: int) -> Molecule:
+    """A synthetic molecule with a random Hamiltonian."""
+    bare = synthetic.molecule(atoms, seed=atoms)
+    size = int(ao_offsets(METHOD.basis, bare.atomic_numbers)[-1])
+    matrix = 0.1 * np.random.default_rng(atoms).normal(size=(size, size))
+    hamiltonian = (matrix + matrix.T) / 2
+    return dataclasses.replace(bare, hamiltonian=hamiltonian, energy=0.0, method=METHOD)
 
 
 def write(folder: Path, atoms: int, megabytes: float) -> Manifest:
     """A dataset of about so many megabytes, at least two samples per shard."""
-    one = molecule("sample", atoms)
-    count = max(2 * SHARDS, round(megabytes * 1e6 / (2 * one.hamiltonian.size)))
+    molecule = labelled(atoms)
+    assert molecule.hamiltonian is not None
+    count = max(2 * SHARDS, round(megabytes * 1e6 / (2 * molecule.hamiltonian.size)))
     writer = ShardWriter(
         folder,
         METHOD,
@@ -105,7 +90,7 @@ def write(folder: Path, atoms: int, megabytes: float) -> Manifest:
         molecules_per_shard=-(-count // SHARDS),
     )
     for number in range(count):
-        writer.write(dataclasses.replace(one, key=f"sample-{number}"), "train")
+        writer.write(dataclasses.replace(molecule, key=f"sample-{number}"), "train")
     return writer.close()
 
 
@@ -128,7 +113,7 @@ def plain(dataset: Manifest) -> int:
     return count
 
 
-def arrays(sample: dict) -> dict:
+def arrays(sample: dict[str, Any]) -> dict[str, Any]:
     """All arrays of a decoded sample."""
     return {"json": sample["json"], **{name: sample["npz"][name] for name in sample["npz"]}}
 
@@ -140,7 +125,7 @@ def plain_webdataset(dataset: Manifest, workers: int) -> int:
     return sum(1 for _ in DataLoader(samples, batch_size=None, num_workers=workers))
 
 
-def bins(dataset: Manifest, batch: int) -> Iterator[list[int]]:
+def micro_batches(dataset: Manifest, batch: int) -> Iterator[list[int]]:
     """Samples of every batch, in sampling order, once through the dataset."""
     sampler = Sampler(
         [ShuffledEpochs(dataset.hash, dataset.split("train"), seed=0)],
@@ -153,24 +138,17 @@ def bins(dataset: Manifest, batch: int) -> Iterator[list[int]]:
 
 def stream(dataset: Manifest, batch: int, workers: int, coupled: bool = False) -> int:
     """This package."""
-    found = Stream(BatchMaker(ShardReader(dataset), CONFIG), workers=workers).batches(
-        bins(dataset, batch)
-    )
-    return sum((couple_labels(one, "cpu") if coupled else one).num_molecules for one in found)
+    reader = Stream(BatchMaker(ShardReader(dataset), CONFIG), workers=workers)
+    batches = reader.batches(micro_batches(dataset, batch))
+    return sum((couple_labels(b, "cpu") if coupled else b).num_molecules for b in batches)
 
 
 def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
     """MB per CPU second of one process that does the first stages, each with those before it."""
-    reader, tasks, make = (
-        ShardReader(dataset),
-        list(bins(dataset, batch)),
-        BatchMaker(ShardReader(dataset), CONFIG),
-    )
-    memory, shards, targets = (
-        memoryview(bytearray(int(dataset.size.max()))),
-        LocalShards(dataset.folder),
-        dict[int, torch.Tensor](),
-    )
+    reader, make = ShardReader(dataset), BatchMaker(ShardReader(dataset), CONFIG)
+    batches = list(micro_batches(dataset, batch))
+    memory = memoryview(bytearray(int(dataset.size.max())))
+    shards, targets = LocalShards(dataset.folder), dict[int, torch.Tensor]()
 
     def read(index: int) -> memoryview:
         content = memory[: reader.size(index)]
@@ -190,16 +168,14 @@ def stages(dataset: Manifest, batch: int, repeats: int) -> dict[str, float]:
         "collated": lambda samples: make(samples, used_again),
         "coupled": lambda samples: couple_labels(make(samples, used_again).batch, "cpu"),
     }
-    megabytes, found = (
-        sum(int(dataset.size[i]) for samples in tasks for i in samples) / 1e6,
-        dict.fromkeys(work, 0.0),
-    )
+    megabytes = sum(int(dataset.size[i]) for samples in batches for i in samples) / 1e6
+    rates = dict.fromkeys(work, 0.0)
     for name in [*work] * (repeats + 1):
         start = time.process_time()
-        for samples in tasks:
+        for samples in batches:
             work[name](samples)
-        found[name] = max(found[name], megabytes / (time.process_time() - start))
-    return found
+        rates[name] = max(rates[name], megabytes / (time.process_time() - start))
+    return rates
 
 
 def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, Any]]:
@@ -215,9 +191,8 @@ def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, 
     }
     seconds: dict[str, list[float]] = {}  # per sample
     cpu: dict[str, list[float]] = {}
-    stream(
-        dataset, batch, 0, coupled=True
-    )  # makes the coupling tables, which every later batch shares
+    # makes the coupling tables, which every later batch shares
+    stream(dataset, batch, 0, coupled=True)
     for state in ["cold", "warm"] * repeats:
         for name, way in ways.items():
             if state == "cold":
@@ -241,44 +216,69 @@ def compare(dataset: Manifest, batch: int, repeats: int) -> dict[str, dict[str, 
 
 def cpu_seconds() -> float:
     """CPU time of this process and of the children that have ended."""
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in usage)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def peak_megabytes(folder: Path) -> float:
-    """Peak resident memory of a process that streams a dataset with two workers, theirs included
-    (shared pages count twice)."""
-    code = (
-        "import resource, sys; from benchmarks.streaming import *; dataset = "
-        "Manifest.load(sys.argv[1]); stream(dataset, 1, 2);"
-        "own, theirs = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, "
-        "resource.RUSAGE_CHILDREN));"
-        "print((own + 2 * theirs) / 1024)"
+    """Peak resident memory after streaming a dataset with two workers, theirs included.
+
+    Shared pages count twice.
+    """
+    stream(Manifest.load(folder), 1, 2)
+    own, largest_worker = (
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        ),
+    return (own + 2 * largest_worker) / 1024
+
+
+def measure(folder: Path, name: str, megabytes: float, repeats: int) -> dict[str, Any]:
+    """All figures of samples of one size."""
+    atoms, batch, share = SAMPLES[name]
+    dataset = write(folder / name.replace(" ", ""), atoms, share * megabytes)
+    rates = compare(dataset, batch, repeats)
+    row: dict[str, Any] = {
+        "sample_mb": float(dataset.size.mean()) / 1e6,
+        "samples": len(dataset),
+        "molecules_per_batch": batch,
+        **rates,
+        "stages_mb_per_cpu_s": stages(dataset, batch, repeats),
     }
-    return float(
-        subprocess.run(
-            [sys.executable, "-c", code, str(folder)],
-            check=True,
-            capture_output=True,
-            env=environment,
-        ).stdout
-    )
+    for state in ("cold", "warm"):
+        rate = of_state(rates, state, "mb_per_s")
+        row[f"ratio_to_plain_{state}"] = rate["stream_2"] / rate["plain"]
+        best = max(rate["webdataset"], rate["webdataset_2"])
+        row[f"ratio_to_webdataset_{state}"] = rate["stream_2"] / best
+        show(f"{name:7s} {state}", rate, "MB/s")
+    show(f"{name:7s} work", of_state(rates, "warm", "mb_per_cpu_s"), "MB per CPU s")
+    show(f"{name:7s} one process", row["stages_mb_per_cpu_s"], "MB per CPU s")
+    return row
 
 
-def main() -> None:
-    """Measure all sizes; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="little data, one repeat, no 32 MB samples"
-    )
+def of_state(rates: dict[str, dict[str, Any]], state: str, figure: str) -> dict[str, float]:
+    """One figure of every way, cold or warm."""
+    return {way.split()[0]: row[figure] for way, row in rates.items() if way.endswith(state)}
+
+
+def show(title: str, rates: dict[str, float], unit: str) -> None:
+    """Print rates on one line."""
+    print(f"{title}: {', '.join(f'{way} {rate:.0f}' for way, rate in rates.items())} {unit}")
+
+
+def peak_memory(folder: Path, megabytes: float) -> dict[str, float]:
+    """Peaks for a dataset and for one four times as large, each in a fresh process."""
+    write(folder / "large", SAMPLES["4 MB"][0], 4 * megabytes)
+    write(folder / "small", SAMPLES["4 MB"][0], megabytes)
+    return {
+        label: in_fresh_process(__file__, "--peak", folder / name)
+        for label, name in (("one", "small"), ("four_times", "large"))
+    }
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_line(__doc__, quick="little data, one repeat, no 32 MB samples")
     parser.add_argument(
         "--megabytes",
         type=float,
@@ -292,78 +292,28 @@ def main() -> None:
         default=Path("runs/streaming"),
         help="where the data goes; removed afterwards",
     )
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.megabytes, arguments.repeats = 8.0, 1
+    parser.add_argument("--peak", type=Path, help="peak memory of this dataset, in this process")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure all sizes; the last line is one JSON object."""
+    arguments = parse()
+    if arguments.peak:
+        print(peak_megabytes(arguments.peak))
+        return
+    names, megabytes, repeats, memory_megabytes = (
+        (["0.1 MB", "4 MB"], 8.0, 1, 64.0)
+        if arguments.quick
+        else (list(SAMPLES), arguments.megabytes, arguments.repeats, 200.0)
+    )
     torch.set_num_threads(1)
-    rows = {}
     try:
-        for name, (atoms, batch, share) in list(KINDS.items())[: 2 if arguments.quick else None]:
-            dataset = write(
-                arguments.folder / name.replace(" ", ""), atoms, share * arguments.megabytes
-            )
-            found = compare(dataset, batch, arguments.repeats)
-            rows[name] = {
-                "sample_mb": float(dataset.size.mean()) / 1e6,
-                "samples": len(dataset),
-                "molecules_per_batch": batch,
-                **found,
-            }
-            rows[name]["stages_mb_per_cpu_s"] = stages(dataset, batch, arguments.repeats)
-            for state in ("cold", "warm"):
-                rates = {
-                    way.split()[0]: row["mb_per_s"]
-                    for way, row in found.items()
-                    if way.endswith(state)
-                }
-                rows[name][f"ratio_to_plain_{state}"] = rates["stream_2"] / rates["plain"]
-                rows[name][f"ratio_to_webdataset_{state}"] = rates["stream_2"] / max(
-                    rates["webdataset"], rates["webdataset_2"]
-                )
-                print(
-                    f"{name:7s} {state}: "
-                    + ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items())
-                    + " MB/s",
-                    flush=True,
-                )
-            work = {
-                way.split()[0]: row["mb_per_cpu_s"]
-                for way, row in found.items()
-                if way.endswith("warm")
-            }
-            print(
-                f"{name:7s} work: "
-                + ", ".join(f"{way} {rate:.0f}" for way, rate in work.items())
-                + " MB per CPU s",
-                flush=True,
-            )
-            each = ", ".join(
-                f"{stage} {rate:.0f}" for stage, rate in rows[name]["stages_mb_per_cpu_s"].items()
-            )
-            print(f"{name:7s} one process: {each} MB per CPU s", flush=True)
-        size = 64.0 if arguments.quick else 200.0
-        write(arguments.folder / "large", KINDS["4 MB"][0], 4 * size)
-        write(arguments.folder / "small", KINDS["4 MB"][0], size)
-        memory = {
-            label: peak_megabytes(arguments.folder / folder)
-            for label, folder in (("one", "small"), ("four_times", "large"))
-        }
+        rows = {name: measure(arguments.folder, name, megabytes, repeats) for name in names}
+        memory = peak_memory(arguments.folder, memory_megabytes)
     finally:
         shutil.rmtree(arguments.folder, ignore_errors=True)
-    versions = {
-        package: importlib.metadata.version(package) for package in ("torch", "numpy", "webdataset")
-    }
-    about = {
-        "hardware": f"{os.cpu_count()} CPU cores",
-        "python": platform.python_version(),
-        **versions,
-        "command": " ".join(sys.argv),
-    }
-    print(
-        json.dumps(
-            {"benchmark": "streaming", "rows": rows, "peak_mb_4mb_samples": memory, "about": about}
-        )
-    )
+    report("streaming", rows=rows, peak_mb_4mb_samples=memory, webdataset=webdataset.__version__)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Molecules and labels whose cost is real and whose values are not: for benchmarks of time and
-memory."""
+"""Molecules and labels with real costs and random values, for benchmarks of time and memory."""
 
 import dataclasses
 
@@ -15,8 +14,10 @@ from helm_scale.types import GraphBatch, Molecule
 
 
 def molecule(atoms: int, seed: int = 0) -> Molecule:
-    """Random organic composition (H, C, N, O) on a jittered grid of 1.4 Angstrom, growing outward
-    from the origin."""
+    """Random organic composition (H, C, N, O) on a jittered grid of 1.4 Angstrom.
+
+    The molecule grows outward from the origin.
+    """
     rng = np.random.default_rng(seed)
     axis = np.arange(-4, 5)
     grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3) * 1.4

@@ -10,15 +10,19 @@ memory is its own.
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 
 import numpy as np
 import torch
+from report import command_line, in_fresh_process, report
 from synthetic import Step
 
 from helm_scale.config import ModelConfig
+
+LINE = (
+    "{atoms:4d} atoms {pairs:6d} pairs {step_seconds:8.3f} s {pairs_per_second:8.1f} pairs/s"
+    " {peak_above_model_mb:8.0f} MB"
+)
 
 
 def measure(atoms: int, channels: int, threads: int, repeats: int) -> dict[str, float]:
@@ -48,54 +52,29 @@ def measure(atoms: int, channels: int, threads: int, repeats: int) -> dict[str, 
     }
 
 
-def main() -> None:
-    """Measure all sizes; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="10 and 20 atoms, 16 channels")
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_line(__doc__, quick="10 and 20 atoms, 16 channels")
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--atoms", type=int, help="one size, in this process")
-    arguments = parser.parse_args()
-    channels = 16 if arguments.quick else arguments.channels
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure all sizes; the last line is one JSON object."""
+    arguments = parse()
+    quick, threads = arguments.quick, arguments.threads
+    channels, repeats = (16, 1) if quick else (arguments.channels, 2)
     if arguments.atoms:
-        print(
-            json.dumps(
-                measure(arguments.atoms, channels, arguments.threads, 1 if arguments.quick else 2)
-            )
-        )
+        print(json.dumps(measure(arguments.atoms, channels, threads, repeats)))
         return
     rows = []
-    for atoms in (10, 20) if arguments.quick else (10, 20, 40, 60):
-        command = [
-            sys.executable,
-            __file__,
-            "--atoms",
-            str(atoms),
-            "--channels",
-            str(channels),
-            "--threads",
-            str(arguments.threads),
-        ]
-        output = subprocess.run(
-            command + ["--quick"] * arguments.quick, check=True, capture_output=True, text=True
-        ).stdout
-        rows.append(json.loads(output.splitlines()[-1]))
-        print(
-            "{atoms:4d} atoms {pairs:6d} pairs {step_seconds:8.3f} s {pairs_per_second:8.1f} "
-            "pairs/s {peak_above_model_mb:8.0f} MB".format(**rows[-1])
-        )
-    print(
-        json.dumps(
-            {
-                "benchmark": "throughput",
-                "channels": channels,
-                "threads": arguments.threads,
-                "rows": rows,
-            }
-        )
-    )
+    for atoms in (10, 20) if quick else (10, 20, 40, 60):
+        flags = [f"--atoms={atoms}", f"--channels={channels}", f"--threads={threads}"]
+        rows.append(in_fresh_process(__file__, *flags, *["--quick"] * quick))
+        print(LINE.format(**rows[-1]), flush=True)
+    report("throughput", channels=channels, threads=threads, rows=rows)
 
 
 if __name__ == "__main__":

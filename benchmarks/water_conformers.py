@@ -11,8 +11,6 @@ to 1e-6 Angstrom.
     python benchmarks/water_conformers.py [--out runs/water/conformers.xyz] [--quick]
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import ase
@@ -20,6 +18,7 @@ import ase.io
 import numpy as np
 from pyscf import dft, gto
 from pyscf.data import nist
+from report import command_line
 
 from helm_scale.dft.processes import run_parallel
 
@@ -61,8 +60,7 @@ def minimum() -> tuple[np.ndarray, np.ndarray]:
 
 
 def vibrations(hessian: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Angular frequencies [3] (atomic units) and mass-weighted modes [9, 3] of the three
-    vibrations.
+    """Angular frequencies [3] (atomic units) and mass-weighted modes [9, 3] of the vibrations.
 
     masses: [3], electron masses.
     """
@@ -98,14 +96,14 @@ def energy(positions_bohr: np.ndarray) -> float:
 def proposals(
     generator: np.random.Generator, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The minimum [3, 3], then displaced positions [count, 3, 3] (Bohr) with their harmonic
-    energies [count] in kT'."""
+    """The minimum [3, 3], displaced positions [count, 3, 3] (Bohr) and their harmonic energies.
+
+    The energies [count] are in kT'.
+    """
     positions, hessian = minimum()
     masses = ase.Atoms(SYMBOLS).get_masses() * nist.AMU2AU
     frequencies, modes = vibrations(hessian, masses)
-    sys.stdout.write(
-        f"harmonic wavenumbers: {np.round(frequencies * nist.HARTREE2WAVENUMBER, 1)} 1/cm\n"
-    )
+    print(f"harmonic wavenumbers: {np.round(frequencies * nist.HARTREE2WAVENUMBER, 1)} 1/cm")
     reduced = generator.normal(size=(count, 3))
     amplitudes = reduced * np.sqrt(KT * PROPOSAL) / frequencies
     displaced = positions + (amplitudes @ modes.T).reshape(count, 3, 3) / np.sqrt(masses)[:, None]
@@ -126,9 +124,8 @@ def boltzmann(generator: np.random.Generator, count: int, processes: int) -> np.
         energies[number] = value
     probability = np.exp(harmonic - (energies[1:] - energies[0]) / KT)
     kept = displaced[generator.uniform(size=len(displaced)) < probability]
-    sys.stdout.write(
-        f"kept {len(kept)} of {len(displaced)}; probability above one: {(probability > 1).sum()}\n"
-    )
+    above = (probability > 1).sum()
+    print(f"kept {len(kept)} of {len(displaced)}; probability above one: {above}")
     if (probability > 1).mean() > 0.01 or len(kept) < count:
         raise RuntimeError(
             "the proposals do not cover the Boltzmann distribution; raise PROPOSAL or their number"
@@ -140,7 +137,7 @@ def conformers(splits: dict[str, int], processes: int) -> list[ase.Atoms]:
     """Conformers with key, charge, multiplicity and split; splits: how many of each."""
     generator = np.random.Generator(np.random.PCG64(SEED))
     names = [name for name, count in splits.items() for _ in range(count)]
-    found = []
+    frames = []
     for number, positions in enumerate(boltzmann(generator, len(names), processes)):
         turned = positions @ random_rotation(generator).T * nist.BOHR
         info = {
@@ -149,14 +146,17 @@ def conformers(splits: dict[str, int], processes: int) -> list[ase.Atoms]:
             "multiplicity": 1,
             "split": names[number],
         }
-        found.append(ase.Atoms(SYMBOLS, turned, info=info))
-    check_distinct(found)
-    return found
+        frames.append(ase.Atoms(SYMBOLS, turned, info=info))
+    check_distinct(frames)
+    return frames
 
 
 def check_distinct(frames: list[ase.Atoms]) -> None:
-    """Raise RuntimeError if two conformers are the same molecule up to motion and exchange of the
-    hydrogens."""
+    """Check that no two conformers are the same up to motion and exchange of the hydrogens.
+
+    Raises:
+        RuntimeError: two are.
+    """
     distances = np.array(
         [[*sorted(frame.get_distances(0, [1, 2])), frame.get_distance(1, 2)] for frame in frames]
     )
@@ -169,17 +169,14 @@ def check_distinct(frames: list[ase.Atoms]) -> None:
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__, quick="60 conformers")
     parser.add_argument("--out", type=Path, default=Path("runs/water/conformers.xyz"))
-    parser.add_argument("--quick", action="store_true", help="60 conformers")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
-    found = conformers(QUICK_SPLITS if arguments.quick else SPLITS, arguments.processes)
+    frames = conformers(QUICK_SPLITS if arguments.quick else SPLITS, arguments.processes)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    ase.io.write(arguments.out, found, format="extxyz")
-    sys.stdout.write(f"{arguments.out}: {len(found)} conformers\n")
+    ase.io.write(arguments.out, frames, format="extxyz")
+    print(f"{arguments.out}: {len(frames)} conformers")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Does flow matching help, and do two stages of pairs? Water conformers at PBE/def2-SVP, H -
-H0(minao), equal steps.
+"""Does flow matching help, and do two stages of pairs?
 
-Per seed five models of configs/water_flow.yaml, all of about 0.7 M parameters: without a flow's
-network ("plain"), and with it, regression (X_t = 0, t = 0) and flow, each with one stage of pairs
-(two SO(2) layers) and two (one SO(2) layer, wider inside, and the product of node states). A flow
-is judged with one and with three Euler steps. Errors are those of the test split by the evaluation
-protocol; seconds are of one prediction on one thread.
+Learned is H - H0(minao) of water conformers at PBE/def2-SVP, in equal steps. Per seed five models
+of configs/water_flow.yaml, all of about 0.7 M parameters: without a flow's network ("plain"), and
+with it, regression (X_t = 0, t = 0) and flow, each with one stage of pairs (two SO(2) layers) and
+two (one SO(2) layer, wider inside, and the product of node states). A flow is judged with one and
+with three Euler steps. Errors are those of the test split by the evaluation protocol; seconds are
+of one prediction on one thread.
 
     python benchmarks/water_flow.py --data runs/water/data [--seeds 0 1 2] [--quick]
 """
@@ -14,11 +14,13 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from report import command_line, report
 
 from helm_scale import commands
 from helm_scale.config import EvaluateConfig, GenerateConfig, PretrainConfig, load
@@ -55,34 +57,24 @@ def make_few(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     (root / "conformers.xyz").write_text("".join(frames))
     flags = [
-        "--config",
-        "configs/water_data.yaml",
-        "--xyz",
-        str(root / "conformers.xyz"),
-        "--out",
-        str(root / "data"),
-        "--grid_level",
-        "0",
+        "--config=configs/water_data.yaml",
+        f"--xyz={root / 'conformers.xyz'}",
+        f"--out={root / 'data'}",
+        "--grid_level=0",
+        "--conv_tol=1e-8",
     ]
-    commands.shards_generate(load(GenerateConfig, [*flags, "--conv_tol", "1e-8"]))
+    commands.shards_generate(load(GenerateConfig, flags))
     return root / "data"
 
 
 def judge(run: Path, data: Path, steps: int, molecules: int) -> dict[str, Any]:
-    """Errors on the test split: H and orbitals 1e-6 Eh, energy meV, forces meV/Angstrom, as the
-    report names them."""
+    """Errors on the test split: H and orbitals 1e-6 Eh, energy meV, forces meV/Angstrom."""
     out = run.with_name(f"{run.name}-K{steps}")
-    few = [f"--{name}_molecules={molecules}" for name in ("orbital", "energy", "force")] + [
-        "--scf_molecules=1",
-        "--extras=[]",
-    ]
-    commands.evaluate(
-        load(
-            EvaluateConfig,
-            [f"--source={run}", f"--data={data}", f"--out={out}", f"--flow_steps={steps}", *few],
-        )
-    )
-    return json.loads((out / "report.json").read_text())["rows"]["prediction"]  # type: ignore[no-any-return]
+    flags = [f"--source={run}", f"--data={data}", f"--out={out}", f"--flow_steps={steps}"]
+    few = [f"--{name}_molecules={molecules}" for name in ("orbital", "energy", "force")]
+    commands.evaluate(load(EvaluateConfig, [*flags, *few, "--scf_molecules=1", "--extras=[]"]))
+    rows: dict[str, dict[str, Any]] = json.loads((out / "report.json").read_text())["rows"]
+    return rows["prediction"]
 
 
 def seconds(model: Helm, data: Path, steps: int) -> float:
@@ -96,69 +88,66 @@ def seconds(model: Helm, data: Path, steps: int) -> float:
     return round(statistics.median(times), 5)
 
 
-def run_model(
-    root: Path, data: Path, seed: int, model: tuple[str, str, str], quick: bool
-) -> list[dict[str, Any]]:
-    """Train one model and judge it with every number of Euler steps."""
-    name, prior, stages = model
-    run = root / f"{name}-{stages.replace(' ', '-')}-{seed}"
+def train(run: Path, data: Path, *, seed: int, prior: str, stages: str, quick: bool) -> float:
+    """Train one model; seconds."""
     flags = [
-        "--config",
-        "configs/water_flow.yaml",
+        "--config=configs/water_flow.yaml",
         f"--out={run}",
         f"--data.path={data}",
         f"--training.seed={seed}",
         f"--model.prior={prior}",
+        *STAGES[stages],
     ]
-    few = (
-        ["--training.steps=3", "--training.batch_molecules=2", "--training.warmup_steps=1"]
-        if quick
-        else []
-    )
+    few = ["--training.steps=3", "--training.batch_molecules=2", "--training.warmup_steps=1"]
     start = time.perf_counter()
-    commands.pretrain(load(PretrainConfig, [*flags, *STAGES[stages], *few]))
-    training, (found, _) = time.perf_counter() - start, commands.load_model(run)
-    about = {
-        "seed": seed,
-        "model": name,
-        "pairs": stages,
-        "parameters": sum(p.numel() for p in found.parameters()),
-    }
-    return [
-        {
-            **about,
-            "training_seconds": round(training, 1),
-            "euler_steps": steps,
-            "seconds_per_prediction": seconds(found, data, steps),
-            **judge(run, data, steps, 2 if quick else 20),
-        }
-        for steps in ((1, 3) if name == "flow" else (1,))
-    ]
+    commands.pretrain(load(PretrainConfig, [*flags, *(few if quick else [])]))
+    return time.perf_counter() - start
+
+
+def train_and_judge(root: Path, data: Path, seed: int, quick: bool) -> Iterator[dict[str, Any]]:
+    """Figures of every model of a seed, with every number of Euler steps."""
+    for name, prior, stages in MODELS:
+        run = root / f"{name}-{stages.replace(' ', '-')}-{seed}"
+        training = train(run, data, seed=seed, prior=prior, stages=stages, quick=quick)
+        model, _ = commands.load_model(run)
+        for steps in (1, 3) if name == "flow" else (1,):
+            yield {
+                "seed": seed,
+                "model": name,
+                "pairs": stages,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "training_seconds": round(training, 1),
+                "euler_steps": steps,
+                "seconds_per_prediction": seconds(model, data, steps),
+                **judge(run, data, steps, 2 if quick else 20),
+            }
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_line(__doc__, quick="eight conformers, one seed, 3 steps")
+    parser.add_argument("--data", default="runs/water/data", help="dataset of benchmarks/water.py")
+    parser.add_argument("--out", default="", help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return parser.parse_args()
 
 
 def main() -> None:
     """All models of all seeds in turn; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="eight conformers, one seed, 3 steps")
-    parser.add_argument("--data", default="runs/water/data", help="dataset of benchmarks/water.py")
-    parser.add_argument("--out", default="", help="folder of the runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments = parser.parse_args()
+    arguments = parse()
     torch.set_num_threads(1)
-    root = Path(
-        arguments.out or ("runs/water_flow-quick" if arguments.quick else "runs/water_flow")
-    )
-    data, seeds = (
-        (make_few(root), [0]) if arguments.quick else (Path(arguments.data), arguments.seeds)
-    )
+    if arguments.quick:
+        root, seeds = Path(arguments.out or "runs/water_flow-quick"), [0]
+        data = make_few(root)
+    else:
+        root, seeds = Path(arguments.out or "runs/water_flow"), arguments.seeds
+        data = Path(arguments.data)
     rows = []
     for seed in seeds:
-        for model in MODELS:
-            rows += run_model(root, data, seed, model, arguments.quick)
-            print(json.dumps(rows[-1]), flush=True)
-    print(json.dumps({"benchmark": "water_flow", "rows": rows}))
+        for row in train_and_judge(root, data, seed, arguments.quick):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    report("water_flow", rows=rows)
 
 
 if __name__ == "__main__":

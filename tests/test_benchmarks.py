@@ -39,23 +39,23 @@ def test_throughput_measures_growing_molecules() -> None:
 
 @pytest.mark.slow
 def test_overfit_learns_eight_molecules() -> None:
-    found = figures("overfit.py")
-    assert found["molecules"] == 8 and found["steps"] == 10
-    assert has(found, "h_mae_onsite_ueh", "h_mae_offsite_ueh", "seconds")
+    result = figures("overfit.py")
+    assert result["molecules"] == 8 and result["steps"] == 10
+    assert has(result, "h_mae_onsite_ueh", "h_mae_offsite_ueh", "seconds")
 
 
 @pytest.mark.slow
 def test_muon_is_compared_for_the_models_of_two_configs() -> None:
-    rows = figures("muon.py")
+    rows = figures("muon.py")["rows"]
     assert sorted(rows) == ["configs/quickstart.yaml", "configs/water.yaml"]
     assert all(has(row, "matrices", "float32_ratio", "bfloat16_ratio") for row in rows.values())
 
 
 @pytest.mark.slow
 def test_checkpoints_are_written_in_the_background_and_at_once() -> None:
-    found = figures("checkpoint.py")
-    assert has(found, "background_seconds", "at_once_seconds")
-    assert 1 < found["bytes_ratio"] < 1.1
+    result = figures("checkpoint.py")
+    assert has(result, "background_seconds", "at_once_seconds")
+    assert 1 < result["bytes_ratio"] < 1.1
 
 
 @pytest.mark.slow
@@ -118,14 +118,14 @@ def test_memory_measures_plain_and_chunked_steps() -> None:
 
 @pytest.mark.slow
 def test_speed_compares_four_variants_with_a_matrix_product() -> None:
-    found = figures("speed.py")
-    assert len(found["rows"]) == 4 and has(found, "gflop_per_second")
-    assert all(has(row, "share_of_matrix_product_rate") for row in found["rows"].values())
+    result = figures("speed.py")
+    assert len(result["rows"]) == 4 and has(result, "gflop_per_second")
+    assert all(has(row, "share_of_matrix_product_rate") for row in result["rows"].values())
 
 
 def test_streaming_compares_all_ways_on_the_same_files() -> None:
-    found = figures("streaming.py")
-    for row in found["rows"].values():
+    result = figures("streaming.py")
+    for row in result["rows"].values():
         assert all(map(math.isfinite, row.pop("stages_mb_per_cpu_s").values()))
         rates = {way: rate for way, rate in row.items() if isinstance(rate, dict)}
         ways = {way for way, rate in rates.items() if has(rate, "mb_per_s", "mb_per_cpu_s")}
@@ -134,7 +134,7 @@ def test_streaming_compares_all_ways_on_the_same_files() -> None:
             for way in ("plain", "webdataset", "webdataset_2", "stream", "stream_2", "coupled_2")
             for state in ("cold", "warm")
         }
-    memory = found["peak_mb_4mb_samples"]
+    memory = result["peak_mb_4mb_samples"]
     assert memory["four_times"] < 1.1 * memory["one"], (
         "memory follows the prefetch, not the dataset"
     )
@@ -156,11 +156,11 @@ def test_packed_steps_are_balanced_and_fixed_counts_are_not() -> None:
 
 @pytest.mark.slow
 def test_a_large_manifest_is_opened_and_read_at_any_step() -> None:
-    found = figures("scale.py")
-    assert found["samples"] == 200_000 and len(found["rows"]) == 4
+    result = figures("scale.py")
+    assert result["samples"] == 200_000 and len(result["rows"]) == 4
     assert all(
         has(row, "open_cpu_s", "first_batch_cpu_s") and row["peak_mb"] < 2000
-        for row in found["rows"]
+        for row in result["rows"]
     )
 
 
@@ -188,20 +188,20 @@ def test_water_flow_judges_every_model_by_the_protocol() -> None:
 
 @pytest.mark.slow
 def test_scaling_draws_sizes_and_amounts() -> None:
-    found = figures("scaling.py")
-    assert {(row["size"], row["molecules"]) for row in found["rows"]} == {
+    result = figures("scaling.py")
+    assert {(row["size"], row["molecules"]) for row in result["rows"]} == {
         (size, count) for size in "24" for count in (2, 4)
     }
-    assert (ROOT / found["plot"]).stat().st_size > 10_000
+    assert (ROOT / result["plot"]).stat().st_size > 10_000
 
 
 @pytest.mark.slow
 def test_protocol_finds_the_same_forces_as_the_script() -> None:
-    found = figures("protocol.py")
-    assert found["molecules"] == 1 and found["largest_relative_difference"] < 1e-6
+    result = figures("protocol.py")
+    assert result["molecules"] == 1 and result["largest_relative_difference"] < 1e-6
     for who in ("script", "evaluation"):
-        assert has(found[who], "seconds_per_molecule", "cpu_seconds_per_molecule")
-    assert has(found, "molecules_per_second_ratio")
+        assert has(result[who], "seconds_per_molecule", "cpu_seconds_per_molecule")
+    assert has(result, "molecules_per_second_ratio")
 
 
 @pytest.mark.slow
@@ -217,5 +217,5 @@ def test_ranks_that_share_a_molecule_find_the_same_numbers() -> None:
 
 @pytest.mark.slow
 def test_an_epoch_on_kept_features_is_compared_with_one_without() -> None:
-    found = figures("finetune_cache.py")
-    assert found["molecules"] == 64 and has(found, "making_seconds", "ratio")
+    result = figures("finetune_cache.py")
+    assert result["molecules"] == 64 and has(result, "making_seconds", "ratio")
