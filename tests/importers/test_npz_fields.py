@@ -1,4 +1,4 @@
-"""Fields of npz files: arrays of one are numbers, what is no number is refused by file and field."""
+"""Fields of npz files: arrays of one are numbers; others are refused by name."""
 
 from pathlib import Path
 from typing import Any

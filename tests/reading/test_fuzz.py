@@ -31,8 +31,9 @@ names = st.one_of(
 )
 values = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.integers(-3, 3), st.floats(), st.text(max_size=5),
-        st.complex_numbers(), st.integers(-3, 3).map(np.int64), st.floats(width=32).map(np.float32),
+        st.none(), st.booleans(), st.integers(), st.integers(-3, 3), st.floats(),
+        st.text(max_size=5), st.complex_numbers(), st.integers(-3, 3).map(np.int64),
+        st.floats(width=32).map(np.float32),
     ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(words, inner, max_size=2)),
     max_leaves=4,
@@ -142,10 +143,13 @@ def test_any_info_gives_an_identity_or_a_refusal(info: dict[Any, Any]) -> None:
 @pytest.mark.slow
 @settings(max_examples=200, **QUIET)
 @given(
-    st.sampled_from(["energy", "charge", "spin_multiplicity", "positions", "forces", "method", "x"]),
+    st.sampled_from(
+        ["energy", "charge", "spin_multiplicity", "positions", "forces", "method", "x"]
+    ),
     st.one_of(
         st.booleans(), st.integers(-(2**60), 2**60), st.integers(-2, 2), st.floats(),
-        st.text(max_size=4), st.lists(st.floats(), max_size=3), st.lists(st.integers(-2, 2), max_size=2),
+        st.text(max_size=4), st.lists(st.floats(), max_size=3),
+        st.lists(st.integers(-2, 2), max_size=2),
     ),
 )  # fmt: skip
 def test_any_field_of_npz_is_read_as_it_is_or_refused(name: str, value: Any) -> None:
