@@ -13,6 +13,7 @@ from helm_scale.dft.molecule import (
     baseline_hamiltonian,
     build_mol,
     centre_of_nuclear_charge,
+    check_functional,
     kohn_sham,
     to_canonical,
 )
@@ -36,7 +37,12 @@ class LabelJob:
 
 
 def method_of(config: GenerateConfig) -> Method:
-    """The method record of the labels that a config asks for, with this PySCF's version."""
+    """The method record of the labels that a config asks for, with this PySCF's version.
+
+    Raises:
+        ValueError: a functional that PySCF does not have.
+    """
+    check_functional(config.xc)
     return Method(
         xc=config.xc,
         basis=config.basis,

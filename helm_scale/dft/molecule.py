@@ -5,11 +5,15 @@ basis, in silence.
 """
 
 import contextlib
+import difflib
 import io
+from typing import Any
 
 import numpy as np
 from pyscf import dft, gto
 from pyscf.data import radii
+from pyscf.dft import libxc
+from pyscf.scf import dispersion
 
 from helm_scale.basis import conventions, electrons, elements
 from helm_scale.basis.shells import shells_of
@@ -54,6 +58,28 @@ def build_mol(molecule: Molecule, basis: str) -> gto.Mole:
             spin=molecule.spin_multiplicity - 1,  # PySCF's spin is 2S
             verbose=0,
         )
+
+
+def check_functional(xc: str) -> None:
+    """Raise ValueError for a functional that PySCF does not have, or that asks for a dispersion
+    correction, which is no part of the Hamiltonian."""
+    name = xc.removesuffix(WITHOUT_VV10)
+    remedy = "; wB97X-D without its correction is hyb_gga_xc_wb97x_d"
+    try:
+        correction = dispersion.parse_dft(name)[2]
+        terms = libxc.parse_xc(name)
+    except NotImplementedError as error:  # what PySCF says of wb97x-d
+        raise ValueError(f"xc: got '{xc}': {error}{remedy}") from None
+    except (KeyError, ValueError, IndexError) as error:
+        close = difflib.get_close_matches(
+            name.upper(), [code.strip(",") for code in (*libxc.XC_ALIAS, *libxc.XC_CODES)], n=1
+        )
+        hint = f"; did you mean '{close[0].lower()}'?" if close else ""
+        raise ValueError(f"xc: got '{xc}', not a functional of PySCF: {error}{hint}") from None
+    if correction:
+        raise ValueError(f"xc: got '{xc}', wanted it without {correction}{remedy}")
+    if terms == ((0, 0, 0), ()):
+        raise ValueError(f"xc: got '{xc}', wanted the name of a functional")
 
 
 def kohn_sham(mol: gto.Mole, method: Method) -> dft.rks.RKS:
@@ -120,9 +146,10 @@ def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
     """Convert a PySCF Mole of anybody, provided that `build_mol` would build the same.
 
     Raises:
-        ValueError: element not covered, ghost atoms, another basis, Cartesian orbitals, or an ECP
-            that is missing or differs.
+        ValueError: no built molecule, a periodic cell, element not covered, ghost atoms, another
+            basis, Cartesian orbitals, or an ECP that is missing or differs.
     """
+    _check_mole(mol)
     numbers = np.array([gto.charge(mol.atom_symbol(i)) for i in range(mol.natm)])
     molecule = Molecule(
         "mol",
@@ -147,3 +174,21 @@ def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
             f" ({reference.nao} orbitals)"
         )
     return molecule
+
+
+def _check_mole(mol: Any) -> None:
+    """Raise ValueError for what is no built molecule of real atoms."""
+    if not isinstance(mol, gto.Mole):
+        inner = "; give its .mol" if isinstance(getattr(mol, "mol", None), gto.Mole) else ""
+        raise ValueError(f"mol: got {type(mol).__name__}, wanted a PySCF Mole{inner}")
+    if hasattr(mol, "lattice_vectors"):
+        raise ValueError(
+            "mol: got a periodic Cell, wanted a PySCF Mole; cell.to_mol() drops images"
+        )
+    if not mol.natm:
+        raise ValueError("mol: no atoms; call mol.build() first")
+    ghosts = [i for i in range(mol.natm) if gto.charge(mol.atom_symbol(i)) == 0]
+    if ghosts:
+        raise ValueError(
+            f"mol: atom {ghosts[0]} is a ghost ({mol.atom_symbol(ghosts[0])}); wanted real atoms"
+        )

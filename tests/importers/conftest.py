@@ -39,8 +39,8 @@ Labels = Callable[..., Molecule]
 def _label(name: str, xc: str, basis: str) -> Molecule:
     numbers, positions = GEOMETRIES[name]
     job = LabelJob(
-        Molecule(name, numbers, positions),
-        replace(PLAIN, xc=xc, basis=basis),
+        molecule=Molecule(name, numbers, positions),
+        method=replace(PLAIN, xc=xc, basis=basis),
         forces=basis == "def2-svp",
         overlap=True,
         max_cycle=50,
