@@ -262,9 +262,9 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
             "with nullcontext():"),
     }),
     ("pretraining/checkpoint.py", "pretraining/test_checkpoint.py", {
-        "checksums-are-not-compared": ("sha256(folder / name) != wanted", "not wanted"),
-        "the-oldest-are-kept": ("whole[:-keep]", "whole[keep:]"),
-        "best-is-the-worst": ("best = min(judged", "best = max(judged",
+        "checksums-are-not-compared": ("sha256(folder / name) != digest", "not digest"),
+        "the-oldest-are-kept": ("checkpoints[:-keep]", "checkpoints[keep:]"),
+        "best-is-the-worst": ("best = min(validated", "best = max(validated",
             "faults/test_storage.py::test_the_best_checkpoint_is_kept"),
     }),
     ("pretraining/guard.py", SPIKES, {

@@ -9,6 +9,7 @@ from helm_scale.basis import registry
 ELEMENTS: tuple[int, ...] = (*range(1, 21), *range(31, 57), *range(72, 84))
 MAX_Z = ELEMENTS[-1]  # tables and embeddings have a row for every atomic number from 0 to this
 FIRST_ECP_ELEMENT = 37  # rubidium: the def2 basis sets have all electrons up to krypton
+# In the order of ELEMENTS.
 _SYMBOLS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru"
     " Rh Pd Ag Cd "

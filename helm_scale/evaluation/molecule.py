@@ -148,7 +148,7 @@ def _judge(job: EvaluationJob, truth: np.ndarray) -> MoleculeResult:
         "seconds_setup": time.perf_counter() - start,
     }
     far = distances(molecule) >= job.pair_cutoff
-    facts |= {"nao": len(truth), "far_pairs": int(far.sum()) // 2}
+    facts |= {"nao": len(truth), "far_pairs": int(far.sum()) // 2}  # each pair is there twice
     matrices = _matrices(job, functional, truth, bool(far.any()))
     rows = {
         name: hamiltonian_errors(matrix - truth, truth, molecule, basis)

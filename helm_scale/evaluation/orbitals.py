@@ -204,4 +204,5 @@ def lost_occupied(weights: np.ndarray) -> float:
 
 def ghost_count(weights: np.ndarray) -> int:
     """Count occupied orbitals with less than half of their weight in the reference's space."""
+    # A true orbital may mix with its neighbours; a ghost lies almost wholly outside.
     return int((weights < 0.5).sum())

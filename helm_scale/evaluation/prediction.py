@@ -141,6 +141,7 @@ def write_prediction(job: PredictJob) -> Path:
         "density_matrix_pyscf": from_canonical(solution.density_matrix(), basis, numbers),
         "mo_energy": solution.energies,
         "mo_coeff_pyscf": conventions.rows_from_canonical(solution.coefficients, "pyscf", shells),
+        # A closed shell: two electrons in each occupied orbital, as PySCF writes it.
         "mo_occ": 2.0 * (np.arange(len(solution.energies)) < solution.occupied),
         "overlap_threshold": np.array(job.overlap_threshold),
         "orbitals_dropped": np.array(projector.dropped),

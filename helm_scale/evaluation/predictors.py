@@ -87,6 +87,7 @@ def read_hamiltonian(
         raise ValueError(
             f"{path}: not found; wanted one npz file per molecule of the split, named by its key"
         )
+    # Files may come from anybody, and a pickle runs code.
     with np.load(path, allow_pickle=False) as file:
         fields = {name: file[name] for name in file.files}
     if "hamiltonian" not in fields:

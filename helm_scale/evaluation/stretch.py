@@ -58,7 +58,7 @@ class StretchPoint:
 
 def longest_bond(molecule: Molecule) -> tuple[int, int] | None:
     """The longest bond outside rings, lower index first; None where there is none."""
-    near = bonded(molecule)
+    near = bonded(molecule)  # symmetric: its upper triangle has every bond once
     chain_bonds = [
         (int(i), int(j))
         for i, j in zip(*np.nonzero(np.triu(near)), strict=True)
@@ -98,6 +98,7 @@ def stretched(molecule: Molecule, bond: tuple[int, int], factor: float) -> Molec
             " a bond that holds two parts"
         )
     vector = molecule.positions[second] - molecule.positions[first]
+    # All atoms behind the bond move by one vector, so no other bond length changes.
     moved = molecule.positions + behind[:, None] * (factor - 1) * vector
     return Molecule(
         f"{molecule.key}-{factor:.2f}",

@@ -1,4 +1,4 @@
-"""A bundle: a folder with a pretrained backbone that torch and safetensors load alone.
+"""Writes and verifies bundles: folders of a backbone that torch and safetensors load alone.
 
     config.json          what the numbers mean: architecture, axes, units, elements, method, origin
     model.safetensors    all weights of the Hamiltonian model under their canonical names
@@ -67,6 +67,7 @@ def write(model: Helm, method: Method, folder: Path, provenance: dict[str, Any])
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     _write_files(model.to("cpu").eval(), unfinished, model_card.describe(model, method, provenance))
+    # rename replaces files but no folder that holds any; between the two lines there is none.
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
 
@@ -75,6 +76,7 @@ def _write_files(model: Helm, folder: Path, record: dict[str, Any]) -> None:
     """Fill a folder with the files of a bundle, their checksums last."""
     (folder / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "README.md").write_text(model_card.readme(record))
+    # "format" is what transformers and the Hub look for in a safetensors file.
     save_weights(model.state_dict(), folder / WEIGHTS, {"format": "pt"})
     features = golden.compute(model.trunk, model.config)
     save_weights(features, folder / GOLDEN, {"format": "pt"})
@@ -115,6 +117,7 @@ def check_sums(folder: Path) -> None:
         )
     lines = [line.partition("  ") for line in (folder / SUMS).read_text().splitlines()]
     wanted = {name: digest for digest, _, name in lines}
+    # By FILES and not by the lines: a list that lacks a file must not pass.
     for name in FILES:
         path = folder / name
         if name not in wanted or not path.is_file():

@@ -64,6 +64,7 @@ class EnergyCalculator(Calculator):
         batch = collate([molecule], self.model.config).to(device)  # type: ignore[arg-type]
         positions = batch.positions.requires_grad_()
         energy = self.model(batch).sum()
+        # free_energy is what ASE's optimisers ask for; without smearing the two are one.
         self.results["energy"] = self.results["free_energy"] = (
             float(energy.detach()) * HARTREE_IN_EV
         )

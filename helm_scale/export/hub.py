@@ -1,5 +1,4 @@
-"""Bundles to and from the Hugging Face Hub, or a server that speaks like it; needs the package
-huggingface_hub."""
+"""Uploads bundles to the Hugging Face Hub, or a server of the same protocol, and downloads them."""
 
 from pathlib import Path
 
@@ -24,9 +23,10 @@ def push(
     Raises:
         ValueError: no bundle, or one with a missing or changed file; nothing is uploaded.
     """
-    bundle.check_sums(Path(folder))
+    bundle.check_sums(Path(folder))  # before anything is made public
     api = HfApi(endpoint=endpoint)
     api.create_repo(repository, private=private, exist_ok=True)
+    # By name, so that no other file of the folder is made public.
     commit = api.upload_folder(
         repo_id=repository,
         folder_path=folder,
@@ -46,7 +46,7 @@ def pull(
     Raises:
         ValueError: a file is missing or changed.
     """
-    names = [*bundle.FILES, bundle.SUMS]
+    names = [*bundle.FILES, bundle.SUMS]  # and nothing else that a repository may hold
     HfApi(endpoint=endpoint).snapshot_download(
         repository, revision=revision, local_dir=folder, allow_patterns=names
     )

@@ -115,8 +115,9 @@ class Backbone(nn.Module):
     def _check_molecules(
         self, atomic_numbers: Tensor, batch: Tensor, charge: Tensor, spin: Tensor
     ) -> None:
-        known = torch.tensor(self.record["elements"], device=atomic_numbers.device)
-        foreign = atomic_numbers[~torch.isin(atomic_numbers, known)]
+        # Embeddings have a row for every number, also for elements that training never saw.
+        embedded = torch.tensor(self.record["elements"], device=atomic_numbers.device)
+        foreign = atomic_numbers[~torch.isin(atomic_numbers, embedded)]
         if len(foreign):
             raise ValueError(
                 f"atomic_numbers: got {int(foreign[0])}, wanted one of {self.record['elements']},"
@@ -148,10 +149,12 @@ def load(folder: str | Path, device: str = "cpu") -> Backbone:
     folder = Path(folder)
     record = json.loads((folder / "config.json").read_text())
     program = torch.export.load(folder / "model.pt2")
+    # Constants made while tracing have the device of the trace written into the program.
     if torch.device(device).type != "cpu":
         program = torch.export.passes.move_to_device_pass(program, device)
     network = program.module()
     weights = load_file(folder / "model.safetensors", device=device)
+    # The file holds the whole model; the program is its trunk.
     network.load_state_dict({name: weights[name] for name in network.state_dict()})
     return Backbone(network, record)
 
@@ -165,6 +168,7 @@ def neighbours(positions: Tensor, batch: Tensor, cutoff: float) -> Tensor:
         [2, E], the lower index first.
     """
     first, second = (batch[:, None] == batch).triu(diagonal=1).nonzero().T
+    # Detached: which atoms are near has no gradient. Strictly below, as in training.
     near = (positions.detach()[first] - positions.detach()[second]).double().norm(dim=-1) < cutoff
     return torch.stack([first[near], second[near]])
 

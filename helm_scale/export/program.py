@@ -1,4 +1,4 @@
-"""The trunk as a torch.export program, which runs without this package.
+"""Exports the trunk as a torch.export program, which runs without this package.
 
 Axes: N atoms, K = (lmax+1)^2 coefficients, C channels.
 """

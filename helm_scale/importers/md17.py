@@ -26,7 +26,8 @@ METHOD = Method(
     program="ORCA",
 )
 LABELS = ("energy", "forces", "hamiltonian", "overlap")
-SIZES = {  # of train, validation and test, by formula
+# Of train, validation and test, by formula, as published.
+SIZES = {
     "H2O": (500, 500, 3900),
     "C2H6O": (25000, 500, 4500),
     "C3H4O2": (25000, 500, 1478),
@@ -66,6 +67,7 @@ class Md17:
                 " wanted a SchNOrb database"
             )
         data = {name: np.asarray(row.data[name]) for name in LABELS}
+        # int64 and float64 as everywhere here; ASE hands out what it has stored.
         numbers = np.asarray(row.numbers, dtype=np.int64)
         molecule = Molecule(
             key=f"md17-{row.formula}-{address}",
@@ -96,10 +98,12 @@ class Md17:
                 f"{self._path}: no published split of {formula}; known: {', '.join(SIZES)};"
                 " take --split none"
             )
+        # RandomState and not default_rng: published permutations are those of the old generator.
         published_splits.check_count(str(self._path), len(addresses), sum(SIZES[formula]))
         return published_splits.divide(
             np.random.RandomState(42).permutation(len(addresses)), SIZES[formula]
         )
 
 
+# ORCA's print rounds H, and F[P(H)] differs by that and by the grids of two programs.
 MD17 = Importer(open=Md17, licence="MIT", consistency=20e-6)

@@ -18,7 +18,7 @@ from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM
 
 METHOD = Method(
-    xc="hyb_gga_xc_wb97x_d",
+    xc="hyb_gga_xc_wb97x_d",  # libxc's name; the dispersion of wB97X-D is no part of H
     basis="def2-svp",
     ecp="def2",
     grid_level=3,
@@ -27,6 +27,7 @@ METHOD = Method(
     baseline="none",
     program="Psi4",
 )
+# Samples of the published training files.
 SIZES = {"train-2k": 5768, "train-5k": 20349, "train-10k": 38364, "train-100k": 436581}
 
 
@@ -38,6 +39,7 @@ class NablaDft:
         self._path = path
         self._table = SqliteTable(path, "data", ("id", "Z", "R", "E", "F", "H", "S"))
         self._ids = SqliteTable(path, "dataset_ids", ("MOSES_ID", "CONFORMER_ID"))
+        # Psi4 lists shells in an order of its own, which the file states element by element.
         basis = SqliteTable(path, "basisset", ("Z", "orbitals"))
         self._shells = {
             int(z): tuple(int(degree) for degree in np.frombuffer(blob, dtype="<i4"))
@@ -74,6 +76,7 @@ class NablaDft:
         molecule = Molecule(
             key=f"nabla-{moses}-{conformer}",
             atomic_numbers=z,
+            # Widened before the product: float32 positions would be rounded once more.
             positions=BOHR_IN_ANGSTROM
             * array(positions, "float32", shape, f"{where}, R").astype(np.float64),
             energy=float(energy),
@@ -95,7 +98,7 @@ class NablaDft:
             raise published_splits.unknown(str(self._path), name, [*SIZES, "test"])
         count = len(self.addresses())
         published_splits.check_count(f"{self._path}, split {name}", count, SIZES.get(name, count))
-        return np.full(count, name.split("-")[0], dtype=object)
+        return np.full(count, name.split("-")[0], dtype=object)  # "train-2k" is a training split
 
     def _shells_of(self, atomic_numbers: np.ndarray, where: str) -> tuple[tuple[int, ...], ...]:
         """Degrees of every atom's shells as the file lists them."""
@@ -114,6 +117,7 @@ def _forces(blob: bytes | None, shape: tuple[int, ...], where: str) -> np.ndarra
     if not blob:
         return None
     forces = array(blob, "float32", shape, where).astype(np.float64) / BOHR_IN_ANGSTROM
+    # Several files have zeros in their place; no molecule has forces of exactly zero.
     return forces if forces.any() else None
 
 

@@ -46,6 +46,7 @@ class NpzFolder:
 
     def __init__(self, path: Path, config: ImportConfig) -> None:
         self._path, self._order = path, config.order
+        # Sorted: folders list their files in any order, and shards must not depend on it.
         names = sorted(file.name for file in path.glob("*.npz"))
         if not names:
             raise ValueError(f"{path}: no npz files there; wanted a folder with one per molecule")
@@ -69,6 +70,7 @@ class NpzFolder:
             sorted(set(arrays) - KNOWN),
             sorted(NEEDED - set(arrays)),
         )
+        # An unknown key is more often a misspelt label than something to leave out.
         if strangers or missing:
             what = f"unknown key '{strangers[0]}'" if strangers else f"no key '{missing[0]}'"
             raise ValueError(f"{where}: {what}; known: {', '.join(sorted(KNOWN))}")
@@ -97,6 +99,7 @@ class NpzFolder:
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
         try:
+            # No pickle: it runs code. dict reads every array, while the file is open.
             with np.load(self._path / name, allow_pickle=False) as stored:
                 return dict(stored)
         except (OSError, ValueError, EOFError, KeyError, NotImplementedError, *DAMAGE) as error:

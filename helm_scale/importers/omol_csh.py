@@ -48,7 +48,7 @@ METHOD = Method(
     program="ORCA",
 )
 SIZES = {"train": 57559, "test-5k": 4986, "test-1k": 1008}
-ENDING = re.compile(r"_(-?\d+)_(\d+)$")
+ENDING = re.compile(r"_(-?\d+)_(\d+)$")  # of a group's name: charge and multiplicity
 
 
 class OmolCsh:
@@ -78,7 +78,7 @@ class OmolCsh:
             if isinstance(item, h5py.Group) and "fock" in item:
                 groups.append(name)
 
-        self._file.visititems(visit)
+        self._file.visititems(visit)  # depth first, in the order of the file
         return sorted(groups)
 
     def read(self, address: Address) -> SourceSample:
@@ -128,6 +128,7 @@ def undo_sorted_reordering(matrix: np.ndarray, atomic_numbers: np.ndarray) -> np
     Raises:
         ValueError: the matrix has another size than the elements have in def2-TZVPD.
     """
+    # The sorted list, by which the release was reordered.
     shells = [shells_of(METHOD.basis, int(z)) for z in atomic_numbers]
     nao = sum(2 * degree + 1 for listed in shells for degree in listed)
     if len(matrix) != nao:
@@ -143,6 +144,7 @@ def key_of(group: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9_+=-]", "_", group)
     if plain == group and KEY.fullmatch(plain):
         return plain
+    # The end of a long name tells more; with dash and digest it stays within 90 characters.
     return f"{plain[-80:]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
 
 
@@ -155,7 +157,7 @@ def _charge_and_multiplicity(group: str, attributes: dict[str, Any], where: str)
     charge, spin = int(attributes.get("charge", 0)), int(attributes.get("spin", 1))
     ending = ENDING.search(group)
     if ending is None:
-        return charge, max(spin, 1)
+        return charge, max(spin, 1)  # 0 is 2S of a closed shell
     named = int(ending.group(1)), int(ending.group(2))
     if charge != named[0] or spin not in (named[1], named[1] - 1):
         raise ValueError(

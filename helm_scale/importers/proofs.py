@@ -1,4 +1,4 @@
-"""Prove that a sample was read as it was meant: units, AO order, basis, charge and functional.
+"""Proves that a sample was read as it was meant: units, AO order, basis, charge and functional.
 
 1. Overlap: where one is stored, max |S - S_PySCF| < 1e-5 after reordering; units, order and phases
    at once.
@@ -27,7 +27,7 @@ from helm_scale.importers.source import SourceSample, canonical
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
-OVERLAP_LIMIT = 1e-5
+OVERLAP_LIMIT = 1e-5  # float32 and printed digits lose 1e-6; one wrong sign or place is above 1e-3
 TRACE_LIMIT = 1e-3  # electrons
 LEVEL_TOLERANCE = 0.2  # relative; functionals, charges and the formula differ by up to 0.15
 # Of S: along combinations below it the noise of float32 matrices would be amplified.
@@ -66,6 +66,7 @@ def prove(sample: SourceSample, method: Method, limits: ProofLimits, where: str)
             where one is found.
     """
     failure = first_failure(sample, method, limits)
+    # Only a failed sample is read in other ways: each of them costs as much as the proofs.
     if failure is not None:
         causes = [
             cause
@@ -94,6 +95,7 @@ def first_failure(sample: SourceSample, method: Method, limits: ProofLimits) -> 
             return (
                 f"proof 'overlap': max |S - S_PySCF| = {difference:.1e}, limit {OVERLAP_LIMIT:.0e}"
             )
+    # Cheap proofs first: the last one builds a Fock matrix.
     energies, density = _solve(molecule, method, overlap)
     failure = _level_failure(molecule, energies)
     if failure is None and molecule.overlap is not None:
@@ -143,6 +145,7 @@ def _level_failure(molecule: Molecule, energies: np.ndarray) -> str | None:
                 f"proof 'levels': {count} eigenvalues near {wanted:.1f} Eh, the 1s level of"
                 f" Z = {z}, wanted {cores.count(z)}"
             )
+    # Without a core that counts, as in H2 or LiH, nothing lies below neon's 1s level.
     lowest = (1 + LEVEL_TOLERANCE) * level(max(cores, default=FIRST_LEVEL * 2))
     if energies[0] < lowest:
         return (
@@ -165,6 +168,7 @@ def _other_readings(sample: SourceSample, method: Method) -> Iterator[Reading]:
     if sample.other_reading is not None:
         yield *sample.other_reading, method
     yield from _other_units(sample, method)
+    # Shells stay as listed: a wrong list of shells is refused before any proof.
     for order in ("pyscf", "orca", "psi4"):
         if order != sample.order:
             cause = f"the AO order is that of {order}, not {sample.order}"

@@ -1,4 +1,4 @@
-"""Published divisions of datasets into train, validation and test, held against their sizes."""
+"""Divides datasets as published into train, validation and test, and checks the sizes."""
 
 from collections.abc import Sequence
 
@@ -15,6 +15,7 @@ def divide(order: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
         sizes: number of samples of each.
     """
     splits = np.empty(len(order), dtype=object)
+    # np.split takes the bounds between the parts, so the last sum is left out.
     for name, members in zip(NAMES, np.split(order, np.cumsum(sizes)[:-1]), strict=True):
         splits[members] = name
     return splits
@@ -22,7 +23,7 @@ def divide(order: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
 
 def shares(count: int) -> tuple[int, int, int]:
     """80, 10 and 10 per cent as QH9 rounds them: the test split takes what is left."""
-    train, validation = int(count * 0.8), int(count * 0.1)
+    train, validation = int(count * 0.8), int(count * 0.1)  # int cuts, where round would differ
     return train, validation, count - train - validation
 
 

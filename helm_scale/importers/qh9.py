@@ -28,10 +28,12 @@ METHOD = Method(
     baseline="none",
     program="PySCF 2.2.1",
 )
+# Of train, validation and test, by the name of the division.
 STABLE_SIZES = {"id": (104664, 13083, 13084), "ood": (104001, 17495, 9335)}
-# Editions of QH9Dynamic, by number of geometries.
+# Editions of QH9Dynamic: number of geometries of all molecules -> of each molecule.
 GEOMETRIES_PER_MOLECULE = {99900: 100, 269800: 100, 299800: 100, 143940: 60}
 COLUMNS = (0, 1, 2, 3, 4, 9)  # of QH9Dynamic: molecule, geometry, N, Z, positions, Hamiltonian
+# Of each trajectory: geometries for train, validation and test, by its length.
 SHARES_OF_GEOMETRIES = {100: (80, 10, 10), 60: (50, 5, 5)}
 
 
@@ -150,6 +152,7 @@ def divide_molecules(molecules: int, per_molecule: int) -> np.ndarray:
 
 def _integer(value: int | bytes) -> int:
     """A number stored as such or as the bytes of a numpy integer."""
+    # Python's sqlite3 writes an int64 of numpy as a blob, as it does not know the type.
     return int.from_bytes(value, "little", signed=True) if isinstance(value, bytes) else int(value)
 
 
@@ -170,5 +173,6 @@ def _sample(
     )
 
 
+# PySCF's own float64 matrices, so that only version and grid can differ.
 QH9_STABLE = Importer(open=Qh9Stable, licence="CC-BY-NC-SA-4.0", consistency=5e-6)
 QH9_DYNAMIC = Importer(open=Qh9Dynamic, licence="CC-BY-NC-SA-4.0", consistency=5e-6)

@@ -1,4 +1,4 @@
-"""Import a dataset: proofs first, then shard after shard in parallel, then one manifest.
+"""Imports a dataset: proofs first, then shard after shard in parallel, then one manifest.
 
 Every shard is made as a small dataset of its own in `out/staging/`, complete once it has a
 manifest; a killed import, started again, makes the missing ones. At the end the shards move to
@@ -95,6 +95,7 @@ def import_dataset(config: ImportConfig) -> tuple[Manifest, ProofCounts]:
     plan, addresses, splits = _prepare(config)
     finished = finished_dataset(out, method=plan.method, labels=plan.labels, source=plan.source)
     if finished is not None:
+        # What a kill has left between the manifest and the end.
         shutil.rmtree(out / "staging", ignore_errors=True)
         return finished, ProofCounts(0, 0)
     tasks = _tasks(plan, addresses, splits)
@@ -136,12 +137,13 @@ def _prepare(config: ImportConfig) -> tuple[ImportPlan, Sequence[Address], np.nd
 
 def _identity(config: ImportConfig, importer: Importer, samples: str) -> str:
     """Text that identifies the input; the manifest keeps it, so its words do not change."""
-    parts = [config.dataset, Path(config.source).name, samples, f"split {config.split}"]
+    # The name and not the path: a folder that moves is the same input.
+    words = [config.dataset, Path(config.source).name, samples, f"split {config.split}"]
     if config.exclude:
-        parts.append(f"without {', '.join(config.exclude)}")
+        words.append(f"without {', '.join(config.exclude)}")
     if variant := importer.variant(config):
-        parts.append(variant)
-    return ", ".join(parts)
+        words.append(variant)
+    return ", ".join(words)
 
 
 def _tasks(plan: ImportPlan, addresses: Sequence[Address], splits: np.ndarray) -> list[ShardTask]:
@@ -164,8 +166,9 @@ def _make_missing(tasks: Sequence[ShardTask], addresses: Sequence[Address]) -> P
     if not missing:
         return ProofCounts(0, 0)
     plan = missing[0].plan
+    # Here and in one process: a wrong functional is to stop an import of days in its first minute.
     counts = [_prove_first(plan, addresses)]
-    made = run_parallel(
+    shards = run_parallel(
         _make,
         missing,
         processes=plan.config.processes,
@@ -173,7 +176,7 @@ def _make_missing(tasks: Sequence[ShardTask], addresses: Sequence[Address]) -> P
         label="import",
         unit="shard",
     )
-    counts += [count for _, count in made]
+    counts += [count for _, count in shards]
     return ProofCounts(
         sum(count.samples for count in counts), sum(count.consistent for count in counts)
     )
@@ -193,6 +196,7 @@ def _chosen(
             f"{config.source}: exclude: no sample '{unknown[0]}';"
             " wanted names as the messages of the import give them"
         )
+    # As text: addresses are integers in some datasets, and the command line gives words.
     excluded = set(config.exclude)
     chosen = [place for place, address in enumerate(addresses) if str(address) not in excluded]
     chosen = chosen[: config.samples or None]
@@ -222,15 +226,16 @@ def declared_method(known: Method | None, config: ImportConfig) -> Method:
 
 def _labels(sample: SourceSample, config: ImportConfig) -> tuple[str, ...]:
     """Names of the labels that every sample gets if it is like this one."""
-    wanted = {
+    by_config = {
         "hamiltonian": True,
         "baseline_hamiltonian": config.baseline != "none",
         "overlap": config.overlap,
     }
+    # Energy and forces cannot be computed anew: they are taken where the source has them.
     return tuple(
         name
         for name in codec.LABELS
-        if wanted.get(name, getattr(sample.molecule, name) is not None)
+        if by_config.get(name, getattr(sample.molecule, name) is not None)
     )
 
 
@@ -272,7 +277,7 @@ def _prove_first(plan: ImportPlan, addresses: Sequence[Address]) -> ProofCounts:
 def _make(task: ShardTask) -> ProofCounts:
     """Make one shard; a random share of its samples goes through the proofs."""
     plan, config = task.plan, task.plan.config
-    shutil.rmtree(task.folder, ignore_errors=True)
+    shutil.rmtree(task.folder, ignore_errors=True)  # half of a shard that a kill has left
     source = plan.open()
     writer = ShardWriter(
         task.folder,
@@ -282,11 +287,11 @@ def _make(task: ShardTask) -> ProofCounts:
         molecules_per_shard=len(task.addresses),
     )
     # The number of the shard is the seed: a second run proves the same samples.
-    drawn = np.random.default_rng(task.number).random(len(task.addresses)) < config.proof_share
+    is_drawn = np.random.default_rng(task.number).random(len(task.addresses)) < config.proof_share
     consistent = 0
-    for address, split, chosen in zip(task.addresses, task.splits, drawn, strict=True):
+    for address, split, drawn in zip(task.addresses, task.splits, is_drawn, strict=True):
         sample, where = source.read(address), f"{config.source}, sample {address}"
-        if chosen:
+        if drawn:
             consistent += prove(sample, plan.method, plan.limits, where)
         molecule = _labelled(sample, plan.method, config)
         check_same_labels(
@@ -298,7 +303,7 @@ def _make(task: ShardTask) -> ProofCounts:
         )
         writer.write(molecule, split)
     writer.close()
-    return ProofCounts(int(drawn.sum()), consistent)
+    return ProofCounts(int(is_drawn.sum()), consistent)
 
 
 def _is_done(task: ShardTask) -> bool:
@@ -306,11 +311,10 @@ def _is_done(task: ShardTask) -> bool:
     folder = task.folder
     if not (folder / manifest.NAME).is_file():
         return False
-    made = Manifest.load(folder)
-    plan = task.plan
+    shard, plan = Manifest.load(folder), task.plan
     check_same_labels(
         folder,
-        {**made.label_kind, "input": made.source, "samples": len(made)},
+        {**shard.label_kind, "input": shard.source, "samples": len(shard)},
         other="what is asked for now",
         wanted={
             "method": plan.method,

@@ -1,4 +1,4 @@
-"""What an importer is: a dataset opened as a source, whose samples are brought to canonical order.
+"""Defines importers: a dataset is opened as a source, whose samples come to canonical order.
 
 A source gives the addresses of its samples and reads one by its address, so that several processes
 read one file and nothing is held but the sample at hand.
@@ -125,6 +125,7 @@ def canonical(sample: SourceSample, method: Method) -> Molecule:
     # Refuses coincident atoms, of which no program had a Hamiltonian.
     neighbors.atom_pairs([molecule.key], [len(molecule.positions)], molecule.positions)
     elements.check_supported(method.basis, molecule.atomic_numbers, where)
+    # Before the matrices: a wrong basis would show there as a size, which says less.
     for z, shells in zip(molecule.atomic_numbers, sample.shells, strict=True):
         if tuple(sorted(shells)) != shells_of(method.basis, int(z)):
             raise ValueError(
@@ -150,6 +151,7 @@ def _check_matrix(matrix: np.ndarray, nao: int, where: str) -> None:
         )
     if not np.isfinite(matrix).all():
         raise ValueError(f"{where} holds NaN or infinity; remove the sample")
+    # spacing: the distance of an element to the next number of its dtype, 2e-6 for -20 in float32.
     difference = np.abs(matrix - matrix.T)
     if (difference > SYMMETRY_LIMIT + np.spacing(np.abs(matrix))).any():
         raise ValueError(
@@ -164,13 +166,13 @@ def from_triangle(values: np.ndarray, where: str) -> np.ndarray:
     Raises:
         ValueError: a length that is not n(n+1)/2.
     """
-    size = int((np.sqrt(8 * len(values) + 1) - 1) / 2)
+    size = int((np.sqrt(8 * len(values) + 1) - 1) / 2)  # the positive root of n(n+1)/2 = length
     if size * (size + 1) // 2 != len(values):
         raise ValueError(
             f"{where}: {len(values)} values are no triangle of a matrix; wanted n(n+1)/2"
         )
     matrix = np.zeros((size, size), dtype=values.dtype)
     row, column = np.triu_indices(size)
-    matrix[row, column] = values
+    matrix[row, column] = values  # both from one number, so symmetric to the last bit
     matrix[column, row] = values
     return matrix

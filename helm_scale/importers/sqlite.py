@@ -21,6 +21,7 @@ class SqliteTable:
         if not path.is_file():
             raise ValueError(f"{path}: file not found")
         self._path, self._table = path, table
+        # Read-only: sqlite would otherwise make a file that is not there, and lock one that is.
         self._connection = sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True)
         present = [str(row[1]) for row in self.query(f"PRAGMA table_info({table})")]
         missing = [name for name in columns if name not in present]
@@ -33,6 +34,7 @@ class SqliteTable:
 
     def numbers(self) -> list[int]:
         """Row numbers in the order of the table."""
+        # rowid: sqlite finds it without an index, whatever the columns of the table.
         return [row[0] for row in self.query(f"SELECT rowid FROM {self._table} ORDER BY rowid")]
 
     def row(self, number: int) -> tuple[Any, ...]:
@@ -81,4 +83,5 @@ def array(blob: bytes | None, dtype: str, shape: tuple[int, ...], where: str) ->
     if blob is None or len(blob) != wanted:
         got = "nothing" if blob is None else f"{len(blob)} bytes"
         raise ValueError(f"{where}: got {got}, wanted {wanted} ({dtype}, {shape})")
+    # astype copies, too: what frombuffer gives is read-only.
     return np.frombuffer(blob, dtype=np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)

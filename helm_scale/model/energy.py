@@ -30,6 +30,7 @@ class EnergyModel(PropertyModel):
             create_graph: keep what a loss on forces needs.
         """
         with torch.enable_grad():  # forces are derivatives, also where the caller evaluates only
+            # A leaf of its own: the caller's positions stay without gradient.
             positions = batch.positions.detach().requires_grad_()
             energy = self(replace(batch, positions=positions))
             (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)

@@ -19,11 +19,12 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 def on_any_rank(flag: bool) -> bool:
     """Whether a flag is set on one rank or more."""
+    # A tensor on the CPU goes over gloo, which does not wait for what the GPU has queued.
     return bool(sum_over_ranks(torch.tensor(float(flag))))
 
 
 def from_rank_zero(rank: int, make: Callable[[], T]) -> T:
-    """What `make` returns on rank 0, on every rank; it runs there alone.
+    """Run `make` on rank 0 and return its result on every rank.
 
     Raises:
         OSError, ValueError: whatever of these it raised there, on every rank.
@@ -46,6 +47,7 @@ def gather(value: T, group: dist.ProcessGroup | None = None) -> list[T]:
     """The values of all ranks (of a group), by rank."""
     if not dist.is_initialized():
         return [value]
+    # It pickles, which is slow: for what is small and seldom.
     values: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(values, value, group=group)
     return values

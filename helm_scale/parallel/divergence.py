@@ -1,4 +1,4 @@
-"""Ranks whose weights differ from their replicas: broken hardware that nothing else notices."""
+"""Finds ranks whose weights differ from their replicas: broken hardware that nothing else shows."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
@@ -22,8 +22,9 @@ def divergent_ranks(group: Hashable, tensors: Sequence[Tensor]) -> list[int]:
         checksums[of_rank][rank] = value
     divergent = []
     for by_rank in checksums.values():
-        (majority, votes), *others = Counter(by_rank.values()).most_common()
-        tied = bool(others) and others[0][1] == votes
+        (majority, votes), *minorities = Counter(by_rank.values()).most_common()
+        # Two replicas that differ are a tie: which of them is wrong cannot be told.
+        tied = bool(minorities) and minorities[0][1] == votes
         divergent += [rank for rank, value in by_rank.items() if tied or value != majority]
     return sorted(divergent)
 
@@ -38,6 +39,7 @@ def checksum(tensors: Sequence[Tensor]) -> int:
         # int32 words where they fit: a quarter of the additions.
         word = torch.uint8 if tensor.element_size() % 4 else torch.int32
         words = tensor.detach().contiguous().view(-1).view(word).to(torch.int64)
+        # int64 wraps around on overflow, which is arithmetic modulo 2^64.
         sums.append((words * (2 * torch.arange(len(words), device=words.device) + 1)).sum())
     number = 0
     for value in torch.stack(sums).tolist():

@@ -1,4 +1,4 @@
-"""The engine: micro-batches, global sums, one scale, clip, step; the same under every wrapper.
+"""Takes optimiser steps on global sums of micro-batches, the same under every wrapper.
 
 For a loss L(S, N) of a global sum S and count N the gradient is dL/dS times that of S. The backward
 passes gather the gradient of S over micro-batches and ranks; S and N are summed once; then one
@@ -86,7 +86,7 @@ class _Pass:
 
 
 class Engine:
-    """Weights and optimisers on one or many ranks. Every method is called by all ranks together.
+    """Holds weights and optimisers on one or many ranks; all ranks call every method together.
 
     Args:
         make_optimizers: makes the optimisers of the trained shards; the "lr" of a group is its peak
@@ -277,6 +277,7 @@ class Engine:
             if collectives.on_any_rank(not (finite and math.isfinite(grad_norm))):
                 return
             clipped = self._clip_norm / grad_norm if 0 < self._clip_norm < grad_norm else 1.0
+            # One factor for both, applied once: in float32 two would round twice.
             torch._foreach_mul_(gradients, slope * clipped)
             self._set_rates(rate)
             for optimizer in self._optimizers:
@@ -305,6 +306,6 @@ def _memory_errors_name(batch: Batch) -> Iterator[None]:
 
 def _disagree(first: float, second: float) -> bool:
     """Whether two sums of one batch cannot both be right; two infinities can."""
-    if not (math.isfinite(first) and math.isfinite(second)):
+    if not (math.isfinite(first) and math.isfinite(second)):  # inf - inf below would be NaN
         return math.isfinite(first) != math.isfinite(second)
     return abs(first - second) > _REPEAT_TOLERANCE * max(abs(first), abs(second))

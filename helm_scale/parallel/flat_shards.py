@@ -1,4 +1,4 @@
-"""What one rank holds of a tensor: a contiguous range of its elements in row-major order.
+"""Describes what one rank holds of a tensor: a contiguous range of its elements, row-major.
 
 Every way of cutting in use here is of this kind: nothing (one process, DDP), rows (FSDP2), the flat
 buffers of ZeRO. So optimisers, checkpoints, averages and norms know flat shards only, and are the
@@ -55,6 +55,7 @@ def from_dtensor(tensor: DTensor) -> FlatShard:
     mesh, local = tensor.device_mesh, tensor.to_local().detach()
     *replicated, sharded = range(mesh.ndim)
     assert tensor.placements[sharded].is_shard(0)
+    # FSDP2 cuts as torch.chunk does: equal parts, the last ones shorter or empty.
     rows = -(-tensor.shape[0] // mesh.size(sharded))  # of every rank but the last ones
     start = mesh.get_local_rank(sharded) * rows * prod(tensor.shape[1:])
     return FlatShard(
@@ -88,6 +89,7 @@ def norm(shards: Sequence[FlatShard], tensors: Sequence[Tensor]) -> Tensor:
     # A rank may hold nothing of a small tensor.
     filled = [tensor for tensor in tensors if tensor.numel()]
     if filled:
+        # float64: the sum of squares of many gradients overflows float32 before the norm does.
         squares = torch.stack([n.double().square() for n in torch._foreach_norm(filled)]).sum()
     group = shards[0].group if shards else None
     if group is not None:

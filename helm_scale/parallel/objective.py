@@ -1,4 +1,4 @@
-"""What the engine asks of a loss: sums and counts of one micro-batch, and the loss of global sums.
+"""Defines what an engine needs of a loss: sums and counts of a micro-batch, and L(sum, count).
 
 Protocols, because losses live on the same floor and know nothing of ranks.
 """

@@ -1,4 +1,4 @@
-"""Several ranks on the same molecules: each works on a part of their message edges and pairs.
+"""Lets several ranks share molecules: each computes a part of their message edges and pairs.
 
 Node states are whole on every rank: the messages of all parts are summed after every layer, which
 sends as many numbers as the states have, whatever the number of pairs. Each rank's loss is its part
@@ -26,6 +26,8 @@ class _SumOverPairRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        # The derivative of a sum over ranks is a sum over ranks: every rank's loss depends on every
+        # rank's part. torch's all_reduce alone has no backward pass.
         total = gradient.clone()
         dist.all_reduce(total, group=ctx.group)
         return total, None

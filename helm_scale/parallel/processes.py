@@ -1,4 +1,4 @@
-"""This process among all that train together."""
+"""Describes this process among all that train together."""
 
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ class Processes:
     @property
     def pair_rank(self) -> int:
         """Which part of its molecules' edges and pairs this rank works on."""
+        # Consecutive ranks share molecules: they lie on one node, and sum after every layer.
         return self.rank % self.pair_world_size
 
     @property

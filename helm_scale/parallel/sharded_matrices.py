@@ -1,4 +1,4 @@
-"""Functions of whole matrices on sharded ones, such as the orthogonalisation of Muon."""
+"""Applies functions of whole matrices, such as Muon's orthogonalisation, to sharded ones."""
 
 from collections.abc import Callable, Sequence
 
@@ -104,6 +104,7 @@ def _owners(shapes: Sequence[tuple[int, int]], world_size: int) -> list[int]:
     loads, owner = [0.0] * world_size, [0] * len(shapes)
     # Multiplications of one product X X^T, of which the iteration is made.
     work = [float(shape[0] * shape[1] * min(shape)) for shape in shapes]
+    # sorted is stable, so that all ranks find the same owners without a word.
     for i in sorted(range(len(shapes)), key=lambda i: -work[i]):
         owner[i] = loads.index(min(loads))
         loads[owner[i]] += work[i]

@@ -1,4 +1,4 @@
-"""State on disk: saved on any number of ranks under any engine, loaded on any other.
+"""Saves state on any number of ranks under any engine, to be loaded on any other.
 
 Every rank writes one safetensors file, rank-00002-of-00008.safetensors, with its shards (flat
 ranges of tensors); the file's metadata say where in which tensor each shard lies. Replicas share
@@ -53,6 +53,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers lie aligned in the mapped file
+    # Written here and not by safetensors, whose writer would need the file read again for its hash.
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for block in _blocks(struct.pack("<Q", len(text)) + text, tensors):
@@ -66,7 +67,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 def _blocks(head: bytes, tensors: Mapping[str, Tensor]) -> Iterator[Any]:
     yield head
     for tensor in tensors.values():
-        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data  # numpy: no bfloat16
         yield from (raw[first : first + _BLOCK] for first in range(0, len(raw), _BLOCK))
 
 
@@ -121,9 +122,9 @@ class StateReader:
         self._ranges: dict[str, list[tuple[int, int, str]]] = {}  # name -> (start, file, its name)
         self.shapes: dict[str, tuple[int, ...]] = {}
         paths = sorted(path for path in folder.glob("rank-*") if _NAME.fullmatch(path.name))
-        wanted = {int(path.name[14:19]) for path in paths}
-        if wanted != {len(paths)}:
-            counts = " or ".join(map(str, wanted)) or "some"
+        world_sizes = {int(path.name[14:19]) for path in paths}
+        if world_sizes != {len(paths)}:
+            counts = " or ".join(map(str, world_sizes)) or "some"
             raise ValueError(
                 f"{folder}: got {len(paths)} files rank-*, wanted {counts}; copy it again"
             )
@@ -174,8 +175,8 @@ class StateReader:
             stored = self._files[number].get_tensor(stored_name).view(-1)  # mapped, not read yet
             first, last = max(start, shard.start), min(start + stored.numel(), end)
             if last > first:
-                wanted = stored[first - start : last - start]
-                local[first - shard.start : last - shard.start] = wanted
+                overlap = stored[first - start : last - start]
+                local[first - shard.start : last - shard.start] = overlap
                 filled += last - first
         if filled != local.numel():
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What torchrun says, what may start at all, and the process group that follows from it."""
+"""Reads what torchrun started, refuses what cannot run, and joins the process group."""
 
 import contextlib
 import datetime
@@ -100,6 +100,7 @@ def process_group(execution: ExecutionConfig) -> Iterator[Processes]:
         return
     # The watchdog ends a stuck process long before this does.
     timeout = datetime.timedelta(seconds=2 * execution.start_timeout_seconds)
+    # gloo beside NCCL: votes and checksums are CPU tensors, which NCCL cannot send.
     store, rank, world_size = _rendezvous(timeout)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
@@ -139,5 +140,5 @@ def _device(execution: ExecutionConfig) -> torch.device:
     if execution.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
+    torch.cuda.set_device(device)  # NCCL and allocations without a device go to the current one
     return device

@@ -1,4 +1,4 @@
-"""Sums of one step: over this rank's micro-batches, then over ranks."""
+"""Adds up the sums of one step over this rank's micro-batches, then over ranks."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of one rank: weights, optimiser states, random states.
+"""Saves and restores what a checkpoint holds of one rank: weights, optimiser and random states.
 
 Tensors are named weights/NAME, average/NAME, OPTIMIZER/KEY/NAME (OPTIMIZER is the optimiser's class
 in lower case) and random/DEVICE/rankR: these names are part of the format of checkpoints.
@@ -85,8 +85,8 @@ class TrainingState:
         if not reader.has(f"{prefix}/"):
             _log.warning("the checkpoint has no states of %s, which starts afresh", prefix)
         for stored, shape in reader.shapes.items():
-            of_optimizer, _, rest = stored.partition("/")
-            key, _, name = rest.partition("/")
+            of_optimizer, _, key_and_name = stored.partition("/")
+            key, _, name = key_and_name.partition("/")
             if of_optimizer != prefix or name not in shards:
                 continue
             local = shards[name].local.detach()
@@ -115,8 +115,8 @@ class TrainingState:
 
 def _shards_of(optimizer: Optimizer, trained: Mapping[str, FlatShard]) -> dict[str, FlatShard]:
     """The shards that an optimiser steps on."""
-    own = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
-    return {name: shard for name, shard in trained.items() if id(shard.local) in own}
+    stepped = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+    return {name: shard for name, shard in trained.items() if id(shard.local) in stepped}
 
 
 def _random_states() -> dict[str, Tensor]:

@@ -1,4 +1,6 @@
-"""Who is to blame when ranks stop answering; every rank says what it does in the common store.
+"""Ends a run whose ranks stop answering, and names the rank that is to blame.
+
+Every rank says in the common store what it does.
 
 A thread of each rank looks at the time since the last word of its own. When it is too long, the
 rank says that it is waiting; a rank that does not even say that is stopped or gone and is named,
@@ -74,6 +76,7 @@ class Watchdog:
         if self._store is None:
             yield self
             return
+        # A daemon: a thread that waits must not keep a finished program alive.
         threading.Thread(target=self._run, daemon=True).start()
         try:
             yield self

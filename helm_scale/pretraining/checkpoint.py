@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment and notice a flipped bit.
+"""Writes checkpoints that survive a kill at any moment, and notices a flipped bit in them.
 
 A checkpoint is a folder `checkpoints/step-00000100`. It is written as `step-00000100.tmp`, synced,
 listed with SHA-256 in SHA256SUMS, renamed, and only then marked COMMITTED; what lacks the mark does
@@ -57,10 +57,10 @@ def damage(folder: Path) -> list[str]:
         return [f"{_SUMS}: SHA-256 differs from the one in {_MARK}"]
     problems = []
     for line in sums.splitlines():
-        wanted, _, name = line.partition("  ")
+        digest, _, name = line.partition("  ")  # as sha256sum writes it
         if not (folder / name).is_file():
             problems.append(f"{name}: missing")
-        elif sha256(folder / name) != wanted:
+        elif sha256(folder / name) != digest:
             problems.append(f"{name}: SHA-256 differs from {_SUMS}")
     return problems
 
@@ -68,7 +68,7 @@ def damage(folder: Path) -> list[str]:
 def begin(run: Path, step: int) -> Path:
     """Make an empty folder to write into; `commit` turns it into a checkpoint."""
     folder = run / "checkpoints" / f"step-{step:08d}.tmp"
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run has left there
     folder.mkdir(parents=True)
     return folder
 
@@ -102,7 +102,7 @@ def commit(
     folder = unfinished.with_suffix("")
     if folder.exists():
         _remove(folder)
-    unfinished.rename(folder)
+    unfinished.rename(folder)  # within one folder, so that it is atomic
     sync(folder.parent)
     mark = {
         "step": step_of(folder),
@@ -120,18 +120,18 @@ def purge(run: Path, keep: int) -> None:
 
     The newest `keep`, the best, and the newest that verifies and is finite stay.
     """
-    whole = committed(run)
-    marks = {folder: _mark(folder) for folder in whole}
-    judged = [folder for folder in whole if isinstance(marks[folder].get("validation_loss"), float)]
-    best = min(judged, key=lambda folder: marks[folder]["validation_loss"], default=None)
-    old = [folder for folder in whole[:-keep] if folder != best]
+    checkpoints = committed(run)
+    marks = {folder: _mark(folder) for folder in checkpoints}
+    validated = [f for f in checkpoints if isinstance(marks[f].get("validation_loss"), float)]
+    best = min(validated, key=lambda folder: marks[folder]["validation_loss"], default=None)
+    old = [folder for folder in checkpoints[:-keep] if folder != best]
     good = None
     if old:  # only then is it worth reading whole checkpoints
-        finite = (f for f in reversed(whole) if marks[f].get("finite") is True)
+        finite = (f for f in reversed(checkpoints) if marks[f].get("finite") is True)
         good = next((folder for folder in finite if not damage(folder)), None)
     for folder in sorted((run / "checkpoints").glob("step-*")):
         # where none is good, nothing old goes: one of them may be of more use than the newest
-        if folder not in whole or (good is not None and folder in old and folder != good):
+        if folder not in checkpoints or (good is not None and folder in old and folder != good):
             _remove(folder)
 
 

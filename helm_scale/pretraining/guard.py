@@ -1,4 +1,4 @@
-"""When to doubt a step, and when to stop: loss spikes, signals, the wall clock."""
+"""Decides when to doubt a step and when to stop: loss spikes, signals, the wall clock."""
 
 import math
 import os
@@ -32,6 +32,7 @@ class SpikeMonitor:
         """Whether a loss lies far above the last ones."""
         if len(self._logs) < _FEWEST or not loss > 0:
             return False
+        # Median and deviation from it: one spike among the last losses does not move them.
         middle = statistics.median(self._logs)
         spread = 1.4826 * statistics.median(abs(value - middle) for value in self._logs)
         return (math.log(loss) - middle) / max(spread, _LEAST_SPREAD) > self._score
@@ -73,6 +74,7 @@ class StopRequest:
         return -1 if self._limit and _age() > self._limit else 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        # No more than this: a handler may interrupt a collective or a write.
         self._signal = number
 
 

@@ -1,4 +1,4 @@
-"""The training loop: step, check, report, validate, save; stop together and resume.
+"""Runs the training loop: step, check, report, validate, save; ranks stop together and resume.
 
 Every call that involves other ranks (step, evaluate, save, vote) is made by all ranks at the same
 step. Step n is the n-th optimiser step, from 1; its samples are step n-1 of the sampler.
@@ -84,7 +84,7 @@ def train(run: TrainingRun) -> RunOutcome:
     config, steps, decay = run.config, run.config.training.steps, run.config.training.ema_decay
     average = WeightAverage(run.engine, decay) if decay else None
     done = _resume(run, average)
-    if done >= steps:
+    if done >= steps:  # the same line, run again by a scheduler
         return RunOutcome(
             f"{config.out}: finished already ({done} of {steps} steps);"
             " raise training.steps, with --allow_config_change, or name another --out"
@@ -143,6 +143,7 @@ class _Trainer:
             result, line = self._step(step, micro_batches, started)
             first_loss = result.loss if step == done + 1 else first_loss
             validation = self._validate(step)
+            # After every step: a signal may reach one rank only, or all at different steps.
             votes = self._vote(reading + result.seconds)
             # before the save: a resumed run does not take again the steps of its checkpoint
             self._monitor.write(line | validation | votes.pace())
@@ -261,6 +262,7 @@ class _Trainer:
                 run.watchdog.beat(step, "validating", batch.keys)
                 yield batch
 
+        # The average is what the checkpoint offers as the model, so it is what is validated.
         with self._average.applied() if self._average else nullcontext():
             return in_microhartree(run.engine.evaluate(batches()), prefix="validation_")
 
@@ -269,8 +271,8 @@ class _Trainer:
 
         In one collective: a rank that stopped alone would leave the others waiting.
         """
-        said = [float(self._stop.code), float(self._saver.written), seconds]
-        votes = collectives.gather_numbers(said)
+        vote = [float(self._stop.code), float(self._saver.written), seconds]
+        votes = collectives.gather_numbers(vote)
         return _Votes(
             stopping={rank: int(vote[0]) for rank, vote in enumerate(votes) if vote[0]},
             written=all(vote[1] for vote in votes),

@@ -1,4 +1,4 @@
-"""What a run leaves for people: metrics.jsonl, TensorBoard scalars, a progress bar.
+"""Writes what a run leaves for people: metrics.jsonl, TensorBoard scalars, a progress bar.
 
 Only rank 0 has a Monitor that writes; the others have a silent one, so that the loop reads the same
 everywhere.
@@ -76,7 +76,7 @@ class Monitor(SilentMonitor):
         shown = {"loss": f"{line['loss']:.3e}"}
         if "h_mae_ueh" in line:
             shown["H MAE"] = f"{line['h_mae_ueh']:.1f} uEh"
-        self._bar.set_postfix(shown, refresh=False)
+        self._bar.set_postfix(shown, refresh=False)  # `update` draws, not oftener than it should
         self._bar.update()
 
     def flush(self) -> None:
@@ -119,7 +119,7 @@ def _truncate(path: Path, done: int) -> None:
     for text in path.read_text().splitlines():
         try:
             step = json.loads(text)["step"]
-        except json.JSONDecodeError:
+        except json.JSONDecodeError:  # the last line before a kill; nothing of worth follows
             break
         if step > done:
             break

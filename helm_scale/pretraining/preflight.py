@@ -1,4 +1,4 @@
-"""Check before the first step that config, data and run folder fit; say what the run will take."""
+"""Checks before the first step that config, data and folder fit, and says what a run will take."""
 
 import logging
 from dataclasses import asdict
@@ -80,6 +80,7 @@ def check_data(config: PretrainConfig, dataset: Dataset) -> None:
             f"model.parity: got 'semilocal', but {dataset.folder} holds labels of {method.xc},"
             " a hybrid, whose on-site blocks have the other irreps, too; set model.parity to full"
         )
+    # "none" learns H itself, which every dataset has.
     if model.baseline not in ("none", method.baseline):
         raise ValueError(
             f"model.baseline: got '{model.baseline}', but {dataset.folder} holds the H0"
@@ -191,7 +192,7 @@ def _epoch_size(atoms: np.ndarray, statistics: DatasetStatistics) -> BatchSize:
     Edges and pairs within the cutoffs were counted on some molecules; they are scaled by all pairs
     of atoms, near and far, which atom numbers alone give.
     """
-    atoms = np.asarray(atoms).astype(np.int64)
+    atoms = np.asarray(atoms).astype(np.int64)  # manifests hold 32 bits, which squares overflow
     scale = int((atoms * (atoms - 1) // 2).sum()) / max(statistics.atom_pairs, 1)
     edges, pairs = round(statistics.edges * scale), round(statistics.pairs * scale)
     return BatchSize(int(atoms.sum()), edges, pairs)

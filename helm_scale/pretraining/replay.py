@@ -1,4 +1,4 @@
-"""Dump a doubtful step, and replay it on one CPU.
+"""Dumps a doubtful step to a file, and replays it on one CPU.
 
 One file holds the weights before the step, the names of its samples, and what came of it.
 """
@@ -99,7 +99,7 @@ def replay(
         except ValueError as error:
             rows.append((math.inf, f"| {key} | cannot be read | {error} |"))
             continue
-        model.zero_grad()
+        model.zero_grad()  # or the gradients of all samples would add up
         loss = objective.loss(sums.total, sums.count)
         loss.backward()
         value, norm = float(loss.detach()), _gradient_norm(model)
@@ -110,6 +110,7 @@ def replay(
     lines = [
         f"step {about['step']}: loss in the run {about['loss']}, before that {about['first_loss']}"
     ]
+    # The loss is a function of sums, so that of all samples is not the mean of the rows.
     if len(totals) == len(rows):
         together = objective.loss(torch.stack(totals).sum(), torch.stack(counts).sum())
         lines.append(f"all samples together, here: {float(together):.6e}")

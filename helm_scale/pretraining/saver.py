@@ -1,4 +1,4 @@
-"""Save beside training: copy the state, write it in a thread, commit once all have written.
+"""Saves beside training: copies the state, writes it in a thread, commits once all have written.
 
 Every public method is called by all ranks at the same step. A disk that is full or cannot be
 written costs a checkpoint and a loud line, not the run; what was committed before stays.
@@ -74,6 +74,7 @@ class Saver:
         with self._average.applied() if self._average else nullcontext():
             weights = self._engine.full_state()
         folder, self.saved_step, self._error, self._sums = self._folder, step, "", {}
+        # `purge` never deletes the last checkpoint with finite weights.
         finite = all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
 
         def commit() -> None:
@@ -83,6 +84,7 @@ class Saver:
             checkpoint.purge(self._run, self._config.execution.keep_checkpoints)
 
         self._commit = commit
+        # Threads write and hash; collectives stay in the main thread, whose order all ranks share.
         self._run_thread(lambda: self._write(folder, state, weights))
         if not self._config.execution.background_save:
             self.finish()

@@ -12,4 +12,6 @@ from tests.data.labels import TZVPD
 def hydrogen_iodide() -> Molecule:
     """Converged labels of tilted HI, with the overlap: an ECP, s to f shells."""
     molecule = Molecule("hi", np.array([53, 1]), np.array([[0.1, 0.0, -0.2], [0.9, 1.1, 0.5]]))
-    return label(LabelJob(molecule, TZVPD, forces=False, overlap=True, max_cycle=50))
+    return label(
+        LabelJob(molecule=molecule, method=TZVPD, forces=False, overlap=True, max_cycle=50)
+    )

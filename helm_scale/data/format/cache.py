@@ -1,4 +1,4 @@
-"""Shards that lie elsewhere, fetched into a bounded folder that any number of processes share.
+"""Fetches remote shards into a folder of bounded size that any number of processes share.
 
 A shard is written to `<name>.partial`, hashed as it arrives, and renamed when size and SHA-256 are
 those of the manifest: a file under its own name is whole, whoever is killed when. Locks (flock) are
@@ -24,6 +24,7 @@ from helm_scale.data.format import columns, manifest
 from helm_scale.data.format.manifest import Manifest, ShardRecord
 from helm_scale.files import atomic_path, write_atomically
 
+# What webdataset opens; anything else is a folder.
 SCHEMES = re.compile(r"(pipe|file|https?|s3|gs|hf):")
 BLOCK = 1 << 20  # bytes fetched at a time
 WAIT = 60.0  # seconds that a full cache may keep one waiting
@@ -85,6 +86,7 @@ def fetch_manifest(remote: RemoteFolder, cache: Path) -> Manifest:
     folder = cache / hashlib.sha256(content).hexdigest()[:16]
     (folder / columns.FOLDER).mkdir(parents=True, exist_ok=True)
     with _locked(folder / ".manifest"):
+        # The manifest comes last: where it is, its columns are.
         if not (folder / manifest.NAME).is_file():
             for path in manifest.column_files(content):
                 with atomic_path(folder / path) as partial, partial.open("wb") as file:
@@ -111,6 +113,7 @@ class CachedShards:
             ValueError: the shard cannot be fetched, is not the one that the manifest lists, or does
                 not fit.
         """
+        # preadv has its own offset: threads and forks that share the file do not move each other.
         with self._held(record) as file:
             return os.preadv(file.fileno(), [memory], offset)
 
@@ -150,7 +153,7 @@ class CachedShards:
             try:
                 self._make_room(record, file)
                 self._receive(record, file)
-            except BaseException:
+            except BaseException:  # Ctrl-C too: a file left there would keep its room reserved
                 partial.unlink()
                 raise
             partial.rename(path)
@@ -181,9 +184,9 @@ class CachedShards:
         patience = time.monotonic() + WAIT
         while time.monotonic() < patience:
             with _locked(self._folder.parent / ".room"):
-                os.ftruncate(file.fileno(), 0)
+                os.ftruncate(file.fileno(), 0)  # not counted while it waits for room
                 excess = sum(size for _, size, _ in self._files()) + record.size - self._limit
-                for _, size, path in sorted(self._files()):
+                for _, size, path in sorted(self._files()):  # longest unused first
                     if excess > 0 and _removed(path):
                         excess -= size
                 if excess <= 0:
@@ -235,6 +238,7 @@ class LocalShards:
 
     def _open(self, record: ShardRecord) -> io.FileIO:
         if record.name not in self._files:
+            # A process may hold some 1,000 open files, and a large dataset has more shards.
             while len(self._files) >= self.OPEN:
                 self._files.pop(next(iter(self._files))).close()
             self._files[record.name] = io.FileIO(self._folder / record.name)
@@ -249,7 +253,7 @@ def _read_ahead(file: io.FileIO, offset: int, size: int) -> None:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that all processes share."""
-    with path.open("ab") as file:
+    with path.open("ab") as file:  # "ab" makes the file and truncates none
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

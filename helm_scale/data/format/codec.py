@@ -1,4 +1,4 @@
-"""Molecule <-> the two members of a sample: readable JSON, and an npz of arrays.
+"""Encodes a molecule as the two members of a sample, readable JSON and an npz, and decodes it.
 
 The format is described in data_shards/README.md.
 
@@ -32,8 +32,8 @@ SYMMETRY_LIMIT = 1e-6  # largest |M - M^T| that counts as round-off, Hartree
 
 def labels_of(molecule: Molecule) -> tuple[str, ...]:
     """List the labels that a molecule has."""
-    own = [name for name in LABELS if getattr(molecule, name) is not None]
-    return (*own, *sorted(molecule.properties))
+    labels = [name for name in LABELS if getattr(molecule, name) is not None]
+    return (*labels, *sorted(molecule.properties))
 
 
 def encode(molecule: Molecule) -> dict[str, bytes]:
@@ -80,6 +80,7 @@ def encode(molecule: Molecule) -> dict[str, bytes]:
     file = io.BytesIO()
     # Not compressed: a Hamiltonian's digits are noise to zlib, and views need plain bytes (npz.py).
     np.savez(file, allow_pickle=False, **arrays)
+    # Sorted keys: equal molecules are equal bytes, whatever the Python that wrote them.
     return {"json": json.dumps(header, sort_keys=True, indent=1).encode(), "npz": file.getvalue()}
 
 
@@ -186,6 +187,7 @@ def encode_matrix(matrix: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarr
 def flat_blocks(matrix: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (upper triangles of the atoms' blocks, blocks i < j), flat, row-major, float64."""
     atoms = len(offsets) - 1
+    # The empty arrays in front keep a lone atom, which has no pair, from stopping concatenate.
     block = [slice(offsets[i], offsets[i + 1]) for i in range(atoms)]
     onsite = [matrix[b, b][np.triu_indices(b.stop - b.start)] for b in block]
     offsite = [
@@ -201,6 +203,7 @@ def decode_matrix(parts: Mapping[str, np.ndarray], offsets: np.ndarray) -> np.nd
         ValueError: an array has the wrong size.
     """
     check_parts(parts, offsets)
+    # Added in float64: in float32 the remainder would be rounded away again.
     exact = parts["offsite"].astype(np.float64)
     exact[parts["remainder_index"]] += parts["remainder"]
     return _assemble(parts["onsite"], exact, offsets)
@@ -254,9 +257,11 @@ def _assemble(onsite: np.ndarray, offsite: np.ndarray, offsets: np.ndarray) -> n
 
 def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -> StoredSample:
     """Check sizes and values; errors do not name the sample yet."""
+    # Small arrays are copied, so that they do not keep the memory of the whole sample alive.
     method, numbers = Method(**header["method"]), arrays["atomic_numbers"].copy()
     offsets = ao_offsets(method.basis, numbers)
     sizes = offsets[1:] - offsets[:-1]
+    # A basis table that has changed since the sample was written shows here.
     if not np.array_equal(arrays["nao_per_atom"], sizes):
         raise ValueError(
             f"nao_per_atom: got {arrays['nao_per_atom'].tolist()},"

@@ -1,4 +1,4 @@
-"""The rows of a large manifest as columns: files `columns/*.npy` beside it, mapped into memory."""
+"""Keeps the rows of a large manifest as columns, `columns/*.npy` beside it, mapped into memory."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 from helm_scale.files import sha256, sync
 
 FOLDER = "columns"
+# Little-endian whatever the machine; 45 bytes a sample beside its key.
 DTYPES = {
     "split": "<u1",
     "shard": "<i4",
@@ -21,7 +22,7 @@ DTYPES = {
 }
 NAMES = ("key", *DTYPES)
 KEY_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=-"
-AT_ONCE = 1 << 20  # keys looked at together: bounds the memory of the check
+AT_ONCE = 1 << 20  # keys that are checked together, which bounds the memory
 
 
 class SampleKeys:
@@ -102,7 +103,7 @@ def check_keys(stored: np.ndarray) -> None:
     hashes are equal.
     """
     allowed = np.zeros(256, dtype=bool)
-    allowed[[0, *KEY_BYTES]] = True
+    allowed[[0, *KEY_BYTES]] = True  # zero fills up shorter keys
     width = -(-stored.dtype.itemsize // 8) * 8  # whole 64-bit words, padded with zeros
     hashes = np.empty(len(stored), dtype=np.uint64)
     for start in range(0, len(stored), AT_ONCE):
@@ -121,6 +122,7 @@ def check_keys(stored: np.ndarray) -> None:
             mixed ^= mixed >> np.uint64(29)
         hashes[start : start + len(part)] = mixed
     ordered = np.sort(hashes)
+    # Equal hashes are rare and mostly of equal keys: only these are compared as text.
     for repeated in np.unique(ordered[1:][ordered[1:] == ordered[:-1]]):
         keys, counts = np.unique(stored[hashes == repeated], return_counts=True)
         if counts.max() > 1:

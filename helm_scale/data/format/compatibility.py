@@ -1,4 +1,4 @@
-"""Whether labels may stand side by side: made by one method, and the same set of them."""
+"""Checks that labels may be used together: one method, and the same set of labels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass

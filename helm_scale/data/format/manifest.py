@@ -1,4 +1,4 @@
-"""The manifest of a dataset: which shards it has, and where every sample lies.
+"""Reads and writes the manifest of a dataset: its shards, and where every sample lies.
 
 It is written last and atomically: a folder without one is an unfinished dataset. The format is
 described in data_shards/README.md.
@@ -65,6 +65,7 @@ class SampleRecord:
     cost: float
 
 
+# No slash and no leading dot: a foreign manifest cannot name files outside its folder.
 SHARD = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*\.tar")
 COLUMNS = columns.NAMES
 
@@ -115,6 +116,7 @@ class Manifest:
             ValueError: it is missing, damaged or of another version.
         """
         path = Path(folder) / NAME
+        # Relative paths are the usual mistake, so the message says from where they were looked for.
         if not path.is_file():
             raise ValueError(
                 f"{path}: not found{_from_here(path)}; '{folder}' is no finished dataset:"
@@ -186,7 +188,8 @@ class Manifest:
             f"files: {len(self.shards)} shards, {megabytes:.2f} MB, licence {self.licence}",
             f"rejected: {len(self.rejected)}",
         ]
-        return "\n".join(lines + [f"  {one.key}: {one.reason}" for one in self.rejected])
+        rejected = [f"  {molecule.key}: {molecule.reason}" for molecule in self.rejected]
+        return "\n".join(lines + rejected)
 
     def where(self, index: int) -> str:
         """Name shard and key of a sample, for messages."""
@@ -265,12 +268,13 @@ def _record(
     record = {"format": FORMAT, "version": VERSION, **head, "method": asdict(head["method"])}
     return record | {
         "shards": [vars(shard) for shard in shards],
-        "rejected": [vars(one) for one in rejected],
+        "rejected": [vars(molecule) for molecule in rejected],
         "columns": list(COLUMNS),
     }
 
 
 def _write(folder: Path, record: dict[str, Any], samples: str) -> Manifest:
+    # The samples go before the closing brace: json's own layout would give each number a line.
     text = json.dumps(record, indent=1)[:-2] + f",\n {samples}\n}}\n"
     write_atomically(folder / NAME, text)
     return Manifest.load(folder)
@@ -281,8 +285,8 @@ def _columns(samples: Sequence[SampleRecord]) -> tuple[list[str], dict[str, np.n
     splits = list(dict.fromkeys(sample.split for sample in samples))
     code = {name: number for number, name in enumerate(splits)}
     rows = {
-        name: np.array([getattr(s, name) for s in samples], dtype=kind)
-        for name, kind in columns.DTYPES.items()
+        name: np.array([getattr(s, name) for s in samples], dtype=dtype)
+        for name, dtype in columns.DTYPES.items()
         if name != "split"
     }
     rows["split"] = np.array(
@@ -293,6 +297,7 @@ def _columns(samples: Sequence[SampleRecord]) -> tuple[list[str], dict[str, np.n
 
 def _read(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Fields of a Manifest from the JSON record."""
+    # Rows are lists without names, so that their order is part of the format.
     if record["columns"] != list(COLUMNS):
         raise ValueError(f"columns: got {record['columns']}, wanted {list(COLUMNS)}")
     if "columns_beside" in record:
@@ -312,7 +317,7 @@ def _read(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         "method": Method(**record["method"]),
         "labels": tuple(record["labels"]),
         "shards": tuple(ShardRecord(**shard) for shard in record["shards"]),
-        "rejected": tuple(RejectedMolecule(**one) for one in record["rejected"]),
+        "rejected": tuple(RejectedMolecule(**entry) for entry in record["rejected"]),
         **{name: record[name] for name in ("licence", "source", "elements")},
         "names_of_splits": tuple(splits),
         "split_code": rows.pop("split"),

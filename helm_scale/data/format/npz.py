@@ -1,4 +1,4 @@
-"""Arrays of an uncompressed npz file in memory, as views: no copy, no checksum.
+"""Reads the arrays of an uncompressed npz file in memory as views, without copy or checksum.
 
 numpy.load reads the same files through zipfile, at several times the cost: it copies each array and
 checks each CRC-32. Here the caller has checked the bytes already.
@@ -32,6 +32,7 @@ def arrays(memory: memoryview) -> dict[str, np.ndarray]:
         if mark != b"PK\5\6":
             raise ValueError("no zip file: its end is missing")
         views = {}
+        # By the central directory: numpy leaves the sizes in local headers to a zip64 field.
         for _ in range(count):
             entry = _ENTRY.unpack_from(memory, offset)
             lengths, name_start = entry[10:13], offset + _ENTRY.size
@@ -52,6 +53,7 @@ def _array(memory: memoryview, name: str, local: int, size: int) -> np.ndarray:
     mark, *_, name_length, extra_length = _LOCAL.unpack_from(memory, local)
     # The extra field of the local header may be longer than that of the central directory.
     start = local + _LOCAL.size + name_length + extra_length
+    # An .npy file: 6 bytes of magic, 2 of version, 2 of header length, the header, the numbers.
     (length,) = struct.unpack_from("<H", memory, start + 8)
     stated = _kind(bytes(memory[start + 10 : start + 10 + length]))
     if mark != b"PK\3\4" or bytes(memory[start : start + 8]) != b"\x93NUMPY\1\0" or stated is None:

@@ -1,4 +1,4 @@
-"""Shards on disk: tar files of samples, written in one go and read at random.
+"""Writes shards, tar files of samples, in one go, and reads their samples at random.
 
 webdataset reads them too; order, random access and integrity come from the manifest, which
 webdataset does not have. The format is described in data_shards/README.md.
@@ -29,7 +29,7 @@ from helm_scale.files import sha256, write_atomically
 from helm_scale.types import Method, Molecule
 
 KEY = re.compile(r"[A-Za-z0-9_+=-]{1,90}")
-END_OF_ARCHIVE = bytes(1024)
+END_OF_ARCHIVE = bytes(1024)  # two zero blocks, as POSIX has it
 TYPICAL_BLOCK = 1600  # matrix elements of a block of two atoms of 40 AOs: one unit of cost
 
 
@@ -191,7 +191,7 @@ class ShardWriter:
             return
         self._append(END_OF_ARCHIVE)
         size = self._file.tell()
-        self._file.flush()
+        self._file.flush()  # on disk before the manifest that promises it
         os.fsync(self._file.fileno())
         self._file.close()
         self._shards.append(ShardRecord(Path(self._file.name).name, size, self._sha256.hexdigest()))
@@ -341,8 +341,8 @@ def verify(folder: str | Path) -> list[str]:
         for key, count in Counter(dataset.key.tolist()).items()
         if count > 1
     ]
-    known = {shard.name for shard in dataset.shards}
-    strangers = sorted(path.name for path in dataset.folder.glob("*.tar") if path.name not in known)
+    listed = {shard.name for shard in dataset.shards}
+    strangers = sorted({path.name for path in dataset.folder.glob("*.tar")} - listed)
     problems += [f"{dataset.folder / name}: not in the manifest" for name in strangers]
     for index in range(len(dataset)):
         try:
@@ -362,6 +362,7 @@ def _shard_problems(dataset: Manifest, number: int) -> Iterator[str]:
     elif digest != record.sha256:
         yield f"{path}: SHA-256 {digest}, wanted {record.sha256}; get the shard anew"
     else:
+        # By tarfile, and not by our own reader: other programs are to find the samples, too.
         with _named_damage(str(path)), tarfile.open(path) as archive:
             headers = [member for member in archive if member.name.endswith(".json")]
         present = [(member.name, member.offset) for member in headers]

@@ -1,4 +1,4 @@
-"""Labels of a dataset in the making: a file per finished molecule, so that a kill loses nothing.
+"""Keeps the labels of an unfinished dataset, one file per molecule, so that a kill loses none.
 
 They lie in `out/staging/` until all are there; then they become shards in the order of the
 input, whatever the order in which they were finished, and the folder goes.
@@ -40,6 +40,7 @@ class StagingFolder:
             ValueError: a key that cannot name a sample, or a file with labels of another method,
                 other names or another geometry.
         """
+        # All keys before the first label: hours of SCF must not end at a name that is refused.
         for molecule in molecules:
             shards.check_key(molecule.key)
         return [molecule for molecule in molecules if not self._has(molecule)]
@@ -67,6 +68,7 @@ class StagingFolder:
             molecules_per_shard=molecules_per_shard,
         )
         failed = {molecule.key for molecule in rejected}
+        # In the order of the input, so that parallel runs give the same shards.
         for molecule, split in zip(molecules, splits, strict=True):
             if molecule.key not in failed:
                 writer.write(shards.read_sample(self._file(molecule.key)), split)
@@ -104,6 +106,7 @@ class StagingFolder:
 
 def _same_input(first: Molecule, second: Molecule) -> bool:
     """Whether two molecules are the same to the last bit, labels aside."""
+    # Exactly: labels of a geometry that differs in the last digit are those of another one.
     return (
         first.charge == second.charge
         and first.spin_multiplicity == second.spin_multiplicity

@@ -1,4 +1,7 @@
-"""The members of one sample, from the bytes that it takes in a tar file, as views."""
+"""Splits the bytes that a sample takes in a tar file into its members, as views.
+
+tarfile reads the same through a file object and copies every content.
+"""
 
 from collections.abc import Iterator
 
@@ -33,14 +36,15 @@ def _walk(memory: memoryview) -> Iterator[tuple[str, memoryview]]:
 def _read(header: bytes) -> tuple[str, int]:
     """Read name and size of a member, and check the sum of the header's bytes."""
     try:
-        wanted = int(header[_SUM].rstrip(b"\0 "), 8)
+        checksum = int(header[_SUM].rstrip(b"\0 "), 8)  # octal text, ended by blanks or zeros
         size = int(header[_SIZE].rstrip(b"\0 "), 8)
         name = header[_NAME].rstrip(b"\0").decode("ascii")
     except ValueError:
         raise ValueError("damaged tar header: no octal size and checksum") from None
     got = sum(header) - sum(header[_SUM]) + 8 * ord(" ")  # its own field counts as blanks
-    if len(header) != BLOCK or got != wanted or header[_TYPE] not in _REGULAR:
+    if len(header) != BLOCK or got != checksum or header[_TYPE] not in _REGULAR:
         raise ValueError(
-            f"damaged tar header of '{name}': checksum {got}, wanted {wanted}, or not a plain file"
+            f"damaged tar header of '{name}': checksum {got}, wanted {checksum}, or not a plain"
+            " file"
         )
     return name, size

@@ -74,6 +74,7 @@ def _symmetric_scale(matrix: np.ndarray, range_: float) -> SymLogNorm:
 
 def _decades(norm: SymLogNorm) -> list[float]:
     """Powers of ten on both sides of zero outside the linear part."""
+    # 0.9: round-off may have put a limit that is a power of ten just above it.
     powers = 10.0 ** np.arange(
         np.ceil(np.log10(0.9 * norm.linthresh)), np.floor(np.log10(norm.vmax or 1.0)) + 1
     )

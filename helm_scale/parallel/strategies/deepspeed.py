@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO: it cuts, gathers and reduces; our own optimisers step on what it leaves a rank.
+"""DeepSpeed ZeRO cuts, gathers and reduces; our own optimisers step on what it leaves a rank.
 
 DeepSpeed is handed an optimiser whose step is ours, with all parameters in one group and as one
 sub-group, so that the flat float32 partition of this rank and its gradient are complete when it is
@@ -110,7 +110,7 @@ class DeepSpeedModel:
         def on_step() -> None:
             gradient = self._flat.grad
             assert gradient is not None
-            gradient.mul_(self._processes.world_size)
+            gradient.mul_(self._processes.world_size)  # DeepSpeed averages over ranks
             for shard, offset in self._trained:
                 shard.local.grad = gradient[offset : offset + shard.local.numel()]
             apply()
@@ -126,7 +126,7 @@ class DeepSpeedModel:
         if self._stage < 3:
             self._zero.update_lp_params()
         else:
-            self.reshard()
+            self.reshard()  # what is still gathered would hide the new values
             self._zero._reassign_or_swap_out_partitioned_parameters(0)
 
     def running_weights(self) -> list[Tensor]:
@@ -183,7 +183,7 @@ class DeepSpeedModel:
             first, last = max(offset, low), min(offset + parameter.numel(), high)
             if last > first:
                 yield parameter, first - offset, first - low, last - first
-            else:
+            else:  # nothing of it lies here, but every rank lists every parameter
                 yield parameter, 0, 0, 0
 
     def _cut_one_by_one(self, rank: int) -> Iterator[tuple[nn.Parameter, int, int, int]]:

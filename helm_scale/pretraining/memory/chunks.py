@@ -1,4 +1,4 @@
-"""Chunks of pairs and message edges: from the configured ones to smaller ones that save memory."""
+"""Lists chunks of pairs and message edges, from the configured ones to ever smaller ones."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, get_args
@@ -47,6 +47,7 @@ def next_to_try(execution: ExecutionConfig) -> str:
     """The setting that saves most beside what is set, as flags."""
     _, *higher = levels_from(execution.recompute)
     _, *smaller = candidates(execution, execution.recompute)
+    # Pairs first: they are the most, and their chunks cost no recomputation.
     if not execution.pair_chunk:
         return "--execution.pair_chunk 512"
     if execution.recompute == "none" and higher:

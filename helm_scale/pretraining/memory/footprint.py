@@ -1,4 +1,4 @@
-"""Estimate what a training step needs by running the step itself on tensors without data.
+"""Estimates what a training step needs by running the step itself on tensors without data.
 
 torch's meta device runs no arithmetic and holds no data. A tracker sees every tensor that the step
 makes there, and when it goes; the largest sum of their bytes is the peak. So the figure is no fit
@@ -62,6 +62,7 @@ class AllocationTracker(TorchDispatchMode):
     ) -> Any:
         """Run an operation and count what it returns."""
         result = func(*args, **(kwargs or {}))
+        # Tensors that were freed have been subtracted by their finalizers.
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.device.type == "meta":
                 self._count(leaf.untyped_storage())
@@ -114,15 +115,15 @@ class StepEstimator:
         pairs = size.pairs
         if chunks.pair_chunk:
             pairs = min(pairs, ESTIMATED_CHUNKS * chunks.pair_chunk)
-        few = ESTIMATED_CHUNKS * chunks.message_chunk
-        if chunks.recompute == "none" or size.edges <= few:
+        estimated = ESTIMATED_CHUNKS * chunks.message_chunk
+        if chunks.recompute == "none" or size.edges <= estimated:
             return self._peak(BatchSize(size.atoms, size.edges, pairs), chunks, first)
         # Of many chunks, only what is kept per edge grows, and evenly: a line through two points.
         peak, more = (
             self._peak(BatchSize(size.atoms, edges, pairs), chunks, first)
-            for edges in (few, few + chunks.message_chunk)
+            for edges in (estimated, estimated + chunks.message_chunk)
         )
-        return peak + (more - peak) * (size.edges - few) // chunks.message_chunk
+        return peak + (more - peak) * (size.edges - estimated) // chunks.message_chunk
 
     def activation_bytes_of(
         self, batch: GraphBatch, chunks: ChunkSettings, first: bool = True
@@ -146,6 +147,7 @@ class StepEstimator:
         spec = optim.spec_of(training.optimizer)
         if not spec.matrices_only:
             return 0
+        # Whole matrices on one rank; the planner divides by the ranks that share them.
         hidden = [
             flat_shards.from_replicated(parameter) for parameter in self.model.hidden_matrices()
         ]
@@ -236,10 +238,10 @@ def _atom_segments(atoms: int, shares: Mapping[int, float]) -> tuple[Segment, ..
 
 
 def _pair_segments(pairs: int, shares: Mapping[int, float]) -> tuple[Segment, ...]:
-    kinds = [(a, b) for a in shares for b in shares if a <= b]
+    element_pairs = [(a, b) for a in shares for b in shares if a <= b]
     # a pair of unlike elements comes about in two ways
-    weights = [shares[a] * shares[b] * (1 if a == b else 2) for a, b in kinds]
-    return _segments(kinds, _apportioned(pairs, weights))
+    weights = [shares[a] * shares[b] * (1 if a == b else 2) for a, b in element_pairs]
+    return _segments(element_pairs, _apportioned(pairs, weights))
 
 
 def _shares(composition: Mapping[str, int]) -> dict[int, float]:
@@ -254,15 +256,16 @@ def _shares(composition: Mapping[str, int]) -> dict[int, float]:
 
 def _apportioned(total: int, weights: Sequence[float]) -> list[int]:
     """Whole numbers that sum to `total`, in proportion to the weights."""
+    # Bounds are rounded and not the numbers, so that these sum to the total.
     bounds = np.rint(np.cumsum([0.0, *weights]) / sum(weights) * total).astype(np.int64)
     return np.diff(bounds).tolist()
 
 
-def _segments(kinds: Sequence[tuple[int, int]], counts: Sequence[int]) -> tuple[Segment, ...]:
+def _segments(numbers: Sequence[tuple[int, int]], counts: Sequence[int]) -> tuple[Segment, ...]:
     """Consecutive segments of so many atoms or pairs each, those without any left out."""
     starts = np.cumsum([0, *counts])
     return tuple(
-        Segment(*kind, int(a), int(b))
-        for kind, a, b in zip(kinds, starts, starts[1:], strict=False)
+        Segment(*elements_of, int(a), int(b))
+        for elements_of, a, b in zip(numbers, starts, starts[1:], strict=False)
         if b > a
     )

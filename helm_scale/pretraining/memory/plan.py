@@ -1,4 +1,4 @@
-"""Plan the memory of a rank, line by line, and choose the chunks that fit a limit.
+"""Plans the memory of a rank, line by line, and chooses the chunks that fit a limit.
 
 Weights, gradients, optimiser and average follow from the parameters and from how an engine shards
 them (states.py); activations and labels of the largest micro-batch from an estimate of the step
@@ -232,7 +232,7 @@ class MemoryPlanner:
 
 def max_pairs(atoms: np.ndarray, cutoff: float) -> np.ndarray:
     """Bound on the pairs within a cutoff (Angstrom) in molecules of so many atoms: [n] int64."""
-    neighbours = ATOM_DENSITY * 4 / 3 * pi * cutoff**3
+    neighbours = ATOM_DENSITY * 4 / 3 * pi * cutoff**3  # atoms of a sphere of that radius
     atoms = np.asarray(atoms, dtype=np.int64)
     return np.ceil(atoms * np.minimum(atoms - 1, neighbours) / 2).astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""Bytes that a rank holds from step to step: weights, gradients, optimiser, average."""
+"""Counts the bytes that a rank holds all the time: weights, gradients, optimiser, average."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, cast
@@ -34,6 +34,7 @@ def state_bytes(model: Helm, config: PretrainConfig, world_size: int) -> StateBy
     """
     execution = config.execution
     itemsize = 8 if config.model.dtype == "float64" else 4
+    # Shards are rounded up, -(-a // b): the fullest rank decides whether a run fits.
     whole, shards = parameter_bytes([model], itemsize), ranks_per_replica(execution, world_size)
     states = _weights_and_gradients(model, execution, whole, shards) | {
         "optimiser": -(-_moments(model, config, itemsize) // shards),
@@ -65,8 +66,8 @@ def _weights_and_gradients(
 def _moments(model: Helm, config: PretrainConfig, itemsize: int) -> int:
     """AdamW keeps two moments of a number; the optimiser of hidden matrices as many as it says."""
     hidden = itemsize * sum(matrix.numel() for matrix in model.hidden_matrices())
-    rest = parameter_bytes([model], itemsize) - hidden
-    return 2 * rest + optim.spec_of(config.training.optimizer).moments * hidden
+    by_adamw = parameter_bytes([model], itemsize) - hidden
+    return 2 * by_adamw + optim.spec_of(config.training.optimizer).moments * hidden
 
 
 def _offloaded(execution: ExecutionConfig) -> tuple[str, ...]:
