@@ -178,13 +178,13 @@ def from_pyscf(mol: gto.Mole, basis: str) -> Molecule:
 
 def _check_mole(mol: Any) -> None:
     """Raise ValueError for what is no built molecule of real atoms."""
-    if not isinstance(mol, gto.Mole):
-        inner = "; give its .mol" if isinstance(getattr(mol, "mol", None), gto.Mole) else ""
-        raise ValueError(f"mol: got {type(mol).__name__}, wanted a PySCF Mole{inner}")
     if hasattr(mol, "lattice_vectors"):
         raise ValueError(
             "mol: got a periodic Cell, wanted a PySCF Mole; cell.to_mol() drops images"
         )
+    if not isinstance(mol, gto.Mole):
+        inner = "; give its .mol" if isinstance(getattr(mol, "mol", None), gto.Mole) else ""
+        raise ValueError(f"mol: got {type(mol).__name__}, wanted a PySCF Mole{inner}")
     if not mol.natm:
         raise ValueError("mol: no atoms; call mol.build() first")
     ghosts = [i for i in range(mol.natm) if gto.charge(mol.atom_symbol(i)) == 0]

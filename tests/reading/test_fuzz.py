@@ -30,11 +30,11 @@ names = st.one_of(
     st.integers(),
 )
 values = st.recursive(
-    st.one_of(
+    st.one_of([
         st.none(), st.booleans(), st.integers(), st.integers(-3, 3), st.floats(),
         st.text(max_size=5), st.complex_numbers(), st.integers(-3, 3).map(np.int64),
         st.floats(width=32).map(np.float32),
-    ),
+    ]),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(words, inner, max_size=2)),
     max_leaves=4,
 )  # fmt: skip
@@ -146,11 +146,11 @@ def test_any_info_gives_an_identity_or_a_refusal(info: dict[Any, Any]) -> None:
     st.sampled_from(
         ["energy", "charge", "spin_multiplicity", "positions", "forces", "method", "x"]
     ),
-    st.one_of(
+    st.one_of([
         st.booleans(), st.integers(-(2**60), 2**60), st.integers(-2, 2), st.floats(),
         st.text(max_size=4), st.lists(st.floats(), max_size=3),
         st.lists(st.integers(-2, 2), max_size=2),
-    ),
+    ]),
 )  # fmt: skip
 def test_any_field_of_npz_is_read_as_it_is_or_refused(name: str, value: Any) -> None:
     fields = {
@@ -160,7 +160,8 @@ def test_any_field_of_npz_is_read_as_it_is_or_refused(name: str, value: Any) -> 
         "method": np.array('{"xc": "pbe", "basis": "def2-svp"}'),
     }
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "hf.npz", **{**fields, name: np.array(value)})  # type: ignore[arg-type]
+        stored = {**fields, name: np.array(value)}
+        np.savez(Path(folder) / "hf.npz", **stored)  # type: ignore[arg-type]
         try:
             source = NpzFolder(Path(folder), ImportConfig(dataset="npz", source=folder))
             molecule = source.read("hf.npz").molecule
