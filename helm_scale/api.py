@@ -1,14 +1,20 @@
 """A trained model for those who call it from Python: Hamiltonians, energies, starts of an SCF."""
 
+import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from helm_scale.commands.models import load_predictor
+from helm_scale.commands.models import load_predictor, validation_error
 from helm_scale.export.atoms import molecule_of
 from helm_scale.model.helm import Helm
 from helm_scale.types import Method, Molecule
+
+if TYPE_CHECKING:
+    from helm_scale.evaluation.kohn_sham import Choice
+
+_log = logging.getLogger(__name__)
 
 
 class HamiltonianModel:
@@ -19,10 +25,21 @@ class HamiltonianModel:
 
     Attributes:
         network: the torch module. method: functional, basis, grid and H0 of the labels.
+        validation_error: mean |dH| on validation molecules, Hartree; None: unknown.
+        projection: "auto", "on" or "off": whether energies and starts of an SCF are those of the
+            Kohn-Sham matrix nearest to the predicted one (docs/potential.md).
     """
 
-    def __init__(self, network: Helm, method: Method) -> None:
+    def __init__(
+        self,
+        network: Helm,
+        method: Method,
+        *,
+        validation_error: float | None = None,
+        projection: Literal["auto", "on", "off"] = "auto",
+    ) -> None:
         self.network, self.method = network, method
+        self.validation_error, self.projection = validation_error, projection
 
     def hamiltonian(
         self, atoms: Any, *, ao_order: Literal["canonical", "pyscf"] = "canonical"
@@ -56,7 +73,7 @@ class HamiltonianModel:
         from helm_scale.evaluation import guess
 
         molecule = self._checked(atoms)
-        density = guess.predict_density(self.network, molecule, self.method)
+        density = guess.predict_density(self.network, molecule, self.method, choice=self._choice())
         return EnergyFunctional(molecule, self.method).energy_and_fock(density)[0]
 
     def solver(self, atoms: Any) -> Any:
@@ -82,7 +99,17 @@ class HamiltonianModel:
         """
         from helm_scale.evaluation import guess
 
-        return guess.initial_density(mol, self.network, self.method)
+        return guess.initial_density(mol, self.network, self.method, choice=self._choice())
+
+    def _choice(self) -> "Choice":
+        """Whether predictions are projected, and why; said in the log."""
+        from helm_scale.evaluation import kohn_sham
+
+        choice = kohn_sham.choose(
+            self.projection, error=self.validation_error, basis=self.method.basis
+        )
+        _log.info("%s", choice)
+        return choice
 
     def _checked(self, atoms: Any) -> Molecule:
         """The molecule, if the model can predict it."""
@@ -93,10 +120,16 @@ class HamiltonianModel:
         return molecule
 
 
-def load(path: str | Path) -> HamiltonianModel:
+def load(
+    path: str | Path, *, projection: Literal["auto", "on", "off"] = "auto"
+) -> HamiltonianModel:
     """Load a Hamiltonian model from a run folder, a checkpoint or a bundle, onto a GPU if any.
 
+    Args:
+        projection: as of HamiltonianModel.
     Raises:
         ValueError: nothing to load there, a changed bundle, or files that do not fit each other.
     """
-    return HamiltonianModel(*load_predictor(path))
+    network, method = load_predictor(path)
+    error = validation_error(path)
+    return HamiltonianModel(network, method, validation_error=error, projection=projection)

@@ -14,6 +14,9 @@ import torch
 
 import helm_scale
 from helm_scale import config
+from helm_scale.dft.energies import EnergyFunctional, overlap
+from helm_scale.dft.molecule import from_canonical
+from helm_scale.evaluation import orbitals
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
 from helm_scale.types import Molecule
@@ -82,6 +85,24 @@ def test_hamiltonian_and_energy_are_those_of_pyscf_in_its_own_order(
     assert np.abs(model.hamiltonian(atoms) - fock).max() > 1e-2  # p shells in another order
     density = solver.make_rdm1(*_orbitals(solver, fock))
     assert model.energy(atoms) == pytest.approx(solver.energy_tot(density), abs=1e-8)
+
+
+def test_energies_and_starts_are_those_of_the_projected_matrix_where_asked(
+    source: Path, atoms: ase.Atoms
+) -> None:
+    energies = {key: helm_scale.load(source, projection=key).energy(atoms) for key in ("on", "off")}
+    model = helm_scale.load(source)
+    assert model.validation_error is None and model.energy(atoms) == energies["off"]  # def2-svp
+    molecule = Molecule("mol", atoms.numbers, atoms.positions)
+    functional = EnergyFunctional(molecule, SVP)
+    projected = functional.kohn_sham_matrix(model.hamiltonian(atoms))
+    (whole,) = orbitals.canonical_projectors(overlap(molecule, SVP.basis), (1e-6,))
+    density = orbitals.solve(projected, whole, 5).density_matrix()
+    assert functional.energy_and_fock(density)[0] == pytest.approx(energies["on"], abs=1e-9)
+    assert 1e-7 < abs(energies["on"] - energies["off"]) < 1e-3
+    start = helm_scale.load(source, projection="on").initial_guess(model.solver(atoms).mol)
+    wanted = from_canonical(density, SVP.basis, atoms.numbers)
+    np.testing.assert_allclose(start, wanted, atol=1e-8)
 
 
 def _orbitals(solver: object, fock: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

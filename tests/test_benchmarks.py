@@ -219,3 +219,13 @@ def test_ranks_that_share_a_molecule_find_the_same_numbers() -> None:
 def test_an_epoch_on_kept_features_is_compared_with_one_without() -> None:
     result = figures("finetune_cache.py")
     assert result["molecules"] == 64 and has(result, "making_seconds", "ratio")
+
+
+@pytest.mark.slow
+def test_the_projection_removes_noise_and_its_cost_is_measured() -> None:
+    result = figures("potential.py")
+    assert [row["atoms"] for row in result["cost"]] == [8]
+    assert has(result["cost"][0], "first_projection_seconds", "fock_build_seconds", "peak_gib")
+    noisy = [row for row in result["noise"] if row["noise_ueh"] == 1000.0]
+    assert len(noisy) == 4
+    assert all(row["projected_h_mae_ueh"] < row["raw_h_mae_ueh"] for row in noisy)

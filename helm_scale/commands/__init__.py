@@ -14,6 +14,7 @@ from helm_scale.commands.models import (
     load_model,
     load_property_model,
     load_state,
+    validation_error,
 )
 from helm_scale.commands.predict import predict
 from helm_scale.commands.pretrain import pretrain
@@ -50,4 +51,5 @@ __all__ = [
     "shards_repack",
     "shards_split",
     "shards_verify",
+    "validation_error",
 ]

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import torch
 
-from helm_scale.commands.models import WEIGHTS, find_model, load_predictor, load_state
+from helm_scale.commands.models import (
+    WEIGHTS,
+    find_model,
+    load_predictor,
+    load_state,
+    validation_error,
+)
 from helm_scale.config import EvaluateConfig
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
@@ -34,7 +40,8 @@ def evaluate(config: EvaluateConfig) -> str:
     model, method = load_predictor(source, flow_steps=config.flow_steps)
     check_method(method, manifest.method, config.data)
     other = _backbone_like(model, config.other) if "embedding" in config.extras else None
-    return evaluate_dataset(predictors.of_model(model, method), other, manifest, config)
+    predictor = predictors.of_model(model, method, error=validation_error(source))
+    return evaluate_dataset(predictor, other, manifest, config)
 
 
 def _backbone_like(model: Helm, source: str | None) -> EnergyModel:

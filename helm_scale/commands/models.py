@@ -15,6 +15,7 @@ from helm_scale.model.helm import Helm
 from helm_scale.model.properties import PropertyModel
 from helm_scale.model.weights import load_weights
 from helm_scale.types import Method
+from helm_scale.units import MICROHARTREE
 
 WEIGHTS = "model.safetensors"
 
@@ -46,6 +47,19 @@ def load_predictor(source: str | Path, *, flow_steps: int = 0) -> tuple[Helm, Me
     model, method = load_model(source)
     model.flow_steps = flow_steps or model.flow_steps
     return model.to(best_device()), method
+
+
+def validation_error(source: str | Path) -> float | None:
+    """Mean |dH| on the validation molecules at the last validation before the weights were saved,
+    Hartree; None where the record beside them does not say."""
+    from helm_scale.export.model_card import metrics_of
+
+    folder, record = find_model(source)
+    metrics = (
+        record["provenance"].get("metrics", {}) if "provenance" in record else metrics_of(folder)
+    )
+    error = metrics.get("validation_h_mae_ueh")
+    return None if error is None else float(error) * MICROHARTREE
 
 
 def best_device() -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from helm_scale.commands.models import load_predictor
+from helm_scale.commands.models import load_predictor, validation_error
 from helm_scale.config import PredictConfig
 
 
@@ -16,11 +16,13 @@ def predict(config: PredictConfig) -> str:
             range.
     """
     from helm_scale.data.format.xyz import read_xyz
-    from helm_scale.evaluation import prediction
+    from helm_scale.evaluation import kohn_sham, prediction
 
     model, method = load_predictor(config.source, flow_steps=config.flow_steps)
     (molecules, _), out = read_xyz(config.xyz, ignore_cell=config.ignore_cell), Path(config.out)
     prediction.check_molecules(molecules, model.config.basis)
+    error = validation_error(config.source)
+    choice = kohn_sham.choose(config.projection, error=error, basis=method.basis)
     jobs = (
         prediction.PredictJob(
             molecule=molecule,
@@ -28,9 +30,13 @@ def predict(config: PredictConfig) -> str:
             method=method,
             baseline=model.config.baseline,
             overlap_threshold=config.overlap_threshold,
+            projected=choice.covers(molecule, method),
             path=out / f"{molecule.key}.npz",
         )
         for molecule in molecules
     )
     written = list(prediction.write_predictions(jobs, config.processes, len(molecules)))
-    return f"{out}: {len(written)} molecules written; their field 'about' names units and AO orders"
+    return (
+        f"{out}: {len(written)} molecules written; their field 'about' names units and AO orders."
+        f" {choice}"
+    )

@@ -60,6 +60,13 @@ class EvaluateConfig(Strict):
             " the error of H in Hartree."
         ),
     )
+    projection: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description=(
+            "Project predictions onto Kohn-Sham matrices. auto: where the error of the model is"
+            " larger than what the projection costs."
+        ),
+    )
     extras: tuple[Literal["orbitals", "stretch", "embedding"], ...] = Field(
         ("orbitals", "stretch", "embedding"),
         description=(
@@ -103,12 +110,19 @@ class PredictConfig(Strict):
         False, description="Take molecules out of periodic cells, without their images."
     )
     out: str = Field("runs/prediction", description="Folder of npz files.")
+    projection: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description=(
+            "Project predictions onto Kohn-Sham matrices. auto: where the error of the model is"
+            " larger than what the projection costs."
+        ),
+    )
     overlap_threshold: float = Field(
         1e-3,
         gt=0,
         description=(
-            "Canonical orthogonalisation drops overlap eigenvalues below this; ten times the"
-            " error of H in Hartree is a good choice."
+            "For matrices that are not projected: canonical orthogonalisation drops overlap"
+            " eigenvalues below this; ten times the error of H in Hartree is a good choice."
         ),
     )
     flow_steps: int = Field(

@@ -22,7 +22,8 @@ from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
 from helm_scale.dft import fields
 from helm_scale.dft.energies import EnergyFunctional, overlap
-from helm_scale.evaluation import embedding, orbitals, report, stretch
+from helm_scale.evaluation import embedding, kohn_sham, orbitals, report, stretch
+from helm_scale.evaluation.kohn_sham import Choice
 from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecules
 from helm_scale.evaluation.plots.embedding import plot_embedding
 from helm_scale.evaluation.plots.errors import plot_distances, plot_element_pairs
@@ -53,26 +54,31 @@ def evaluate_dataset(
             does not know.
     """
     started, out, reader = _seconds(), Path(config.out), ShardReader(manifest)
+    choice = kohn_sham.choose(config.projection, error=predictor.error, basis=manifest.method.basis)
     # `or None`: a limit of 0 means all molecules.
     indices = manifest.split(config.split)[: config.max_molecules or None]
     # Before the hours of evaluation, so that a misspelt molecule key is refused at once.
     drawn = reader.read(_drawn(manifest, indices, config.molecule)) if config.extras else None
     results = list(
         evaluate_molecules(
-            _jobs(predictor, manifest, config, indices), config.processes, len(indices)
+            _jobs(predictor, manifest, config, indices, choice), config.processes, len(indices)
         )
     )
     settings = {
         name: getattr(config, name) for name in ("source", "data", "split", "overlap_threshold")
     }
-    about = settings | {"method": asdict(manifest.method), "model": predictor.about}
+    about = settings | {
+        "method": asdict(manifest.method),
+        "model": predictor.about,
+        "matrix": str(choice),
+    }
     summary = report.build_report(results, about)
     sections = [report.tables(summary)]
     _write_report(out, summary, sections[0])
     if drawn is not None and "orbitals" in config.extras:
-        draw_molecule(predictor, drawn, manifest, config)
+        draw_molecule(predictor, drawn, manifest, config, choice)
     if drawn is not None and "stretch" in config.extras and predictor.model is not None:
-        sections.append(_stretch(predictor, drawn, manifest, config))
+        sections.append(_stretch(predictor, drawn, manifest, config, choice))
     if other is not None and predictor.model is not None:
         molecules = [reader.read(index) for index in range(min(len(manifest), EMBEDDED))]
         sections.append(
@@ -115,7 +121,11 @@ def _seconds() -> tuple[float, float]:
 
 
 def _jobs(
-    predictor: Predictor, manifest: Manifest, config: EvaluateConfig, indices: np.ndarray
+    predictor: Predictor,
+    manifest: Manifest,
+    config: EvaluateConfig,
+    indices: np.ndarray,
+    choice: Choice,
 ) -> Iterator[EvaluationJob]:
     """Predict molecule by molecule, as the processes ask; the first ones are judged deepest."""
     reader = ShardReader(manifest)
@@ -141,6 +151,7 @@ def _jobs(
             baseline=predictor.baseline,
             pair_cutoff=predictor.pair_cutoff,
             overlap_threshold=config.overlap_threshold,
+            projected=choice.covers(molecule, manifest.method),
             depth=depth,
             inference_seconds=time.perf_counter() - start,
             record=Path(config.out) / "molecules" / f"{molecule.key}.json",
@@ -166,7 +177,11 @@ def _drawn(manifest: Manifest, indices: np.ndarray, key: str | None) -> int:
 
 
 def draw_molecule(
-    predictor: Predictor, molecule: Molecule, manifest: Manifest, config: EvaluateConfig
+    predictor: Predictor,
+    molecule: Molecule,
+    manifest: Manifest,
+    config: EvaluateConfig,
+    choice: Choice,
 ) -> None:
     """Draw the Hamiltonian and its error; write HOMO, LUMO and density error as cube files."""
     out, method = Path(config.out), manifest.method
@@ -183,6 +198,9 @@ def draw_molecule(
     threshold = config.overlap_threshold or orbitals.chosen_threshold(
         float(np.abs(predicted - truth).mean())
     )
+    if choice.covers(molecule, method):
+        predicted = EnergyFunctional(molecule, method).kohn_sham_matrix(predicted)
+        threshold = orbitals.PYSCF_THRESHOLD
     projector = orbitals.canonical_projectors(overlap(molecule, method.basis), (threshold,))[0]
     occupied = orbitals.occupied_count(molecule, method.basis)
     states = {
@@ -227,7 +245,11 @@ def _complete(predictor: Predictor, molecule: Molecule, manifest: Manifest) -> n
 
 
 def _stretch(
-    predictor: Predictor, molecule: Molecule, manifest: Manifest, config: EvaluateConfig
+    predictor: Predictor,
+    molecule: Molecule,
+    manifest: Manifest,
+    config: EvaluateConfig,
+    choice: Choice,
 ) -> str:
     """Stretch one bond, write its files and return its table."""
     out = Path(config.out)
@@ -240,6 +262,7 @@ def _stretch(
         method=manifest.method,
         baseline=predictor.baseline,
         overlap_threshold=config.overlap_threshold,
+        projected=choice.covers(molecule, manifest.method),
     )
     points, failed = stretch.follow(
         molecule, bond, predictor.residual, job=settings, processes=config.processes

@@ -4,6 +4,9 @@ Every row goes through the same code:
 
     prediction   the Hamiltonian to judge
     rebuilt      one Fock build from its density
+    kohn_sham    the Kohn-Sham matrix nearest to the prediction (dft/potential.py), without overlap
+                 threshold; kohn_sham_rebuilt: one Fock build from its density; kohn_sham_truth: the
+                 true H through the same projection, which is what it costs
     truth        the true H against its stored labels (energy, forces) and the Fock matrix of its
                  own density
     projected    the true H in the projected space, against the true H: what the overlap threshold
@@ -11,9 +14,9 @@ Every row goes through the same code:
     truncated    the true H without the pairs beyond the model's range
     minao, sad   baselines: one Fock build from the minao density, or from isolated atoms
 
-All rows but `truth` and `projected` are compared with the true H under the same projector, so
-`truth` and `projected` hold the error of the pipeline and the others that of a Hamiltonian. Rows
-that would repeat another are left out.
+All rows but `truth`, `projected` and those of Kohn-Sham matrices, which keep the whole space, are
+compared with the true H under the same projector, so `truth` and `projected` hold the error of the
+pipeline and the others that of a Hamiltonian. Rows that would repeat another are left out.
 """
 
 import time
@@ -36,7 +39,12 @@ from helm_scale.evaluation.states import ElectronicState, compare_states
 from helm_scale.types import Method, Molecule
 
 # In the order of the report's tables.
-ROWS = ("prediction", "rebuilt", "truth", "projected", "truncated", "minao", "sad")
+ROWS = (
+    *("prediction", "rebuilt", "kohn_sham", "kohn_sham_rebuilt", "truth", "kohn_sham_truth"),
+    *("projected", "truncated", "minao", "sad"),
+)
+_IN_WHOLE_SPACE = {"projected", "kohn_sham", "kohn_sham_rebuilt", "kohn_sham_truth"}
+_REBUILT = {"prediction": "rebuilt", "kohn_sham": "kohn_sham_rebuilt"}  # row -> row of its rebuild
 DEPTHS = ("matrix", "orbitals", "energies", "forces", "scf")
 _GUESSES = {"minao": "minao", "sad": "atom"}  # row -> PySCF's name of the density
 _ROW_OF = {"minao": "minao", "atoms": "sad"}  # kind of H0 -> row
@@ -53,6 +61,7 @@ class EvaluationJob:
         method: of the labels. baseline: H0 of the model, "none", "atoms" or "minao". pair_cutoff:
             range of the model, Angstrom.
         overlap_threshold: of the canonical orthogonalisation; None: chosen from the error of H.
+        projected: with the Kohn-Sham matrices nearest to prediction and label.
         depth: one of DEPTHS; each includes those before it and costs more.
         inference_seconds: what the prediction took.
         record: file that keeps the findings; the same job is not done twice.
@@ -64,6 +73,7 @@ class EvaluationJob:
     baseline: str
     pair_cutoff: float
     overlap_threshold: float | None = None
+    projected: bool = False
     depth: str = "forces"
     inference_seconds: float = 0.0
     record: Path | None = None
@@ -183,6 +193,9 @@ def _matrices(
         matrices["truncated"] = (
             truncate(truth - below, molecule, job.method.basis, job.pair_cutoff) + below
         )
+    if job.projected and job.reaches("orbitals"):
+        for row, matrix in (("kohn_sham", matrices["prediction"]), ("kohn_sham_truth", truth)):
+            matrices[row] = functional.kohn_sham_matrix(matrix)
     return matrices | bases
 
 
@@ -208,8 +221,9 @@ def _judge_states(
     # Where both projectors are the same one, the row would repeat `truth`.
     if projector.dropped > whole.dropped:
         states["projected"] = ElectronicState(orbitals.solve(truth, projector, occupied))
+    spaces = {name: whole if name in _IN_WHOLE_SPACE else projector for name in ROWS}
     states |= {
-        name: ElectronicState(orbitals.solve(matrix, projector, occupied))
+        name: ElectronicState(orbitals.solve(matrix, spaces[name], occupied))
         for name, matrix in matrices.items()
     }
     facts: dict[str, float] = {
@@ -220,9 +234,10 @@ def _judge_states(
         "ghosts_unprojected": _ghosts(matrices["prediction"], whole, states["truth"]),
     }
     if job.reaches("energies"):
-        facts["seconds_energy"], focks = _add_energies(functional, projector, states)
-        for name, row in (("prediction", "rebuilt"), ("truth", "truth")):
-            rows[row] = hamiltonian_errors(focks[name] - truth, truth, molecule, basis)
+        facts["seconds_energy"], focks = _add_energies(functional, spaces, states)
+        for name, row in {"truth": "truth", **_REBUILT}.items():
+            if name in focks:
+                rows[row] = hamiltonian_errors(focks[name] - truth, truth, molecule, basis)
         facts["label_gradient_Eh"] = orbitals.gradient_norm(
             states["truth"].orbitals, focks["truth"]
         )
@@ -237,7 +252,7 @@ def _judge_states(
     reference = states.get("projected", states["truth"])
     for name, state in states.items():
         if name != "truth":
-            target = states["truth"] if name == "projected" else reference
+            target = states["truth"] if name in _IN_WHOLE_SPACE else reference
             rows[name] = rows.get(name, {}) | compare_states(state, target, whole.overlap)
     if job.reaches("scf"):
         facts |= _scf(functional, states)
@@ -251,9 +266,9 @@ def _ghosts(hamiltonian: np.ndarray, whole: Projector, truth: ElectronicState) -
 
 
 def _add_energies(
-    functional: EnergyFunctional, projector: Projector, states: dict[str, ElectronicState]
+    functional: EnergyFunctional, spaces: dict[str, Projector], states: dict[str, ElectronicState]
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """Add energies and dipoles to all states and the state `rebuilt`; return seconds and Focks.
+    """Add energies and dipoles to all states and the rebuilt states; return seconds and Focks.
 
     Returns:
         (seconds per density, Fock matrix of each state's density by name).
@@ -262,8 +277,11 @@ def _add_energies(
     focks = {}
     for name in states:
         states[name], focks[name] = _with_energy(functional, states[name])
-    rebuilt = orbitals.solve(focks["prediction"], projector, states["truth"].orbitals.occupied)
-    states["rebuilt"], _ = _with_energy(functional, ElectronicState(rebuilt))
+    occupied = states["truth"].orbitals.occupied
+    for name, row in _REBUILT.items():
+        if name in focks:
+            rebuilt = orbitals.solve(focks[name], spaces[name], occupied)
+            states[row], _ = _with_energy(functional, ElectronicState(rebuilt))
     return (time.perf_counter() - start) / len(states), focks
 
 
@@ -303,8 +321,10 @@ def _against_labels(molecule: Molecule, truth: ElectronicState) -> ErrorSums:
 
 
 def _scf(functional: EnergyFunctional, states: dict[str, ElectronicState]) -> dict[str, float]:
-    """Run the SCF from predicted density, true density and PySCF's guesses; return what it took."""
-    guesses = {name: states[name].orbitals.density_matrix() for name in ("prediction", "truth")}
+    """Run the SCF from predicted, projected and true density and PySCF's guesses; return what it
+    took."""
+    names: list[str] = [name for name in ("prediction", "kohn_sham", "truth") if name in states]
+    guesses = {name: states[name].orbitals.density_matrix() for name in names}
     guesses |= {row: functional.guess(key) for row, key in _GUESSES.items()}
     runs = {name: functional.scf(density) for name, density in guesses.items()}
     # A start that ends in another SCF solution saves no cycles; the spread of energies shows it.

@@ -25,6 +25,8 @@ ABOUT = (
     " input order, shells by l, m = -l..l."
     " Names that end in '_pyscf' are in PySCF's AO order (the same but for p: x, y, z):"
     " hamiltonian = hamiltonian_pyscf[canonical_from_pyscf][:, canonical_from_pyscf]."
+    " 'hamiltonian_kohn_sham', where it is there, is the Kohn-Sham matrix nearest to it, and"
+    " orbitals and density are of that."
     " Start an SCF with mf.kernel(dm0=density_matrix_pyscf); the mole needs the ECP of 'method'"
     " (JSON)."
 )
@@ -38,7 +40,8 @@ class PredictJob:
         residual: predicted H - H0 [nao, nao], Hartree, canonical order. method: of the training
             labels.
         baseline: H0 of the model, "none", "atoms" or "minao". overlap_threshold: of the canonical
-            orthogonalisation.
+            orthogonalisation of a matrix that is not projected.
+        projected: whether orbitals and density are those of the nearest Kohn-Sham matrix.
         path: npz file to write.
     """
 
@@ -48,6 +51,7 @@ class PredictJob:
     baseline: str
     overlap_threshold: float
     path: Path
+    projected: bool = False
 
 
 def predict_residual(model: Helm, molecule: Molecule, method: Method | None = None) -> np.ndarray:
@@ -120,11 +124,14 @@ def write_predictions(jobs: Iterable[PredictJob], processes: int, total: int) ->
 def write_prediction(job: PredictJob) -> Path:
     """Add H0, solve for the orbitals and write the npz file; its field `about` explains it."""
     molecule, basis, numbers = job.molecule, job.method.basis, job.molecule.atomic_numbers
-    hamiltonian = job.residual
+    functional, hamiltonian = EnergyFunctional(molecule, job.method), job.residual
     if job.baseline != "none":
-        hamiltonian = hamiltonian + EnergyFunctional(molecule, job.method).baseline(job.baseline)
-    projector = orbitals.canonical_projectors(overlap(molecule, basis), (job.overlap_threshold,))[0]
-    solution = orbitals.solve(hamiltonian, projector, orbitals.occupied_count(molecule, basis))
+        hamiltonian = hamiltonian + functional.baseline(job.baseline)
+    used, threshold = hamiltonian, job.overlap_threshold
+    if job.projected:
+        used, threshold = functional.kohn_sham_matrix(hamiltonian), orbitals.PYSCF_THRESHOLD
+    projector = orbitals.canonical_projectors(overlap(molecule, basis), (threshold,))[0]
+    solution = orbitals.solve(used, projector, orbitals.occupied_count(molecule, basis))
     shells = [shells_of(basis, int(z)) for z in numbers]
     index, _ = conventions.ao_order("pyscf", shells)
     fields = {
@@ -143,9 +150,12 @@ def write_prediction(job: PredictJob) -> Path:
         "mo_coeff_pyscf": conventions.rows_from_canonical(solution.coefficients, "pyscf", shells),
         # A closed shell: two electrons in each occupied orbital, as PySCF writes it.
         "mo_occ": 2.0 * (np.arange(len(solution.energies)) < solution.occupied),
-        "overlap_threshold": np.array(job.overlap_threshold),
+        "overlap_threshold": np.array(threshold),
         "orbitals_dropped": np.array(projector.dropped),
     }
+    if job.projected:
+        fields["hamiltonian_kohn_sham"] = used
+        fields["hamiltonian_kohn_sham_pyscf"] = from_canonical(used, basis, numbers)
     job.path.parent.mkdir(parents=True, exist_ok=True)
     # An open file, because np.savez appends ".npz" to a path that ends otherwise.
     with job.path.open("wb") as file:

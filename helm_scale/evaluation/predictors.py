@@ -27,6 +27,7 @@ class Predictor:
         residual: molecule -> [nao, nao] float64, Hartree, canonical order.
         baseline: H0 that completes it, "none", "atoms" or "minao". pair_cutoff: range of the pairs,
             Angstrom.
+        error: mean |dH| on validation molecules, Hartree; None: unknown.
         about: for the report. model: where it is one of this package.
     """
 
@@ -35,10 +36,12 @@ class Predictor:
     pair_cutoff: float
     about: dict[str, Any]
     model: Helm | None = None
+    error: float | None = None
 
 
-def of_model(model: Helm, method: Method | None = None) -> Predictor:
-    """A model of this package; method: of its labels, for a model that reads H0."""
+def of_model(model: Helm, method: Method | None = None, *, error: float | None = None) -> Predictor:
+    """A model of this package; method: of its labels, for a model that reads H0; error: on
+    validation molecules, Hartree, where known."""
     config = model.config
     return Predictor(
         residual=lambda molecule: predict_residual(model, molecule, method),
@@ -46,6 +49,7 @@ def of_model(model: Helm, method: Method | None = None) -> Predictor:
         pair_cutoff=config.pair_cutoff,
         about=config.model_dump(mode="json"),
         model=model,
+        error=error,
     )
 
 

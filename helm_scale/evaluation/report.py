@@ -15,7 +15,10 @@ from helm_scale.units import HARTREE_IN_MEV, MICROHARTREE
 _TITLES = {
     "prediction": "prediction",
     "rebuilt": "prediction, one Fock rebuild",
+    "kohn_sham": "prediction as Kohn-Sham matrix",
+    "kohn_sham_rebuilt": "prediction as Kohn-Sham matrix, one Fock rebuild",
     "truth": "true H, against stored labels and its own Fock matrix",
+    "kohn_sham_truth": "true H as Kohn-Sham matrix: cost of the auxiliary basis",
     "projected": "true H, projected: cost of the overlap threshold",
     "truncated": "true H within the cutoff",
     "minao": "minao H0",
@@ -63,6 +66,7 @@ _SECONDS = ("inference", "setup", "energy", "forces")
 _GUESSES = {
     "truth": "true density",
     "prediction": "predicted density",
+    "kohn_sham": "density of the Kohn-Sham matrix",
     "minao": "minao",
     "sad": "isolated atoms",
 }
@@ -155,7 +159,9 @@ def _scf(records: Sequence[MoleculeResult]) -> dict[str, Any] | None:
     ran = [record for record in records if "scf_energy_spread_Eh" in record.facts]
     # Only molecules that converge from every density: means over different sets do not compare.
     fine = [
-        record for record in ran if all(record.facts[f"scf_converged_{name}"] for name in _GUESSES)
+        record
+        for record in ran
+        if all(record.facts.get(f"scf_converged_{name}", 1.0) for name in _GUESSES)
     ]
     tight = [
         record
@@ -230,6 +236,7 @@ def tables(report: dict[str, Any]) -> str:
         lines += _by_row(report, [(name, head) for _, name, head, _ in block])
     lines += _scf_table(report["scf"])
     lines += [
+        *_matrix_line(report),
         _counts(report),
         *_projection_line(report),
         _seconds_line(report),
@@ -289,6 +296,7 @@ def _scf_table(scf: dict[str, Any] | None) -> list[str]:
             number(scf["seconds"][name]),
         ]
         for name, title in _GUESSES.items()
+        if scf["cycles"][name] is not None
     ]  # fmt: skip
     lines = [*grid(["SCF from", "cycles", "cycles / minao's", "seconds"], rows), ""]
     lines.append(
@@ -313,6 +321,14 @@ def _counts(report: dict[str, Any]) -> str:
     counted = ", ".join(f"{report[f'molecules_with_{what}']} with {what}" for what in _COUNTED)
     far = report["pairs_beyond_cutoff"]
     return f"{report['molecules']} molecules: {counted}. Pairs beyond the model's range: {far}."
+
+
+def _matrix_line(report: dict[str, Any]) -> list[str]:
+    """Which matrix is used, why, and for how many molecules."""
+    if "matrix" not in report:
+        return []
+    count = sum("kohn_sham" in found for found in report["by_molecule"].values())
+    return [f"{report['matrix']} Molecules projected: {count}."]
 
 
 def _projection_line(report: dict[str, Any]) -> list[str]:

@@ -28,13 +28,15 @@ MAX_CYCLE = 200  # stretched bonds converge slowly
 
 @dataclass(frozen=True, kw_only=True)
 class StretchJob:
-    """One geometry. residual, method, baseline, overlap_threshold: as molecule.EvaluationJob."""
+    """One geometry. residual, method, baseline, overlap_threshold, projected: as
+    molecule.EvaluationJob."""
 
     molecule: Molecule
     residual: np.ndarray
     method: Method
     baseline: str
     overlap_threshold: float | None
+    projected: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,9 @@ def label_point(job: StretchJob) -> tuple[Levels, Levels] | str:
     threshold = job.overlap_threshold or orbitals.chosen_threshold(
         float(np.abs(hamiltonian - truth.hamiltonian).mean())
     )
+    if job.projected:
+        hamiltonian = functional.kohn_sham_matrix(hamiltonian)
+        threshold = orbitals.PYSCF_THRESHOLD
     projector = orbitals.canonical_projectors(overlap(job.molecule, basis), (threshold,))[0]
     occupied = orbitals.occupied_count(job.molecule, basis)
     # Both through one projector; the energy of the truth is the SCF's own.

@@ -33,17 +33,19 @@ def origin(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
         "checkpoint": checkpoint.name,
         "weights": f"moving average over the steps, decay {decay}" if decay else "of the last step",
         **{key: value for key, value in record.items() if key not in ("format", "model", "method")},
-        "metrics": _metrics(run / "metrics.jsonl", int(checkpoint.name.rpartition("-")[2] or 0)),
+        "metrics": metrics_of(checkpoint),
     }
 
 
-def _metrics(path: Path, step: int) -> dict[str, Any]:
-    """Errors on training batch and validation split, of the last validation up to a step."""
-    if not path.is_file():
+def metrics_of(checkpoint: Path) -> dict[str, Any]:
+    """Errors on training batch and validation split, of the last validation up to a checkpoint
+    RUN/checkpoints/step-N; nothing where there is none."""
+    path, number = checkpoint.resolve().parents[1] / "metrics.jsonl", checkpoint.name[-8:]
+    if not path.is_file() or not number.isdigit():
         return {}
     lines = [json.loads(text) for text in path.read_text().splitlines() if '"validation_' in text]
     # a run goes on after its best checkpoint; later metrics are not those of these weights
-    earlier = [line for line in lines if line["step"] <= step]
+    earlier = [line for line in lines if line["step"] <= int(number)]
     wanted = ("step", "loss", "h_mae", "validation_")
     last = earlier[-1] if earlier else {}
     return {key: value for key, value in last.items() if key.startswith(wanted)}

@@ -48,7 +48,7 @@ def test_the_guess_is_the_density_of_the_predicted_hamiltonian_in_the_users_orde
     mol = gto.M(atom=ATOMS, **BASIS)
     solver = dft.RKS(mol, xc="pbe")
     solver.grids.level = 1
-    found = helm_scale.load(source).initial_guess(mol)
+    found = helm_scale.load(source, projection="off").initial_guess(mol)
     fock = solver.get_fock(dm=solver.get_init_guess(key="minao"))  # what this model predicts
     energies, coefficients = solver.eig(fock, solver.get_ovlp())
     expected = solver.make_rdm1(coefficients, solver.get_occ(energies, coefficients))

@@ -79,6 +79,10 @@ def test_bundle_gives_back_the_whole_model(pristine: Path) -> None:
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
 
 
+def test_the_error_on_validation_molecules_travels_with_the_model(pristine: Path) -> None:
+    assert commands.validation_error(pristine) == pytest.approx(4e-6)
+
+
 def test_config_says_what_an_outsider_needs(pristine: Path) -> None:
     record = json.loads((pristine / "config.json").read_text())
     assert record["features"]["irreps"] == "8x0e+8x1o+8x2e+8x3o+8x4e+8x5o+8x6e"
