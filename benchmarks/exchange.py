@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from variants import TASKS, compare, parse
 
-from helm_scale.basis import layout, packing
+from helm_scale.basis import layout, slots
 from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import ModelConfig
 from helm_scale.irreps.so2 import so2_layout
@@ -26,7 +26,7 @@ from helm_scale.model.conditioning import FlowPoint
 from helm_scale.model.equivariant import DegreeNorm, FeedForward
 from helm_scale.model.heads.hamiltonian import BlockHead
 from helm_scale.model.radial import GaussianBasis, RadialMLP, envelope
-from helm_scale.types import GraphBatch, PairChunk, Segment
+from helm_scale.types import GraphBatch, PairChunk
 
 SYMMETRIC = helm.PairBranch
 # hidden channels that bring the exact tower to the operations of the mean
@@ -186,6 +186,7 @@ class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
         self.head = BlockHead(
             config.lmax, config.channels, layout.head_multiplicities(config.basis, onsite=False)
         )
+        self.column, self.sign = transposed_columns(config.basis)
 
     def _irreps(
         self,
@@ -197,26 +198,33 @@ class DirectedPairs(SYMMETRIC):  # type: ignore[misc, valid-type]
         point: FlowPoint | None,
     ) -> Tensor:
         index = batch.pair_index[:, chunk.start : chunk.stop]
-        like = [s for s in chunk.segments if s.first == s.second]
-        segments, start = list(chunk.segments), index.shape[1]
-        for s in like:
-            segments.append(Segment(s.first, s.second, start, start + s.count))
-            start = segments[-1].stop
-        ordered = torch.cat([index, *(index[:, s.start : s.stop].flip(0) for s in like)], dim=1)
-        blocks = self.head(
-            self.tower(list(states_YNKC.unbind()), batch, ordered), segments, self._layout
+        like = torch.tensor(
+            [i for s in chunk.segments if s.first == s.second for i in range(s.start, s.stop)],
+            dtype=torch.int64,
         )
-        mirrored = dict(zip((s.first for s in like), blocks[len(chunk.segments) :], strict=False))
+        ordered = torch.cat([index, index[:, like].flip(0)], dim=1)
+        rows, mirrored = self.head(self.tower(list(states_YNKC.unbind()), batch, ordered)).split(
+            [index.shape[1], len(like)]
+        )
+        mean = (rows[like] + mirrored[:, self.column] * self.sign.to(rows)) / 2
         distance = (batch.positions[index[1]] - batch.positions[index[0]]).norm(dim=-1)
-        smooth = (envelope(distance, self.cutoff) * scale).to(states_YNKC)
-        parts = []
-        for s, block in zip(chunk.segments, blocks, strict=False):
-            if s.first == s.second:
-                packed = self._layout(s)
-                transposed = packing.unpack(mirrored[s.first].double(), packed).mT
-                block = (block + packing.pack(transposed, packed).to(block)) / 2
-            parts.append((block * smooth[s.start : s.stop, None]).flatten())
-        return torch.cat(parts or [blocks[0].flatten()])
+        smooth = (envelope(distance, self.cutoff) * scale).to(rows)
+        places = slots.pair_slots(self.basis, rows.device).places(
+            batch.pair_kinds(chunk), chunk.size
+        )
+        scaled = rows.index_copy(0, like, mean) * smooth[:, None]
+        return scaled.flatten().index_select(0, places)
+
+
+def transposed_columns(basis: str) -> tuple[Tensor, Tensor]:
+    """Columns of slots (basis/slots.py) that make up the transposed block, and their signs."""
+    columns, signs, start = [], [], 0
+    for degree, (index, sign) in enumerate(layout.transposed_rows(basis)):
+        for _ in range(2 * degree + 1):
+            columns.append(torch.from_numpy(index) + start)
+            signs.append(torch.from_numpy(sign))
+            start += len(index)
+    return torch.cat(columns), torch.cat(signs)
 
 
 def model(task: str, variant: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from helm_scale.basis import layout
 from helm_scale.config import ModelConfig, PretrainConfig, load
@@ -30,7 +31,11 @@ def molecule(atoms: int, seed: int = 0) -> Molecule:
 
 def batch_of(atoms: int, config: ModelConfig) -> GraphBatch:
     """One molecule with random targets of true size."""
-    batch = collate([molecule(atoms)], config)
+    return labelled(collate([molecule(atoms)], config), config)
+
+
+def labelled(batch: GraphBatch, config: ModelConfig) -> GraphBatch:
+    """The batch with random targets of true size."""
     onsite = sum(
         s.count * layout.onsite_layout(config.basis, s.first, config.parity).size
         for s in batch.atom_segments
@@ -59,18 +64,22 @@ def model_config(name: str, quick: bool) -> ModelConfig:
 class Step:
     """Forward and backward pass of one training step, without the optimiser."""
 
-    def __init__(self, atoms: int, config: ModelConfig) -> None:
+    def __init__(self, atoms: int, config: ModelConfig, device: str = "cpu") -> None:
         torch.manual_seed(0)
-        self.model = Helm(config)
-        self.batch = batch_of(atoms, config)
+        self.model = Helm(config).to(device)
+        self.batch = batch_of(atoms, config).to(device)
         self.objective = HamiltonianObjective(
             config.basis, config.parity, self.model.reference_onsite
         )
 
     def __call__(self) -> float:
         """Run it; the loss."""
+        return float(self.run())
+
+    def run(self) -> Tensor:
+        """Run it without waiting for the device; the loss."""
         self.model.zero_grad()
         sums = self.objective(self.model, self.batch)
         loss = self.objective.loss(sums.total, sums.count)
         loss.backward()
-        return float(loss.detach())
+        return loss.detach()

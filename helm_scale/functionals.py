@@ -1,8 +1,7 @@
 """Which density functionals have exact exchange, by name.
 
 PySCF asks libxc for it, but a node that trains has neither, so the names stand here; a test
-compares them with PySCF's. Names of unknown functionals count as semilocal: their labels are still
-looked at.
+compares them with PySCF's. Unknown names count as semilocal: their labels are still looked at.
 """
 
 import re

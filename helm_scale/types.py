@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from helm_scale.basis.slots import pair_kind
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -126,6 +128,11 @@ class PairChunk:
     stop: int
     segments: tuple[Segment, ...]
     flat: slice
+
+    @property
+    def size(self) -> int:
+        """Number of its packed irreps."""
+        return self.flat.stop - self.flat.start
 
 
 class Geometry(NamedTuple):
@@ -243,6 +250,18 @@ class GraphBatch(MolecularGraph):
             molecule=self.molecule,
             charge=self.charge,
             spin_multiplicity=self.spin_multiplicity,
+        )
+
+    @property
+    def atom_kinds(self) -> Tensor:
+        """Atomic numbers, sorted as `atom_order`: kinds of on-site blocks (basis/slots.py)."""
+        return self.atomic_numbers.index_select(0, self.atom_order)
+
+    def pair_kinds(self, chunk: PairChunk) -> Tensor:
+        """Kinds of the off-site blocks of a chunk (basis/slots.py)."""
+        first, second = self.pair_index[:, chunk.start : chunk.stop]
+        return pair_kind(
+            self.atomic_numbers.index_select(0, first), self.atomic_numbers.index_select(0, second)
         )
 
     def pair_chunks(

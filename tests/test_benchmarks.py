@@ -58,6 +58,20 @@ def test_checkpoints_are_written_in_the_background_and_at_once() -> None:
     assert 1 < result["bytes_ratio"] < 1.1
 
 
+def test_a_step_launches_few_operations_whatever_the_elements_and_copies_nothing() -> None:
+    rows = figures("launches.py")["rows"]
+    reached = {
+        "published, 16 atoms": 2542,
+        "published, 16 atoms, chunks of 512": 3564,
+        "published, 16 molecules of 10 atoms": 2542,
+        "lean, 12 atoms": 1892,
+    }
+    for name, operations in reached.items():
+        assert rows[name]["operations"] <= 1.05 * operations, name
+    assert rows["lean, 20 elements"]["operations"] <= 1.05 * rows["lean, 4 elements"]["operations"]
+    assert all(row["operations"] > 1000 and row["copies"] == 0 for row in rows.values())
+
+
 @pytest.mark.slow
 def test_flops_counts_both_configs() -> None:
     rows = figures("flops.py")["rows"]

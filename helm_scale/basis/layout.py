@@ -8,6 +8,7 @@ Axes: p = 2*l1+1, q = 2*l2+1, M = 2*L+1, rows of degree L are numbered through a
 couple to L.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -113,10 +114,14 @@ def _build(
 @cache
 def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
     """Layout of the blocks between two atoms of elements (first, second), with all degrees."""
-    counts = shell_counts(basis, first), shell_counts(basis, second)
+    return _offsite(basis, shell_counts(basis, first), shell_counts(basis, second))
+
+
+def _offsite(basis: str, first: Sequence[int], second: Sequence[int]) -> BlockLayout:
+    """Layout between atoms with so many shells of every degree."""
     groups = []
-    for l1, n1 in enumerate(counts[0]):
-        for l2, n2 in enumerate(counts[1]):
+    for l1, n1 in enumerate(first):
+        for l2, n2 in enumerate(second):
             a, b = np.divmod(np.arange(n1 * n2), max(n2, 1))  # all pairs; max: no shell, no pair
             if n1 * n2:
                 groups.append(
@@ -129,7 +134,12 @@ def offsite_layout(basis: str, first: int, second: int) -> BlockLayout:
                         weight=2**0.5,
                     )
                 )
-    return _build(basis, (nao(basis, first), nao(basis, second)), groups, onsite=False)
+    return _build(basis, (_functions(first), _functions(second)), groups, onsite=False)
+
+
+def _functions(counts: Sequence[int]) -> int:
+    """Atomic orbitals in so many shells of degree 0, 1, ..."""
+    return sum((2 * degree + 1) * count for degree, count in enumerate(counts))
 
 
 @cache
@@ -162,7 +172,17 @@ def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
     """
     if parity not in PARITIES:
         raise ValueError(f"parity: got '{parity}', wanted one of {', '.join(PARITIES)}")
-    counts = shell_counts(basis, atomic_number)
+    return _onsite(basis, shell_counts(basis, atomic_number), parity)
+
+
+def all_slots_layout(basis: str, parity: str | None) -> BlockLayout:
+    """Layout of an off-site block (parity None) or an on-site one that fills every slot."""
+    counts = slot_counts(basis)
+    return _onsite(basis, counts, parity) if parity else _offsite(basis, counts, counts)
+
+
+def _onsite(basis: str, counts: Sequence[int], parity: str) -> BlockLayout:
+    """Layout of an atom with so many shells of every degree."""
     groups = []
     for l1, n1 in enumerate(counts):
         for l2, n2 in list(enumerate(counts))[l1:]:
@@ -196,7 +216,7 @@ def onsite_layout(basis: str, atomic_number: int, parity: str) -> BlockLayout:
                         weight=2**0.5,
                     )
                 )
-    return _build(basis, (nao(basis, atomic_number),) * 2, groups, onsite=True)
+    return _build(basis, (_functions(counts),) * 2, groups, onsite=True)
 
 
 def ao_offsets(basis: str, atomic_numbers: np.ndarray) -> np.ndarray:

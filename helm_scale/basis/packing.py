@@ -112,15 +112,6 @@ def _group_values(packed_BS: Tensor, layout: BlockLayout) -> Iterator[tuple[Shel
         yield group, values.unflatten(2, (2 * group.l1 + 1, 2 * group.l2 + 1))
 
 
-def absolute_sum(packed_BS: Tensor, layout: BlockLayout) -> Tensor:
-    """Sum |H| over all matrix elements that the packed irreps stand for, in both triangles."""
-    sums = [
-        values.abs().sum() * (1 if group.weight == 1.0 else 2)
-        for group, values in _group_values(packed_BS, layout)
-    ]
-    return torch.stack(sums).sum()
-
-
 def packing_entries(layout: BlockLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """List `pack` as a sparse linear map: packed[component] += value * block[row, column].
 

@@ -12,6 +12,7 @@ so2.py).
 """
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,18 +69,6 @@ def _wigner_polynomials(degree: int) -> Tensor:
     return torch.einsum("am,abxy,bn->mnxy", isometry, product, isometry)
 
 
-@cache
-def wigner_table(degree: int) -> tuple[Tensor, Tensor]:
-    """Exponents [T, 3] of the monomials in (w, x, y) of D^l, and coefficients [T, (2l+1)^2]."""
-    exponents = [
-        (2 * degree - i - j, i, j) for i in range(2 * degree + 1) for j in range(2 * degree + 1 - i)
-    ]
-    poly = _wigner_polynomials(degree)
-    table = torch.stack([poly[..., i, j].flatten() for _, i, j in exponents])
-    return torch.tensor(exponents), table
-
-
-@cache
 def _half_turn_signs(lmax: int) -> Tensor:
     """Signs [K] of the coefficients under the half turn (x, -y, -z)."""
     signs = [
@@ -90,9 +79,8 @@ def _half_turn_signs(lmax: int) -> Tensor:
     return torch.tensor(signs, dtype=torch.float64)
 
 
-@cache
-def _dense_map(lmax: int, mmax: int, parity: int) -> Tensor:
-    """Find for every entry of the [R, K] matrix its place in (blocks, -blocks, zero)."""
+def _dense_map(lmax: int, mmax: int) -> Tensor:
+    """Find for every entry of [2R, K], even rows, then odd, its place in (blocks, -blocks, zero)."""
     layout = so2_layout(lmax, mmax)
     size, count = (lmax + 1) ** 2, sum((2 * degree + 1) ** 2 for degree in range(lmax + 1))
     place = torch.full((size, size), 2 * count)
@@ -102,9 +90,67 @@ def _dense_map(lmax: int, mmax: int, parity: int) -> Tensor:
         block = slice(degree * degree, (degree + 1) ** 2)
         place[block, block] = start + torch.arange(width * width).view(width, width)
         start += width * width
-    rows, signs = (layout.even, layout.odd)[parity]
+    rows, signs = (torch.cat(columns) for columns in zip(layout.even, layout.odd, strict=True))
     shift = torch.where(signs < 0, count, 0)[:, None]
     return (place[rows] + torch.where(place[rows] < count, shift, 0)).flatten()
+
+
+def _wigner_table(lmax: int) -> tuple[Tensor, Tensor]:
+    """Exponents [T, 3] of the monomials of degree 2*lmax in (w, x, y), and the coefficients [T, D]
+    of all blocks D^0 ... D^lmax, of their negatives, and of a zero; float64.
+
+    As w^2 + x^2 + y^2 = 1, lower blocks times powers of that are of the same degree.
+    """
+    top = 2 * lmax
+    exponents = [(top - i - j, i, j) for i in range(top + 1) for j in range(top + 1 - i)]
+    blocks = []
+    for degree in range(lmax + 1):
+        poly = _wigner_polynomials(degree)
+        for _ in range(lmax - degree):
+            poly = _times_one(poly)
+        blocks.append(torch.stack([poly[..., i, j].flatten() for _, i, j in exponents]))
+    table = torch.cat(blocks, dim=1)
+    table = torch.cat([table, -table, table.new_zeros(len(table), 1)], dim=1)
+    return torch.tensor(exponents), table
+
+
+def _times_one(poly: Tensor) -> Tensor:
+    """Multiply by w^2 + x^2 + y^2: coefficients [..., i, j] of two degrees more."""
+    size = poly.shape[-1]
+    product = poly.new_zeros(*poly.shape[:-2], size + 2, size + 2)
+    for i, j in ((0, 0), (2, 0), (0, 2)):
+        product[..., i : i + size, j : j + size] += poly
+    return product
+
+
+class _FrameTables(NamedTuple):
+    """Constants of `edge_frames` on one device.
+
+    Attributes:
+        steps: exponents 0 ... 2*lmax. exponents: [3, T]. table: [T, D] (_wigner_table).
+        signs: [K] of the half turn. dense_map: as _dense_map gives it.
+    """
+
+    steps: Tensor
+    exponents: Tensor
+    table: Tensor
+    signs: Tensor
+    dense_map: Tensor
+
+
+@cache
+def _frame_tables(
+    lmax: int, mmax: int, *, device: torch.device, dtype: torch.dtype, frame_dtype: torch.dtype
+) -> _FrameTables:
+    """Move the constants to a device once: a copy in every step would have the host wait."""
+    exponents, table = _wigner_table(lmax)
+    return _FrameTables(
+        steps=torch.arange(2 * lmax + 1, device=device),
+        exponents=exponents.T.contiguous().to(device),
+        table=table.to(device, dtype),
+        signs=_half_turn_signs(lmax).to(device, frame_dtype),
+        dense_map=_dense_map(lmax, mmax).to(device),
+    )
 
 
 def edge_frames(
@@ -126,28 +172,17 @@ def edge_frames(
     x, y, z = unit[:, 0], torch.where(lower, -unit[:, 1], unit[:, 1]), unit[:, 2].abs()
     norm = torch.sqrt(2 * (1 + z))
     quaternion = torch.stack([(1 + z) / norm, y / norm, -x / norm], dim=-1)
+    tables = _frame_tables(lmax, mmax, device=unit.device, dtype=unit.dtype, frame_dtype=dtype)
     # Integer powers by tensor exponents: 0 ** 0 is 1, and its gradient 0, in torch.
-    powers = quaternion.unsqueeze(-1) ** torch.arange(2 * lmax + 1, device=unit.device)
-    blocks = []
-    for degree in range(lmax + 1):
-        exponents, table = wigner_table(degree)
-        exponents, table = exponents.to(unit.device), table.to(unit)
-        monomials = (
-            powers[:, 0, exponents[:, 0]]
-            * powers[:, 1, exponents[:, 1]]
-            * powers[:, 2, exponents[:, 2]]
-        )
-        blocks.append(monomials @ table)
-    # Cast late: sums of monomials cancel, which float32 would feel at high degrees.
-    flat = torch.cat(blocks, dim=1).to(dtype)
-    # One gather places blocks, their signs and the zeros between them.
-    flat = torch.cat([flat, -flat, flat.new_zeros(flat.shape[0], 1)], dim=1)
-    signs = _half_turn_signs(lmax).to(flat)
-    sign_EK = torch.where(lower[:, None], signs, torch.ones_like(signs)).unsqueeze(1)
-    even, odd = (
-        flat.index_select(1, _dense_map(lmax, mmax, parity).to(unit.device)).unflatten(
-            1, (-1, len(signs))
-        )
-        for parity in (0, 1)
+    powers = (quaternion.unsqueeze(-1) ** tables.steps).unbind(dim=1)
+    w, x, y = (
+        power.index_select(1, exponents)
+        for power, exponents in zip(powers, tables.exponents, strict=True)
     )
-    return even * sign_EK, odd * sign_EK
+    # Cast late: sums of monomials cancel, which float32 would feel at high degrees.
+    flat = (w * x * y @ tables.table).to(dtype)
+    # One gather places blocks, their signs and the zeros between them.
+    frames = flat.index_select(1, tables.dense_map).unflatten(1, (-1, tables.signs.numel()))
+    sign_EK = torch.where(lower[:, None], tables.signs, 1.0).unsqueeze(1)
+    even, odd = (frames * sign_EK).chunk(2, dim=1)
+    return even, odd

@@ -4,16 +4,16 @@ A loss L(S, N) depends on the global sum S and count N alone. Its gradient is th
 a scalar that is known once S is summed over ranks and micro-batches.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from helm_scale.basis import layout, packing
+from helm_scale.basis import shells, slots
 from helm_scale.losses.spectral import Slopes, SpectralTerms
-from helm_scale.types import GraphBatch, PairChunk, PairSums, Segment
+from helm_scale.types import GraphBatch, PairChunk, PairSums
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,10 @@ class HamiltonianObjective:
         Args:
             error: of the on-site irreps, flat. offsite_absolute: sum over the pairs.
         """
-        blocks = [
-            (s, layout.onsite_layout(self.basis, s.first, self.parity)) for s in batch.atom_segments
-        ]
-        elements = float(sum(s.count * block.shape[0] ** 2 for s, block in blocks))
-        onsite_count = count.new_tensor(elements) / batch.pair_world_size
-        onsite_absolute = _absolute(error, blocks) / batch.pair_world_size
+        aos = (s.count * shells.nao(self.basis, s.first) ** 2 for s in batch.atom_segments)
+        onsite_count = count.new_full((), float(sum(aos))) / batch.pair_world_size
+        table = slots.atom_slots(self.basis, self.parity, error.device)
+        onsite_absolute = _absolute(error, batch.atom_kinds, table) / batch.pair_world_size
         return {
             "h_mae": (onsite_absolute + offsite_absolute, count),
             "h_mae_onsite": (onsite_absolute, onsite_count),
@@ -108,8 +106,9 @@ class HamiltonianObjective:
         """
         assert batch.offsite_target is not None
         error = packed - batch.offsite_target[chunk.flat].to(packed.dtype)
-        blocks = [(s, layout.offsite_layout(self.basis, s.first, s.second)) for s in chunk.segments]
-        squares, absolute = error.square().sum().double(), _absolute(error.detach(), blocks)
+        table = slots.pair_slots(self.basis, error.device)
+        absolute = _absolute(error.detach(), batch.pair_kinds(chunk), table)
+        squares = error.square().sum().double()
         linear = torch.zeros_like(squares)
         if terms is not None:
             linear = (terms.offsite[chunk.flat] * packed.double()).sum()
@@ -121,11 +120,6 @@ class HamiltonianObjective:
         return root_plus_mean(total, count)
 
 
-def _absolute(flat: Tensor, blocks: Sequence[tuple[Segment, layout.BlockLayout]]) -> Tensor:
-    """Sum of |error| over the matrix elements of packed irreps, run after run, float64."""
-    runs = flat.split([segment.count * block.size for segment, block in blocks])
-    sums = [
-        packing.absolute_sum(run.unflatten(0, (-1, block.size)), block).double()
-        for run, (_, block) in zip(runs, blocks, strict=True)
-    ]
-    return torch.stack(sums).sum() if sums else flat.new_zeros((), dtype=torch.float64)
+def _absolute(flat: Tensor, kinds: Tensor, table: slots.Slots) -> Tensor:
+    """Sum of |error| over the matrix elements of packed irreps, block after block, float64."""
+    return table.absolute_sum(table.fill(flat, table.places(kinds, len(flat)), len(kinds)))

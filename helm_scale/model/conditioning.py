@@ -20,10 +20,9 @@ from helm_scale.basis.layout import (
     head_multiplicities,
     offsite_layout,
     onsite_layout,
-    transposed_rows,
 )
 from helm_scale.config import ModelConfig
-from helm_scale.model.heads.hamiltonian import symmetrised
+from helm_scale.model.heads.hamiltonian import Symmetrised
 from helm_scale.types import GraphBatch, PairChunk, Segment
 
 OCTAVES = 8  # frequencies of the time encoding: half a wave over [0, 1] and seven doublings
@@ -108,18 +107,10 @@ class PairBlockEncoder(BlockEncoder):
 
     def __init__(self, lmax: int, channels: int, basis: str) -> None:
         super().__init__(lmax, channels, head_multiplicities(basis, onsite=False))
-        # Plain tensors, not buffers: checkpoints hold no tables.
-        self.transposed = [
-            (torch.from_numpy(index), torch.from_numpy(sign))
-            for index, sign in transposed_rows(basis)
-        ]
+        self.symmetrised = Symmetrised(basis, (channels - channels // 2, channels // 2))
 
     def _rows(self) -> list[Tensor]:
-        parities = (self.channels - self.channels // 2, self.channels // 2)
-        return [
-            symmetrised(weight, parities, *turned)
-            for weight, turned in zip(self.weights, self.transposed, strict=True)
-        ]
+        return self.symmetrised(list(self.weights))
 
 
 class TimeEncoding(nn.Module):

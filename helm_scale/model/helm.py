@@ -14,7 +14,7 @@ from typing import cast, overload
 import torch
 from torch import Tensor, nn
 
-from helm_scale.basis import elements, layout
+from helm_scale.basis import elements, layout, shells, slots
 from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import ModelConfig
 from helm_scale.model import flow
@@ -24,7 +24,7 @@ from helm_scale.model.heads.hamiltonian import BlockHead, PairHead
 from helm_scale.model.pair_tower import PairTower
 from helm_scale.model.radial import envelope
 from helm_scale.model.trunk import NodeLayer, Trunk
-from helm_scale.types import GraphBatch, PairChunk, PairLoss, PairSums, Prediction, Segment
+from helm_scale.types import GraphBatch, PairChunk, PairLoss, PairSums, Prediction
 
 
 class PairBranch(nn.Module):
@@ -60,7 +60,7 @@ class PairBranch(nn.Module):
         """
         chunks = batch.pair_chunks(
             self.chunk,
-            lambda s: self._layout(s).size,
+            lambda s: shells.nao(self.basis, s.first) * shells.nao(self.basis, s.second),
             rank=self.pair_rank,
             world_size=self.pair_world_size,
         )
@@ -93,14 +93,10 @@ class PairBranch(nn.Module):
         first, second = (batch.positions.index_select(0, atoms) for atoms in index)
         # On irreps, not on features: nothing after it can bring a jump back at the cutoff.
         smooth = (envelope((second - first).norm(dim=-1), self.cutoff) * scale).to(states_YNKC)
-        blocks = self.head(z, chunk.segments, self._layout)
-        factors = smooth[:, None].split([s.count for s in chunk.segments])
-        # Without pairs the head gives one empty block, which keeps its weights in the graph.
-        scaled = [block * factor for block, factor in zip(blocks, factors, strict=False)]
-        return torch.cat([block.flatten() for block in scaled or blocks[:1]])
-
-    def _layout(self, segment: Segment) -> layout.BlockLayout:
-        return layout.offsite_layout(self.basis, segment.first, segment.second)
+        rows = self.head(z) * smooth[:, None]
+        table = slots.pair_slots(self.basis, rows.device)
+        places = table.places(batch.pair_kinds(chunk), chunk.size)
+        return rows.flatten().index_select(0, places)
 
 
 class Helm(nn.Module):
@@ -248,11 +244,12 @@ class Helm(nn.Module):
         states = self.trunk.states(batch.geometry, added)
         read = torch.stack(states if self.config.pair_inputs == "each" else states[-1:])
         y_sorted = states[-1].index_select(0, batch.atom_order)
-        onsite = self.onsite_head(y_sorted, batch.atom_segments, lambda s: self._onsite(s.first))
+        rows = self.onsite_head(y_sorted)
+        places = self._onsite_slots(batch).places(batch.atom_kinds, self._onsite_size(batch))
         # Heads write irreps of order 1 whatever the unit; the scale is that of the training labels.
         scale = self.output_scale.to(y_sorted.dtype)
         return (
-            torch.cat([block.flatten() for block in onsite]) * scale,
+            rows.flatten().index_select(0, places) * scale,
             self.pairs(read, batch, scale=scale, point=point, loss=loss),
         )
 
@@ -261,14 +258,22 @@ class Helm(nn.Module):
 
         Flat float64, Hartree, laid out like it.
         """
-        rows = [self.reference.new_zeros(0)]
-        for segment in batch.atom_segments:
-            block = self._onsite(segment.first)
-            row = self.reference.new_zeros(block.size)
-            scalars = len(block.rows[0])  # irreps of degree 0 come first
-            row[:scalars] = self.reference[segment.first, :scalars]
-            rows.append(row.repeat(segment.count))
-        return torch.cat(rows)
+        table, kinds, total = self._onsite_slots(batch), batch.atom_kinds, self._onsite_size(batch)
+        block, number = table.blocks(kinds, total)
+        widest = self.reference.shape[1]
+        row = kinds.index_select(0, block) * widest
+        reference = self.reference.flatten().index_select(0, row + number.clamp(max=widest - 1))
+        # an atom's irreps of degree 0 come first, as in the table
+        scalars = layout.head_multiplicities(self.config.basis, onsite=True)[0]
+        column = table.places(kinds, total) - block * table.width
+        return torch.where(column < scalars, reference, 0.0)
+
+    def _onsite_slots(self, batch: GraphBatch) -> slots.Slots:
+        return slots.atom_slots(self.config.basis, self.config.parity, batch.positions.device)
+
+    def _onsite_size(self, batch: GraphBatch) -> int:
+        """Number of packed irreps of all on-site blocks."""
+        return sum(s.count * self._onsite(s.first).size for s in batch.atom_segments)
 
     def _onsite(self, atomic_number: int) -> layout.BlockLayout:
         return layout.onsite_layout(self.config.basis, atomic_number, self.config.parity)

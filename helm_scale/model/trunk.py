@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import ModelConfig
-from helm_scale.irreps.so2 import degree_of_coefficient, so2_layout
+from helm_scale.irreps.so2 import So2Layout, degree_of_coefficient, so2_layout
 from helm_scale.irreps.wigner import edge_frames
 from helm_scale.model.chunks import RECOMPUTE, sum_chunks, sum_chunks_recomputed
 from helm_scale.model.edgewise import EdgewiseOperator, halves
@@ -33,17 +33,25 @@ class Edges(NamedTuple):
     Attributes:
         ends: [2, E] atoms. vector: [E, 3] from the first to the second, float64, Angstrom.
         scalars: [E, S] (radial.PairScalars). smooth: [E] envelope, 0 at the cutoff.
+        frames: of even and odd features (wigner.edge_frames), shared by all layers; None: each
+            layer makes its own, chunk by chunk, where memory is to be saved.
     """
 
     ends: Tensor
     vector: Tensor
     scalars: Tensor
     smooth: Tensor
+    frames: tuple[Tensor, Tensor] | None = None
+
+    def in_frames(self, layout: So2Layout) -> tuple[Tensor, Tensor]:
+        """`frames`, made where there are none."""
+        dtype = self.scalars.dtype
+        return self.frames or edge_frames(self.vector, layout.lmax, layout.mmax, dtype)
 
     def split(self, length: int) -> list["Edges"]:
-        """Chunks of at most `length` edges, at least one."""
+        """Chunks of at most `length` edges, at least one, without frames."""
         ends = self.ends.split(length, dim=1)
-        fields = (values.split(length) for values in self[1:])
+        fields = (values.split(length) for values in (self.vector, self.scalars, self.smooth))
         return [Edges(*chunk) for chunk in zip(ends, *fields, strict=True)]
 
 
@@ -85,9 +93,7 @@ class NodeLayer(nn.Module):
 
     def _messages(self, y_NKC: Tensor, edges: Edges) -> Tensor:
         """Sum of the messages that reach every atom over these edges: [N, K, C]."""
-        # Made by every layer and chunk: those of all edges, [E, R, K] twice, would stay in memory
-        # through all layers.
-        frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, y_NKC.dtype)
+        frames = edges.in_frames(self.layout)
         even, odd = gather_ends(y_NKC, edges.ends, frames)
         messages = halves(self.messages(even, odd, edges.scalars))
         return scatter_messages(messages, frames, edges, atoms=y_NKC.shape[0])
@@ -115,7 +121,7 @@ class EdgeDegree(RadialMLP):
     def _messages(self, atoms: int, edges: Edges) -> Tensor:
         rows = self.layout.sizes[0][:2]  # invariant rows of even and of odd features
         axial = super().forward(edges.scalars).unflatten(1, (sum(rows), -1)) / DEGREE_SCALE
-        frames = edge_frames(edges.vector, self.layout.lmax, self.layout.mmax, axial.dtype)
+        frames = edges.in_frames(self.layout)
         # Slices by split: their sizes are constants in an exported program.
         invariant = [
             frame.split([count, frame.shape[1] - count], dim=1)[0]
@@ -194,7 +200,10 @@ class Trunk(nn.Module):
         edges = self._edges(geometry)
         y = self._embedded(geometry)
         y = y if added_NKC is None else y + added_NKC
-        chunks = edges.split(self.chunk) if self.chunk else [edges]
+        if self.chunk:
+            chunks = edges.split(self.chunk)
+        else:
+            chunks = [edges._replace(frames=edges.in_frames(self.layout))]
         y, states = self.edge_degree(y, chunks, self._total), []
         for layer in self.layers:
             y = layer(y, chunks, self._total)

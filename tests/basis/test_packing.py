@@ -14,7 +14,7 @@ from helm_scale.basis.layout import (
     onsite_layout,
     transposed_rows,
 )
-from helm_scale.basis.packing import absolute_sum, pack, unpack
+from helm_scale.basis.packing import pack, unpack
 from helm_scale.basis.shells import nao, shell_counts
 from tests.tolerances import ALGEBRA
 
@@ -100,13 +100,6 @@ def test_the_transposed_block_of_like_atoms_is_the_packed_vector_reordered(z: in
             :, :, [place[int(index[row])] for row in rows]
         ] * torch.tensor(sign[rows])
         assert (b - mirrored.flatten(1)).abs().max() < EXACT
-
-
-def test_absolute_values_count_both_triangles() -> None:
-    layout, blocks = offsite_layout("def2-tzvpd", 6, 53), random_blocks(2, 37, 59)
-    assert abs(absolute_sum(pack(blocks, layout), layout) / (2 * blocks.abs().sum()) - 1) < EXACT
-    layout, blocks = onsite_layout("def2-tzvpd", 53, "full"), symmetric_blocks(59)
-    assert abs(absolute_sum(pack(blocks, layout), layout) / blocks.abs().sum() - 1) < EXACT
 
 
 def _rows_of(layout: BlockLayout) -> dict[int, set[int]]:

@@ -1,19 +1,18 @@
-"""Maps features to the packed irreps of Hamiltonian blocks.
+"""Maps features to the irreps of Hamiltonian blocks.
 
-A head has one linear map per degree whose rows are slot pairs; for a block it evaluates only the
-rows that its elements have (C-H: 37 x 9 of 64 x 64 matrix elements).
+A head has one linear map per degree whose rows are slot pairs. It gives the irreps of all slots, a
+few operations whatever the elements are; a block then takes those that its elements have (C-H:
+37 x 9 of 64 x 64 matrix elements; basis/slots.py).
 
-Axes: N atoms or pairs, K = (lmax+1)^2 degree-major coefficients, C channels, S packed components of
-a block.
+Axes: N atoms or pairs, K = (lmax+1)^2 degree-major coefficients, C channels, W columns of slots.
 """
 
-from collections.abc import Callable, Sequence
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helm_scale.basis.layout import BlockLayout, head_multiplicities, transposed_rows
-from helm_scale.types import Segment
+from helm_scale.basis.layout import head_multiplicities, transposed_rows
+from helm_scale.irreps.so2 import degree_of_coefficient
 
 
 class BlockHead(nn.Module):
@@ -23,6 +22,8 @@ class BlockHead(nn.Module):
     channel) for the rest, so that equal irreps of many shells can be told apart.
     """
 
+    gate_of_row: Tensor
+
     def __init__(
         self, lmax: int, channels: int, multiplicities: dict[int, int], odd_channels: int = 0
     ) -> None:
@@ -30,86 +31,80 @@ class BlockHead(nn.Module):
         self.lmax, self.channels = lmax, channels
         self.parities = channels - odd_channels, odd_channels
         self.gate = nn.Linear(channels - odd_channels, (lmax + 1) * channels)
+        degrees = degree_of_coefficient(lmax)
+        self.register_buffer("gate_of_row", degrees[1:] - 1, persistent=False)
         # Small, so that training starts near the mean Hamiltonian of every element.
         self.weights = nn.ParameterList(
             nn.Parameter(torch.randn(multiplicities[degree], channels) * (0.1 * channels**-0.5))
             for degree in sorted(multiplicities)
         )
 
-    def forward(
-        self,
-        x_NKC: Tensor,
-        segments: Sequence[Segment],
-        layout_of: Callable[[Segment], BlockLayout],
-    ) -> list[Tensor]:
-        """Packed irreps [n, S] of every segment of the features."""
-        gated = self._gated(x_NKC)
-        weights = self._rows()
-        # Engines wait for the gradient of every weight on every rank, whatever its elements are
-        anchor = torch.stack([weight.sum() for weight in weights]).sum() * 0
-        if not segments:
-            return [(anchor + torch.cat([x.flatten() for x in gated]).sum()).reshape(1, 1)[:0]]
-        by_degree = [x.split([s.count for s in segments]) for x in gated]
-        return [
-            self._segment([x[i] for x in by_degree], weights, layout_of(segment)) + anchor
-            for i, segment in enumerate(segments)
+    def forward(self, x_NKC: Tensor) -> Tensor:
+        """Irreps of every slot [N, W]: by degree, then M, then row."""
+        # Every weight takes part for whatever elements, also for none: engines wait for its
+        # gradient on every rank.
+        irreps = [
+            (x @ weight.T).flatten(1)
+            for x, weight in zip(self._gated(x_NKC), self._rows(), strict=False)
         ]
+        return torch.cat(irreps, dim=1)
 
     def _gated(self, x_NKC: Tensor) -> list[Tensor]:
         """Features of every degree [N, 2l+1, C] after the gate."""
-        scalars, *higher = x_NKC.split([2 * degree + 1 for degree in range(self.lmax + 1)], dim=1)
+        scalars, higher = x_NKC.split([1, x_NKC.shape[1] - 1], dim=1)
         even, odd = scalars.split(self.parities, dim=2)
         # Gates come from even scalars alone: odd ones change sign when the atoms change places.
         gate = self.gate(even[:, 0]).unflatten(1, (self.lmax + 1, self.channels))
-        scalar_gate, *gates = gate.split(1, dim=1)
+        scalar_gate, gates = gate.split([1, self.lmax], dim=1)
         added, factor = scalar_gate.split(self.parities, dim=2)
-        gated = [torch.cat([nn.functional.silu(added) + even, torch.sigmoid(factor) * odd], dim=2)]
-        return gated + [x * torch.sigmoid(g) for x, g in zip(higher, gates, strict=True)]
+        gated = torch.cat([nn.functional.silu(added) + even, torch.sigmoid(factor) * odd], dim=2)
+        higher = higher * torch.sigmoid(gates).index_select(1, self.gate_of_row)
+        widths = [2 * degree + 1 for degree in range(1, self.lmax + 1)]
+        return [gated, *higher.split(widths, dim=1)]
 
     def _rows(self) -> list[Tensor]:
         """Head rows [multiplicity, C] of every degree."""
         return list(self.weights)
 
-    @staticmethod
-    def _segment(by_degree: list[Tensor], weights: list[Tensor], layout: BlockLayout) -> Tensor:
-        irreps = []
-        for degree, rows in layout.rows.items():
-            weight = weights[degree].index_select(0, torch.from_numpy(rows).to(by_degree[0].device))
-            # [n, M, rows] flattened is M-major, as packed vectors are.
-            irreps.append((by_degree[degree] @ weight.T).flatten(1))
-        return torch.cat(irreps, dim=1)
-
 
 class PairHead(BlockHead):
-    """Head of off-site blocks: exchanging the two atoms transposes the block, exactly.
-
-    The transposed block has h(b, a; L) = (-1)^(l_a+l_b+L) h(a, b; L). So over the slot pairs (a, b)
-    and (b, a) a row is symmetric with that sign in the even channels and antisymmetric in the odd
-    ones.
-    """
+    """Head of off-site blocks: exchanging the two atoms transposes the block, exactly."""
 
     def __init__(self, lmax: int, channels: int, basis: str) -> None:
         super().__init__(
             lmax, channels, head_multiplicities(basis, onsite=False), odd_channels=channels // 2
         )
-        self.transposed = [
-            (torch.from_numpy(index), torch.from_numpy(sign))
-            for index, sign in transposed_rows(basis)
-        ]
+        self.symmetrised = Symmetrised(basis, self.parities)
 
     def _rows(self) -> list[Tensor]:
-        return [
-            symmetrised(weight, self.parities, *turned)
-            for weight, turned in zip(self.weights, self.transposed, strict=True)
-        ]
+        return self.symmetrised(list(self.weights))
 
 
-def symmetrised(weight: Tensor, parities: tuple[int, int], index: Tensor, sign: Tensor) -> Tensor:
-    """Rows [multiplicity, C] made symmetric in the even, antisymmetric in the odd channels.
+class Symmetrised(nn.Module):
+    """Rows [multiplicity, C] of every degree that turn over with the atoms of a pair.
 
-    index, sign: of the transposed rows (layout.transposed_rows).
+    The transposed block has h(b, a; L) = (-1)^(l_a+l_b+L) h(a, b; L). So over the slot pairs (a, b)
+    and (b, a) a row is made symmetric with that sign in the even channels and antisymmetric in the
+    odd ones.
     """
-    even, odd = weight.split(parities, dim=1)
-    mirrored = weight[index.to(weight.device)] * sign.to(weight)[:, None]
-    mirrored_even, mirrored_odd = mirrored.split(parities, dim=1)
-    return torch.cat([even + mirrored_even, odd - mirrored_odd], dim=1) / 2
+
+    index: Tensor
+    sign: Tensor
+
+    def __init__(self, basis: str, parities: tuple[int, int]) -> None:
+        super().__init__()
+        self.parities = parities
+        rows = transposed_rows(basis)
+        self.counts = [len(index) for index, _ in rows]
+        starts = np.cumsum([0, *self.counts])
+        index = np.concatenate([i + start for (i, _), start in zip(rows, starts, strict=False)])
+        sign = np.concatenate([sign for _, sign in rows])
+        self.register_buffer("index", torch.from_numpy(index), persistent=False)
+        self.register_buffer("sign", torch.from_numpy(sign)[:, None], persistent=False)
+
+    def forward(self, weights: list[Tensor]) -> list[Tensor]:
+        """Rows of all degrees at once, split again."""
+        joined = torch.cat(weights)
+        mirrored = joined.index_select(0, self.index) * self.sign.to(joined.dtype)
+        even, odd = mirrored.split(self.parities, dim=1)
+        return list(((joined + torch.cat([even, -odd], dim=1)) / 2).split(self.counts))

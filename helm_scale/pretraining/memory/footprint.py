@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from helm_scale import optim
-from helm_scale.basis import elements, layout
+from helm_scale.basis import elements, layout, slots
 from helm_scale.config import ModelConfig, TrainingConfig
 from helm_scale.losses.hamiltonian import HamiltonianObjective
 from helm_scale.model.helm import Helm
@@ -30,6 +30,7 @@ from helm_scale.pretraining.memory.chunks import ChunkSettings
 from helm_scale.types import GraphBatch, Segment
 
 ESTIMATED_CHUNKS = 3  # from the third on nothing changes but what grows with the edges
+META = torch.device("meta")
 COMMON_ELEMENTS = 2  # of the data: those that the estimated molecules consist of
 
 
@@ -98,6 +99,14 @@ class StepEstimator:
             parameter.data = parameter.data.to(torch.bfloat16)
         self._objective = HamiltonianObjective(
             config.basis, config.parity, self.model.reference_onsite
+        )
+        # Made here, so that no step is charged for making them.
+        tables = [
+            slots.pair_slots(config.basis, META),
+            slots.atom_slots(config.basis, config.parity, META),
+        ]
+        self.table_bytes = sum(
+            values.nbytes for table in tables for values in table if isinstance(values, Tensor)
         )
         self._peak = lru_cache(maxsize=None)(self._peak_of_size)  # a search asks again and again
 

@@ -131,7 +131,7 @@ class MemoryPlanner:
         return MemoryPlan(
             chunks=chunks,
             batch=own,
-            states=self._states.device,
+            states=self._states.device | {"constant tables": self.estimator.table_bytes},
             labels=label_bytes(self.estimator.batch(batch)),
             activations=activations,
             optimizer_step=self._optimizer_step,
