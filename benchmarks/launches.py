@@ -7,8 +7,6 @@ not count. The step that is counted is not the first, which moves constant table
     python benchmarks/launches.py [--quick] [--limit-gib 40]
 """
 
-import argparse
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -126,10 +124,7 @@ def largest_chunks(config: ModelConfig, batch: GraphBatch, limit_gib: float) -> 
 
 def main() -> None:
     """All cases; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="12 and 16 atoms, 8 channels")
+    parser = command_line(__doc__, quick="12 and 16 atoms, 8 channels")
     parser.add_argument("--limit-gib", type=float, default=40.0, help="of activations")
     arguments = parser.parse_args()
     rows = {}
@@ -139,7 +134,7 @@ def main() -> None:
             f"{name:42s} {rows[name]['operations']:7,d} operations,"
             f" {rows[name]['copies']:5,d} copies; {rows[name]['chunks']}"
         )
-    print(json.dumps({"benchmark": "launches", "rows": rows}))
+    report("launches", rows=rows)
 
 
 if __name__ == "__main__":

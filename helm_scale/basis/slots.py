@@ -5,7 +5,7 @@ Elements differ in their shells, so packed irreps are ragged. A row of slots has
 irreps. Rows are of one width: what works on them takes few operations however many elements there
 are, while a device starts one operation after the other at some 10 microseconds each.
 
-Axes: N blocks, of atoms or pairs, W columns, S packed irreps of all blocks, one block after another.
+Axes: N blocks, of atoms or pairs, W columns, S packed irreps of all blocks, block after block.
 """
 
 from functools import cache

@@ -80,7 +80,7 @@ def _half_turn_signs(lmax: int) -> Tensor:
 
 
 def _dense_map(lmax: int, mmax: int) -> Tensor:
-    """Find for every entry of [2R, K], even rows, then odd, its place in (blocks, -blocks, zero)."""
+    """Find for every entry of [2R, K], even rows first, its place in (blocks, -blocks, zero)."""
     layout = so2_layout(lmax, mmax)
     size, count = (lmax + 1) ** 2, sum((2 * degree + 1) ** 2 for degree in range(lmax + 1))
     place = torch.full((size, size), 2 * count)
