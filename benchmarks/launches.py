@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from report import command_line, report
 from synthetic import Step, batch_of, labelled, molecule
 from synthetic import model_config as config_of
 from torch import Tensor
