@@ -292,6 +292,10 @@ class Engine:
                 group["lr"] = peak * factor
 
 
+# Words of torch's allocator, and of the one of C++ for what is small.
+NO_MEMORY_ON_CPU = ("can't allocate memory", "std::bad_alloc")
+
+
 @contextmanager
 def _memory_errors_name(batch: Batch) -> Iterator[None]:
     """Turn an allocator's error into one that holds the batch."""
@@ -299,7 +303,7 @@ def _memory_errors_name(batch: Batch) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         by_type = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not by_type and "can't allocate memory" not in str(error):  # the words of torch on a CPU
+        if not by_type and not any(words in str(error) for words in NO_MEMORY_ON_CPU):
             raise
         raise BatchMemoryError(batch, str(error).strip().split("\n")[0]) from error
 
