@@ -61,8 +61,10 @@ def build_mol(molecule: Molecule, basis: str) -> gto.Mole:
 
 
 def check_functional(xc: str) -> None:
-    """Raise ValueError for a functional that PySCF does not have, or that asks for a dispersion
-    correction, which is no part of the Hamiltonian."""
+    """Raise ValueError for a functional that PySCF lacks, or one with a dispersion correction.
+
+    A dispersion correction is no part of the Hamiltonian.
+    """
     name = xc.removesuffix(WITHOUT_VV10)
     remedy = "; wB97X-D without its correction is hyb_gga_xc_wb97x_d"
     try:
