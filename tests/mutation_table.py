@@ -199,6 +199,17 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
             'gradients, group["momentum"]'),
         "newton-schulz-coefficient": ("2.0315", "2.1", f"optim/test_optim.py {HELM}"),
     }),
+    ("optim/soap.py", "optim/test_soap.py", {
+        "soap-bases-stay": ("step % self._renew_every == 0", "step < 0"),
+        "soap-squares-stay-where-eigenvalues-change-places": (
+            "self.variance.take_along_dim(places, dim=side.axis)", "self.variance.clone()",
+        ),
+        "soap-counts-the-first-gradient": (
+            "stack.update(gradient, step - 1)", "stack.update(gradient, step)",
+        ),
+        "soap-null-spaces-are-left-to-rounding": ("_SEPARATION = 1e-7", "_SEPARATION = 0.0"),
+        "soap-rounding-errors-get-full-steps": ("_EPS = 1e-6", "_EPS = 0.0"),
+    }),
     ("optim/build.py", "optim/test_optim.py", {
         "muon-takes-what-is-not-hidden": ("set(hidden) & trained.keys()", "set(trained)"),
     }),

@@ -29,22 +29,33 @@ class TrainingConfig(Strict):
         ),
     )
     # optimiser
-    optimizer: Literal["adamw", "muon"] = Field(
+    optimizer: Literal["adamw", "muon", "soap"] = Field(
         "muon",
         description=(
-            "adamw for all weights, or muon for the hidden matrices and adamw for the rest."
+            "adamw for all weights, or muon or soap for the hidden matrices and adamw for the rest."
         ),
     )
     learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of AdamW.")
     muon_learning_rate: float = Field(
         1e-2, gt=0, description="Peak learning rate of Muon, whose updates have the RMS of AdamW's."
     )
-    muon_dtype: Literal["float64", "float32", "bfloat16"] = Field(
+    muon_dtype: Literal["auto", "float64", "float32", "bfloat16"] = Field(
         "float32",
         description=(
             "Precision in which Muon orthogonalises. bfloat16, torch's own choice, is faster"
-            " where the processor has it."
+            " where the processor has it, and six times slower where not; auto looks."
         ),
+    )
+    soap_learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate of SOAP.")
+    soap_max_side: int = Field(
+        512,
+        ge=1,
+        description=(
+            "Longest side of a matrix that SOAP preconditions; the work grows as its cube."
+        ),
+    )
+    soap_renew_every: int = Field(
+        10, ge=1, description="Steps between renewals of the eigenbases of SOAP."
     )
     working_precision: Literal["float32", "bfloat16"] = Field(
         "float32",

@@ -1,6 +1,7 @@
 """AdamW, fused; weight decay leaves vectors and biases alone."""
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch.optim import Optimizer
@@ -22,4 +23,6 @@ def make(shards: Sequence[FlatShard], config: TrainingConfig) -> Optimizer:
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-OPTIMIZER = OptimizerSpec(make=make, matrices_only=False, moments=2)
+OPTIMIZER = OptimizerSpec(
+    make=make, matrices_only=False, kept_numbers=lambda shape, config: 2 * prod(shape)
+)

@@ -9,7 +9,7 @@ configs/water.yaml, 2.2 and 2.6 times for that of configs/quickstart.yaml (bench
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import prod, sqrt
 
 import torch
 from torch import Tensor
@@ -113,10 +113,21 @@ def make(shards: Sequence[FlatShard], config: TrainingConfig) -> torch.optim.Opt
     """Muon of shards of matrices."""
     return StackedMuon(
         shards,
-        getattr(torch, config.muon_dtype),
+        orthogonalisation_dtype(config.muon_dtype, shards[0].local.device),
         lr=config.muon_learning_rate,
         weight_decay=config.weight_decay,
     )
 
 
-OPTIMIZER = OptimizerSpec(make=make, moments=1)
+def orthogonalisation_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Precision by its name; `auto` is bfloat16 where the processor computes in it."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        computes = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        computes = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if computes else torch.float32
+
+
+OPTIMIZER = OptimizerSpec(make=make, kept_numbers=lambda shape, config: prod(shape))

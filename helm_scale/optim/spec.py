@@ -16,9 +16,13 @@ class OptimizerSpec:
     Attributes:
         make: optimiser of shards, by the settings of a run.
         matrices_only: it takes the matrices between hidden features, and AdamW the rest.
-        moments: tensors of the size of a weight that it keeps beside it.
+        kept_numbers: how many numbers it keeps beside a tensor of that shape.
+        whole_states: it keeps those of a matrix whole on one rank, where others cut them.
+        period: steps after which its work repeats.
     """
 
     make: Callable[[Sequence[FlatShard], TrainingConfig], Optimizer]
     matrices_only: bool = True
-    moments: int
+    kept_numbers: Callable[[Sequence[int], TrainingConfig], int]
+    whole_states: bool = False
+    period: Callable[[TrainingConfig], int] = lambda config: 1

@@ -21,18 +21,22 @@ class ShardedMatrices:
     Args:
         shards: of matrices, all cut over one group.
         device: where the function runs; None: where the shards are.
+
+    Attributes:
+        owned: indices of the matrices that the function gets on this rank, in order.
     """
 
     def __init__(self, shards: Sequence[FlatShard], device: torch.device | None = None) -> None:
         self.shapes = [(shard.shape[0], shard.shape[1]) for shard in shards]
         self._group, self._device = shards[0].group, device
+        self.owned = list(range(len(shards)))
         if self._group is None:
             return
         self._rank, world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
         sizes = [shard.local.numel() for shard in shards]
         self._sizes = collectives.gather(sizes, self._group)  # [rank][matrix]
-        owner = _owners(self.shapes, world_size)
-        self._owned = [[i for i, o in enumerate(owner) if o == q] for q in range(world_size)]
+        self._owned = owned_matrices(self.shapes, world_size)
+        self.owned = self._owned[self._rank]
 
     def apply(
         self, function: Callable[[Matrices], Matrices], tensors: Sequence[Tensor]
@@ -52,23 +56,22 @@ class ShardedMatrices:
 
     def _gather(self, tensors: Sequence[Tensor]) -> Matrices:
         """The matrices that this rank owns, whole."""
-        owned = self._owned[self._rank]
         arrived = self._exchange(
             [[tensors[i] for i in indices] for indices in self._owned],
-            [[sizes[i] for i in owned] for sizes in self._sizes],
+            [[sizes[i] for i in self.owned] for sizes in self._sizes],
             like=tensors[0],
         )
         by_matrix = zip(*arrived, strict=True)  # [matrix][rank]
         return [
             torch.cat(shards).to(self._device).view(self.shapes[i])
-            for i, shards in zip(owned, by_matrix, strict=True)
+            for i, shards in zip(self.owned, by_matrix, strict=True)
         ]
 
     def _scatter(self, results: Matrices, like: Tensor) -> list[Tensor]:
         """What this rank holds of every result, from the ranks that own them."""
         cut = [
             result.to(like.device).reshape(-1).split([sizes[i] for sizes in self._sizes])
-            for i, result in zip(self._owned[self._rank], results, strict=True)
+            for i, result in zip(self.owned, results, strict=True)
         ]
         own_sizes = self._sizes[self._rank]
         returned = self._exchange(
@@ -99,8 +102,8 @@ class ShardedMatrices:
         return [list(tensor.split(of_rank)) for tensor, of_rank in by_rank]
 
 
-def _owners(shapes: Sequence[tuple[int, int]], world_size: int) -> list[int]:
-    """Rank that takes each matrix: the costliest first, each to the rank with the least work."""
+def owned_matrices(shapes: Sequence[tuple[int, int]], world_size: int) -> list[list[int]]:
+    """Indices of each rank's matrices: the costliest first, each to the rank with least work."""
     loads, owner = [0.0] * world_size, [0] * len(shapes)
     # Multiplications of one product X X^T, of which the iteration is made.
     work = [float(shape[0] * shape[1] * min(shape)) for shape in shapes]
@@ -108,4 +111,4 @@ def _owners(shapes: Sequence[tuple[int, int]], world_size: int) -> list[int]:
     for i in sorted(range(len(shapes)), key=lambda i: -work[i]):
         owner[i] = loads.index(min(loads))
         loads[owner[i]] += work[i]
-    return owner
+    return [[i for i, o in enumerate(owner) if o == rank] for rank in range(world_size)]

@@ -5,7 +5,9 @@ in lower case) and random/DEVICE/rankR: these names are part of the format of ch
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -84,16 +86,22 @@ class TrainingState:
         optimizer, shards = self._optimizers[prefix]
         if not reader.has(f"{prefix}/"):
             _log.warning("the checkpoint has no states of %s, which starts afresh", prefix)
-        for stored, shape in reader.shapes.items():
-            of_optimizer, _, key_and_name = stored.partition("/")
-            key, _, name = key_and_name.partition("/")
-            if of_optimizer != prefix or name not in shards:
-                continue
-            local = shards[name].local.detach()
-            # Steps are counted in a 0-d tensor; all other states have the shape of the shard.
-            value = local.new_zeros(()) if shape == () else torch.zeros_like(local)
-            reader.fill(stored, self._optimizer_shard(value, shards[name]))
-            optimizer.state[shards[name].local][key] = value
+        stored: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)  # name -> key -> shape
+        for path, shape in reader.shapes.items():
+            of_optimizer, _, rest = path.partition("/")
+            key, _, name = rest.partition("/")
+            if of_optimizer == prefix and name in shards:
+                stored[name][key] = shape
+        for name, shapes in stored.items():
+            local = shards[name].local
+            # AdamW and Muon make their states at the first step, from the shard; SOAP has them.
+            if local not in optimizer.state:
+                optimizer.state[local] = {
+                    key: local.new_zeros(()) if shape == () else torch.zeros_like(local.detach())
+                    for key, shape in shapes.items()
+                }
+            for key, value in optimizer.state[local].items():
+                reader.fill(f"{prefix}/{key}/{name}", self._optimizer_shard(value, shards[name]))
 
     def _load_random_states(self, reader: snapshot.StateReader) -> None:
         for device, numbers in _random_states().items():
@@ -107,10 +115,12 @@ class TrainingState:
                 torch.cuda.set_rng_state(numbers)
 
     def _optimizer_shard(self, value: Tensor, shard: FlatShard) -> FlatShard:
-        """A state of a shard: of its shape, or a number that all ranks have and one writes."""
-        if value.ndim:
+        """A state: a number, of all ranks; or cut as the shard; or whole, on one rank alone."""
+        if value.ndim == 0:
+            return flat_shards.from_replicated(value, self._rank, self._world_size)
+        if value.ndim == 1:
             return shard.like(value)
-        return flat_shards.from_replicated(value, self._rank, self._world_size)
+        return replace(shard, local=value.view(-1), shape=tuple(value.shape), start=0)
 
 
 def _shards_of(optimizer: Optimizer, trained: Mapping[str, FlatShard]) -> dict[str, FlatShard]:

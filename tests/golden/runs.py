@@ -1,7 +1,7 @@
-"""The golden runs: twelve optimiser steps of four small models, as tables of numbers.
+"""The golden runs: twelve optimiser steps of five small models, as tables of numbers.
 
-Three are pretraining runs exactly as launch/pretrain.py makes them from the YAML files beside this
-one, read back from metrics.jsonl; the fourth is the finetuning of an energy model on energies and
+Four are pretraining runs exactly as launch/pretrain.py makes them from the YAML files beside this
+one, read back from metrics.jsonl; the fifth is the finetuning of an energy model on energies and
 forces. Every step has two micro-batches of unequal size (pretraining) or one batch of ragged
 molecules (finetuning).
 """
@@ -135,6 +135,7 @@ RUNS = {
     "helm": functools.partial(pretraining, "helm"),
     "minao": functools.partial(pretraining, "minao"),
     "flow": functools.partial(pretraining, "flow"),
+    "soap": functools.partial(pretraining, "soap"),
     "energy": energy,
 }
 

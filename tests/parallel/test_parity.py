@@ -21,6 +21,11 @@ from tests.pretraining import launching
 pytestmark = pytest.mark.slow
 
 STEPS, SAVED = 12, 6
+SOAP = {
+    "training__optimizer": "soap",
+    "training__soap_learning_rate": 2e-2,
+    "training__soap_renew_every": 4,
+}
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {
         "training__optimizer": "adamw",
@@ -28,6 +33,10 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
         "training__ema_decay": 0.5,
     },
     "muon": {"training__optimizer": "muon"},
+    # Adam in an eigenbasis gives components of the size of rounding errors a full step. DeepSpeed
+    # knows no doubles.
+    "soap-float64": {**SOAP, "model__dtype": "float64"},
+    "soap": SOAP,
 }
 COMMON = {
     "training__learning_rate": 2e-2,
@@ -93,14 +102,27 @@ CONTINUED = {
     "zero3-2-then-single": ("zero3-2", "single"),
     "zero1-2-then-single": ("zero1-2", "single"),
 }
-# Settings of their own, tried with Muon alone to save time; the rest takes both optimisers.
+# Settings of their own, tried with Muon alone to save time.
 ONLY_MUON = ("offload", "recomputed", "plain", "bfloat16", "then-single", "shared", "frozen")
+# One run per engine, and one that goes on under another; the rest takes AdamW and Muon.
+WITH_SOAP = {
+    "soap-float64": (
+        "single",
+        "ddp-2",
+        "fsdp2-3",
+        "fsdp2-4",
+        "hsdp-2x2",
+        "fsdp2-4-then-single",
+    ),
+    "soap": ("single", "zero1-2", "zero2-2", "zero3-2"),
+}
 
 
 def optimizers_of(name: str) -> list[str]:
     """Optimisers that a run is tried with."""
     only_muon = name.endswith(ONLY_MUON) and name != "fsdp2-4-then-single"
-    return ["muon"] if only_muon else list(OPTIMIZERS)
+    usual = ["muon"] if only_muon else ["adamw", "muon"]
+    return usual + [optimizer for optimizer, names in WITH_SOAP.items() if name in names]
 
 
 def train_all(data: Path, folder: Path, ranks: int, *, names: dict[str, str]) -> None:
@@ -162,6 +184,7 @@ def copy_checkpoint(folder: Path, source: str, name: str) -> None:
         for name in [*RUNS, *CONTINUED]
         if name not in REFERENCES
         for optimizer in optimizers_of(name)
+        if optimizer != "soap"
     ],
 )
 def test_engines_and_ranks_change_nothing_and_any_checkpoint_goes_on_anywhere(
@@ -204,3 +227,12 @@ def test_bfloat16_follows_float32_within_its_bits(name: str, runs: Path) -> None
         abs(mine["loss"] / other["loss"] - 1) for mine, other in zip(ours, theirs, strict=True)
     ]
     assert 1e-6 < max(differences) < tolerances.BFLOAT16_LOSS
+
+
+@pytest.mark.parametrize("name", [n for n in WITH_SOAP["soap"] if n != "single"])
+def test_soap_in_float32_follows_one_process_within_its_bits(name: str, runs: Path) -> None:
+    ours, theirs = (launching.lines(runs / f"{n}-soap") for n in (name, "single"))
+    differences = [
+        abs(mine["loss"] / other["loss"] - 1) for mine, other in zip(ours, theirs, strict=True)
+    ]
+    assert max(differences) < tolerances.SOAP_FLOAT32_LOSS

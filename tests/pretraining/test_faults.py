@@ -50,9 +50,14 @@ def kill_when(arguments: list[str], reached: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_killed_twice_equal_the_uninterrupted_run(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["muon", "soap"])
+def test_two_ranks_killed_twice_equal_the_uninterrupted_run(
+    optimizer: str, data: Path, tmp_path: Path
+) -> None:
     run, uninterrupted, ranks = tmp_path / "run", tmp_path / "uninterrupted", 2
-    changes, chance = {"execution__engine": "fsdp2", **LATE}, random.Random(2)
+    changes = {"execution__engine": "fsdp2", "training__optimizer": optimizer, **LATE}
+    changes |= {"training__soap_renew_every": 4}
+    chance = random.Random(2)
     launching.trained(data, uninterrupted, ranks, **changes)
     step = chance.randint(4, 7)
     kill_when(

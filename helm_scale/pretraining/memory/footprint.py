@@ -165,7 +165,8 @@ class StepEstimator:
         optimizer = spec.make(hidden, training)
         optimizer.step()  # makes the moments, which are counted among the states
         with AllocationTracker() as tracker:
-            optimizer.step()
+            for _ in range(spec.period(training)):
+                optimizer.step()
         return tracker.peak
 
     def _peak_of_size(self, size: BatchSize, chunks: ChunkSettings, first: bool) -> int:

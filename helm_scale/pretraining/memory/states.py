@@ -6,9 +6,10 @@ from typing import NamedTuple, cast
 from torch import nn
 
 from helm_scale import optim
-from helm_scale.config import ExecutionConfig, PretrainConfig
+from helm_scale.config import ExecutionConfig, PretrainConfig, TrainingConfig
 from helm_scale.model.helm import Helm
 from helm_scale.parallel import strategies
+from helm_scale.parallel.sharded_matrices import owned_matrices
 from helm_scale.parallel.strategies.spec import Shardable
 
 
@@ -37,7 +38,7 @@ def state_bytes(model: Helm, config: PretrainConfig, world_size: int) -> StateBy
     # Shards are rounded up, -(-a // b): the fullest rank decides whether a run fits.
     whole, shards = parameter_bytes([model], itemsize), ranks_per_replica(execution, world_size)
     states = _weights_and_gradients(model, execution, whole, shards) | {
-        "optimiser": -(-_moments(model, config, itemsize) // shards),
+        "optimiser": _optimizer_bytes(model, config.training, itemsize, shards),
         "average of the weights": -(-whole // shards) if config.training.ema_decay else 0,
     }
     offloaded = _offloaded(execution)
@@ -63,11 +64,17 @@ def _weights_and_gradients(
     }
 
 
-def _moments(model: Helm, config: PretrainConfig, itemsize: int) -> int:
-    """AdamW keeps two moments of a number; the optimiser of hidden matrices as many as it says."""
-    hidden = itemsize * sum(matrix.numel() for matrix in model.hidden_matrices())
-    by_adamw = parameter_bytes([model], itemsize) - hidden
-    return 2 * by_adamw + optim.spec_of(config.training.optimizer).moments * hidden
+def _optimizer_bytes(model: Helm, training: TrainingConfig, itemsize: int, shards: int) -> int:
+    """Bytes that the optimisers keep on the busiest rank."""
+    adamw, spec = optim.spec_of("adamw"), optim.spec_of(training.optimizer)
+    hidden = [(matrix.shape[0], matrix.shape[1]) for matrix in model.hidden_matrices()]
+    kept = [itemsize * spec.kept_numbers(shape, training) for shape in hidden]
+    every = sum(adamw.kept_numbers(p.shape, training) for p in model.parameters())
+    rest = itemsize * (every - sum(adamw.kept_numbers(shape, training) for shape in hidden))
+    if not spec.whole_states:
+        return -(-(rest + sum(kept)) // shards)
+    busiest = max(sum(kept[i] for i in owned) for owned in owned_matrices(hidden, shards))
+    return -(-rest // shards) + busiest
 
 
 def _offloaded(execution: ExecutionConfig) -> tuple[str, ...]:
