@@ -20,11 +20,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         write_dataset(data)
-        for name in runs.RUNS:
-            for dtype in tables.TOLERANCE:
-                rows = runs.run(name, dtype, data, Path(folder) / f"{name}-{dtype}")
-                path = tables.path_of(name, dtype)
-                print(f"{path.name}: {remade(path, rows, dtype)}")
+        for name, dtype in runs.CASES:
+            rows = runs.run(name, dtype, data, Path(folder) / f"{name}-{dtype}")
+            path = tables.path_of(name, dtype)
+            print(f"{path.name}: {remade(path, rows, dtype)}")
 
 
 def remade(path: Path, rows: runs.Rows, dtype: str) -> str:

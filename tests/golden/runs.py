@@ -138,6 +138,13 @@ RUNS = {
     "soap": functools.partial(pretraining, "soap"),
     "energy": energy,
 }
+# In float32 SOAP gives components of the size of rounding errors a full step.
+CASES = [
+    (name, dtype)
+    for name in RUNS
+    for dtype in ("float64", "float32")
+    if (name, dtype) != ("soap", "float32")
+]
 
 
 def run(name: str, dtype: str, data: Path, out: Path) -> Rows:

@@ -21,8 +21,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("dtype", tables.TOLERANCE)
-@pytest.mark.parametrize("name", runs.RUNS)
+@pytest.mark.parametrize(("name", "dtype"), runs.CASES)
 def test_twelve_steps_give_the_golden_numbers(
     name: str, dtype: str, data: Path, tmp_path: Path
 ) -> None:
