@@ -26,7 +26,7 @@ from pyscf.dft.rks import RKS
 from helm_scale.basis.eigen import canonical_orthogonalizers, solve_roothaan_hall
 
 AUXBASIS = "def2-universal-jkfit"
-MEMORY_LIMIT = 2 * 2**30  # bytes of integrals of one molecule; the peak is about three times that
+MEMORY_LIMIT = 2 * 2**30  # bytes of integrals of one molecule; the peak is about five times that
 PASSES = 4  # exchange matrices at most
 STANDS_STILL = 1e-6  # largest change of an element of the density
 OVERLAP_THRESHOLD = 1e-6  # PySCF's own SCF drops these directions
