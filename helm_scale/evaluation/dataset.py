@@ -59,11 +59,8 @@ def evaluate_dataset(
     indices = manifest.split(config.split)[: config.max_molecules or None]
     # Before the hours of evaluation, so that a misspelt molecule key is refused at once.
     drawn = reader.read(_drawn(manifest, indices, config.molecule)) if config.extras else None
-    results = list(
-        evaluate_molecules(
-            _jobs(predictor, manifest, config, indices, choice), config.processes, len(indices)
-        )
-    )
+    jobs = _jobs(predictor, manifest, config=config, indices=indices, choice=choice)
+    results = list(evaluate_molecules(jobs, config.processes, len(indices)))
     settings = {
         name: getattr(config, name) for name in ("source", "data", "split", "overlap_threshold")
     }
@@ -76,9 +73,10 @@ def evaluate_dataset(
     sections = [report.tables(summary)]
     _write_report(out, summary, sections[0])
     if drawn is not None and "orbitals" in config.extras:
-        draw_molecule(predictor, drawn, manifest, config, choice)
+        draw_molecule(predictor, drawn, manifest=manifest, config=config, choice=choice)
     if drawn is not None and "stretch" in config.extras and predictor.model is not None:
-        sections.append(_stretch(predictor, drawn, manifest, config, choice))
+        table = _stretch(predictor, drawn, manifest=manifest, config=config, choice=choice)
+        sections.append(table)
     if other is not None and predictor.model is not None:
         molecules = [reader.read(index) for index in range(min(len(manifest), EMBEDDED))]
         sections.append(
@@ -123,6 +121,7 @@ def _seconds() -> tuple[float, float]:
 def _jobs(
     predictor: Predictor,
     manifest: Manifest,
+    *,
     config: EvaluateConfig,
     indices: np.ndarray,
     choice: Choice,
@@ -179,6 +178,7 @@ def _drawn(manifest: Manifest, indices: np.ndarray, key: str | None) -> int:
 def draw_molecule(
     predictor: Predictor,
     molecule: Molecule,
+    *,
     manifest: Manifest,
     config: EvaluateConfig,
     choice: Choice,
@@ -247,6 +247,7 @@ def _complete(predictor: Predictor, molecule: Molecule, manifest: Manifest) -> n
 def _stretch(
     predictor: Predictor,
     molecule: Molecule,
+    *,
     manifest: Manifest,
     config: EvaluateConfig,
     choice: Choice,
