@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from helm_scale.config.model import ModelConfig
+from helm_scale.config.pretrain import TrainingConfig
 from helm_scale.config.reading import new_name
 
 FORMAT = 2  # raise it with every change of what a record means, and teach `upgrade` the step
+# Parts of a record that are settings; one that came later has a default that changes nothing.
+_SETTINGS = {"model": ModelConfig, "training": TrainingConfig}
 _FIRST = (None, "helm_scale bundle 1")  # what records of format 1 say of themselves
 
 
@@ -39,13 +43,23 @@ def upgrade(record: Any, where: str) -> dict[str, Any]:
         raise ValueError(f"{where}: not the record of a model; copy the folder again")
     written = record.get("format")
     if written in _FIRST:
-        return _from_format_1(record)
+        return _completed(_from_format_1(record))
     if written != FORMAT:
         raise ValueError(
             f"{where}: got format {written!r}, wanted at most {FORMAT}:"
             " a newer helm_scale wrote it; install that version or a later one"
         )
-    return record
+    return _completed(record)
+
+
+def _completed(record: dict[str, Any]) -> dict[str, Any]:
+    """Add the settings that the version which wrote the record did not have, at their defaults."""
+    added = {
+        part: {**settings().model_dump(mode="json"), **record[part]}
+        for part, settings in _SETTINGS.items()
+        if isinstance(record.get(part), dict)
+    }
+    return {**record, **added}
 
 
 def _from_format_1(record: Mapping[str, Any]) -> dict[str, Any]:

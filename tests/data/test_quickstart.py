@@ -80,7 +80,11 @@ def test_labels_can_be_made_again(molecules: dict[str, list[Molecule]]) -> None:
         if stored.key in ("HeH+", "LiF"):
             again = label(
                 LabelJob(
-                    asked[stored.key], method_of(settings), forces=True, overlap=False, max_cycle=50
+                    molecule=asked[stored.key],
+                    method=method_of(settings),
+                    forces=True,
+                    overlap=False,
+                    max_cycle=50,
                 )
             )
             for name in ("hamiltonian", "baseline_hamiltonian", "forces"):

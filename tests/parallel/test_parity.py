@@ -39,7 +39,9 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "soap": SOAP,
 }
 COMMON = {
-    "training__learning_rate": 2e-2,
+    # AdamW makes a full step of any gradient. At twice this rate one row of a head, whose gradient
+    # nearly cancels, follows the order of float32 sums by more than the tolerance.
+    "training__learning_rate": 1e-2,
     "training__muon_learning_rate": 2e-2,
     "training__steps": STEPS,
     "training__batch_molecules": 4,

@@ -14,7 +14,8 @@ import io
 import os
 import re
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,7 @@ class LocalShards:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, io.FileIO] = {}
+        weakref.finalize(self, _close, self._files)  # readers come and go without a word
 
     def read_into(self, record: ShardRecord, offset: int, memory: memoryview) -> int:
         """Read bytes of a shard from offset on; returns their number.
@@ -243,6 +245,11 @@ class LocalShards:
                 self._files.pop(next(iter(self._files))).close()
             self._files[record.name] = io.FileIO(self._folder / record.name)
         return self._files[record.name]
+
+
+def _close(files: Mapping[str, io.FileIO]) -> None:
+    for file in files.values():
+        file.close()
 
 
 def _read_ahead(file: io.FileIO, offset: int, size: int) -> None:
