@@ -16,7 +16,7 @@ from helm_scale.config.finetune import ExportConfig, FinetuneConfig, LowDataConf
 from helm_scale.config.model import HeadConfig, ModelConfig
 from helm_scale.config.pretrain import ExecutionConfig, PretrainConfig, ReplayConfig, TrainingConfig
 from helm_scale.config.reading import config_file, dump, help_text, load, packaged, parse
-from helm_scale.config.records import FORMAT, read_record, upgrade
+from helm_scale.config.records import FORMAT, completed, read_record, upgrade
 from helm_scale.config.strict import Strict
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Strict",
     "TrainingConfig",
     "VerifyConfig",
+    "completed",
     "config_file",
     "dump",
     "help_text",

@@ -13,7 +13,7 @@ from helm_scale.config.pretrain import TrainingConfig
 from helm_scale.config.reading import new_name
 
 FORMAT = 2  # raise it with every change of what a record means, and teach `upgrade` the step
-# Parts of a record that are settings; one that came later has a default that changes nothing.
+# Parts of a checkpoint's record that are settings.
 _SETTINGS = {"model": ModelConfig, "training": TrainingConfig}
 _FIRST = (None, "helm_scale bundle 1")  # what records of format 1 say of themselves
 
@@ -43,17 +43,20 @@ def upgrade(record: Any, where: str) -> dict[str, Any]:
         raise ValueError(f"{where}: not the record of a model; copy the folder again")
     written = record.get("format")
     if written in _FIRST:
-        return _completed(_from_format_1(record))
+        return _from_format_1(record)
     if written != FORMAT:
         raise ValueError(
             f"{where}: got format {written!r}, wanted at most {FORMAT}:"
             " a newer helm_scale wrote it; install that version or a later one"
         )
-    return _completed(record)
+    return record
 
 
-def _completed(record: dict[str, Any]) -> dict[str, Any]:
-    """Add the settings that the version which wrote the record did not have, at their defaults."""
+def completed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Add settings of pretraining that the version which wrote the record did not have.
+
+    They count at their defaults, which change nothing.
+    """
     added = {
         part: {**settings().model_dump(mode="json"), **record[part]}
         for part, settings in _SETTINGS.items()

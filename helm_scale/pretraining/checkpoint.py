@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from helm_scale.config import upgrade
+from helm_scale.config import completed, upgrade
 from helm_scale.files import sha256, sync, write_atomically
 
 _log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ def check_record(run: Path, record: Mapping[str, Any], allow_config_change: bool
         content = json.loads(paths[-1].read_text())
     except ValueError:
         return  # damaged: `latest` will say so and fall back
-    written, folder = upgrade(content, str(paths[-1])), paths[-1].parent
+    written, folder = completed(upgrade(content, str(paths[-1]))), paths[-1].parent
     fixed = {key: record[key] for key in record if key in ("model", "method")}
     free = {key: record[key] for key in record if key not in fixed}
     resume = f"Resume with {run / 'config.yaml'}"

@@ -104,6 +104,8 @@ def test_chunks_change_neither_the_loss_nor_any_gradient(
         assert (gradient - wanted_gradients[name]).abs().max() < CHUNKS * scale, name
 
 
+# Of torch itself, which looks at what it compiles
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.slow
 def test_compiled_layers_are_one_graph_each_and_change_no_number() -> None:
     torch.manual_seed(0)
