@@ -58,6 +58,7 @@ def test_checkpoints_are_written_in_the_background_and_at_once() -> None:
     assert 1 < result["bytes_ratio"] < 1.1
 
 
+@pytest.mark.slow
 def test_a_step_launches_few_operations_whatever_the_elements_and_copies_nothing() -> None:
     rows = figures("launches.py")["rows"]
     reached = {
@@ -137,6 +138,7 @@ def test_speed_compares_four_variants_with_a_matrix_product() -> None:
     assert all(has(row, "share_of_matrix_product_rate") for row in result["rows"].values())
 
 
+@pytest.mark.slow
 def test_streaming_compares_all_ways_on_the_same_files() -> None:
     result = figures("streaming.py")
     for row in result["rows"].values():

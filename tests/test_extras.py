@@ -53,6 +53,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named_with_the_line_that_installs_it() -> None:
     said = run(f"DOORS = {DOORS}\n{VISIT}").stdout.splitlines()
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -77,6 +78,7 @@ def test_a_command_ends_in_one_line(package: str, arguments: list[str], extra: s
     assert line == f"{package} is not installed; run pip install 'helm_scale[{extra}]'"
 
 
+@pytest.mark.slow
 def test_a_training_node_needs_no_extra() -> None:
     dry = [
         "pretrain", "--config", "quickstart", "--dry-run", "--data.path",

@@ -44,6 +44,7 @@ def test_the_readme_is_read_in_three_minutes() -> None:
     assert len(README.splitlines()) < 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", bodies("bash"))
 def test_bash_blocks_run(body: str) -> None:
     run(["bash", "-euo", "pipefail", "-c", body])

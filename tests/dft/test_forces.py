@@ -31,6 +31,7 @@ WATER = Molecule(
 SVP = replace(METHOD, basis="def2-svp")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("molecule", "method"),
     [

@@ -304,6 +304,7 @@ def test_input_that_cannot_be_labelled_stops_the_run_before_it_starts(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_launcher_answers_mistakes_in_one_line(tmp_path: Path) -> None:
     for arguments, message in (
         [["verify", "."], "manifest.json: not found"],

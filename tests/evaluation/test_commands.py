@@ -148,6 +148,7 @@ def test_evaluate_resumes(evaluated: Path, options: Options) -> None:
     assert json.loads((evaluated / "report.json").read_text())["rows"] == rows
 
 
+@pytest.mark.slow
 def test_evaluate_judges_the_files_of_somebody_else(
     dataset: Path, water: LABELLED, tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_evaluate_judges_the_files_of_somebody_else(
     assert error == pytest.approx(10 / 24, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_predict_needs_no_labels(source: Path, tmp_path: Path) -> None:
     (tmp_path / "in.xyz").write_text(XYZ)
     out = tmp_path / "predicted"
@@ -177,6 +179,7 @@ def test_predict_needs_no_labels(source: Path, tmp_path: Path) -> None:
         assert file["hamiltonian"].shape == file["density_matrix_pyscf"].shape == (19, 19)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "changes", "message"),
     [

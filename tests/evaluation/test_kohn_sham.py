@@ -49,6 +49,7 @@ def test_a_molecule_too_large_for_the_memory_is_used_as_predicted_and_named(
     assert forced.covers(hydrogen_iodide[0], TZVPD)  # and then refused by the projection itself
 
 
+@pytest.mark.slow
 def test_the_rows_of_the_projection_stand_beside_the_raw_ones(hydrogen_iodide: LABELLED) -> None:
     molecule = hydrogen_iodide[0]
     assert molecule.hamiltonian is not None

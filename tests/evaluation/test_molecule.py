@@ -133,6 +133,7 @@ def test_the_threshold_follows_the_error_unless_it_is_given(nitroxyl: LABELLED) 
     assert orbitals.chosen_threshold(0.0) == 1e-6 and orbitals.chosen_threshold(1.0) == 1e-2
 
 
+@pytest.mark.slow
 def test_parallel_processes_find_the_same_numbers(water: LABELLED) -> None:
     molecule = water[0]
     jobs = [

@@ -46,6 +46,7 @@ def _averages(jobs: list[EvaluationJob], row: str) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_white_noise_on_water_costs_what_was_calibrated(water: LABELLED) -> None:
     jobs = [_job(water[0], 7.9, seed) for seed in range(8)]
     found, rebuilt = _averages(jobs, "prediction"), _averages(jobs, "rebuilt")
@@ -78,6 +79,7 @@ def test_white_noise_on_ethanol_costs_second_order_in_the_energy_and_first_order
     assert found[7.95]["forces"] / found[2.35]["forces"] == pytest.approx(ratio, rel=0.02)
 
 
+@pytest.mark.slow
 def test_no_ghost_survives_the_chosen_threshold_where_the_overlap_is_nearly_singular() -> None:
     molecule = hexane()
     assert len(molecule.atomic_numbers) == 20

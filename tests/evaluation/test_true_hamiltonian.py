@@ -65,6 +65,7 @@ CASES: list[tuple[Molecule, Method]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("molecule", "method"), CASES, ids=[f"{m.key}-{b.xc}-{b.basis}" for m, b in CASES]
 )

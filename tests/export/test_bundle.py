@@ -114,12 +114,14 @@ def test_the_card_is_made_from_the_run(pristine: Path) -> None:
         assert fact in card
 
 
+@pytest.mark.slow
 def test_a_bundle_can_be_exported_again_and_keeps_its_origin(copy: Path) -> None:
     record = (copy / "config.json").read_text()
     commands.export(ExportConfig(source=str(copy), out=str(copy)))
     assert (copy / "config.json").read_text() == record
 
 
+@pytest.mark.slow
 def test_torch_and_safetensors_alone_reproduce_the_golden_features_by_the_code_of_the_card(
     pristine: Path, torch_alone: Path
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_folder_that_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
+@pytest.mark.slow
 def test_the_launcher_verifies_and_fails_in_one_line(copy: Path) -> None:
     command = [sys.executable, "launch/export.py", "--verify", "--out", str(copy)]
     assert (

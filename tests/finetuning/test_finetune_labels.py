@@ -46,6 +46,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield root
 
 
+@pytest.mark.slow
 def test_the_launcher_writes_tables_record_pictures_and_models(
     source: Path, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def config(dataset: str, source: Path, out: Path, **more: object) -> ImportConfi
     return ImportConfig(dataset=dataset, source=str(source), out=str(out), **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "xc", "names", "write", "more"), CASES, ids=[case[0] for case in CASES]
 )
@@ -102,6 +103,7 @@ def test_imported_matrices_are_the_originals(
     assert set(made.labels) == {"hamiltonian", *kept.get(dataset, ())}
 
 
+@pytest.mark.slow
 def test_orca_triangles_with_overlap_and_baseline_in_npz_files(
     labels: Labels, tmp_path: Path
 ) -> None:
@@ -141,6 +143,7 @@ def test_forces_that_are_all_zero_are_left_out(labels: Labels, tmp_path: Path) -
         assert (found.forces is not None) == forces and found.energy is not None
 
 
+@pytest.mark.slow
 def test_a_killed_import_goes_on_and_gives_the_same_bytes(labels: Labels, tmp_path: Path) -> None:
     file = layouts.write_qh9_stable(
         tmp_path / "q.db",
@@ -205,6 +208,7 @@ def test_an_import_killed_while_shards_move_goes_on(
     assert len(run.import_dataset(settings)[0]) == 2 and verify(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 def test_the_first_samples_or_all_but_some(labels: Labels, tmp_path: Path) -> None:
     file = layouts.write_md17(
         tmp_path / "m.db",

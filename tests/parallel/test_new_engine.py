@@ -117,6 +117,7 @@ def test_names_and_files_of_engines_are_the_same() -> None:
     assert with_engine == set(strategies.NAMES)
 
 
+@pytest.mark.slow
 def test_deepspeed_is_imported_only_where_its_engine_runs() -> None:
     code = (
         "import sys; from helm_scale.parallel import strategies;"

@@ -143,6 +143,7 @@ def test_the_plan_is_what_a_step_takes() -> None:
     assert plain > fused > recomputed > full
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", CHUNKS[1:], ids=str)
 def test_many_chunks_are_planned_from_few(estimator: StepEstimator, memory: ChunkSettings) -> None:
     size = BatchSize(24, 276, 276)
@@ -187,6 +188,7 @@ def test_no_committed_molecule_has_more_pairs_than_the_bound(cutoff: float) -> N
         assert pairs <= max_pairs(np.array([len(distances)]), cutoff)[0], molecule.key
 
 
+@pytest.mark.slow
 def test_a_limit_takes_the_first_chunks_that_fit(data: Path, shared: None) -> None:
     free = planner(data, execution__pair_chunk=256, execution__message_chunk=256).choose()
     assert free.chunks == ChunkSettings(256, "none", 256)
@@ -249,6 +251,7 @@ def test_a_molecule_that_cannot_fit_is_refused_by_key_before_training(
     assert not (data / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_micro_batch_of_molecules_that_fit_alone_asks_for_more_bins(
     data: Path, shared: None
 ) -> None:
