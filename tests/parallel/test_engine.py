@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from helm_scale.config import ExecutionConfig, ModelConfig, PretrainConfig, load
 from helm_scale.data.graphs.collate import collate
 from helm_scale.parallel.build import build_engine
-from helm_scale.parallel.engine import Engine
+from helm_scale.parallel.engine import BatchMemoryError, Engine
 from helm_scale.parallel.processes import Processes
 from helm_scale.types import GraphBatch
 from tests.pretraining.launching import molecule
@@ -101,6 +101,26 @@ def test_no_step_is_taken_on_a_sum_that_is_not_finite_and_its_molecules_are_name
     for parameter, before in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(parameter, before)
     assert engine.step([batch_of([17])], rate=1.0).stepped, "nothing of the bad gradient is left"
+
+
+@pytest.mark.parametrize(
+    ("said", "is_memory"),
+    [
+        ("[enforce fail at alloc_cpu.cpp:127] err == 0. can't allocate memory", True),
+        ("[enforce fail a", True),  # the message found no memory either
+        ("[enforce fail at shape.cpp:1] rows == columns", False),
+    ],
+)
+def test_an_allocator_is_known_by_its_words(said: str, is_memory: bool) -> None:
+    class Failing(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            raise RuntimeError(said)
+
+    wanted = BatchMemoryError if is_memory else RuntimeError
+    with pytest.raises(wanted) as caught:
+        start(Failing(3, 1)).step([batch_of([1, 6])], rate=1.0)
+    assert isinstance(caught.value, BatchMemoryError) == is_memory
+    assert ("can't allocate memory" in str(caught.value)) == is_memory
 
 
 def test_the_deepspeed_config_differs_in_execution_only() -> None:
