@@ -74,6 +74,15 @@ def test_a_step_launches_few_operations_whatever_the_elements_and_copies_nothing
 
 
 @pytest.mark.slow
+def test_steps_on_a_device_are_measured_one_by_one_and_none_fails() -> None:
+    rows = figures("gpu.py")["rows"]
+    assert not [name for name, row in rows.items() if "failed" in row]
+    for name in ("low data, 2 of 10 atoms", "lean, 4 atoms", "published, 4 atoms"):
+        assert has(rows[f"{name}: tf32"], "step_s", "molecules_per_s")
+    assert has(rows["low data, 2 of 10 atoms: engine ddp"], "adamw", "soap")
+
+
+@pytest.mark.slow
 def test_flops_counts_both_configs() -> None:
     rows = figures("flops.py")["rows"]
     assert (

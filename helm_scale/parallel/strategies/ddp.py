@@ -20,10 +20,10 @@ def wrap(
     model: nn.Module, processes: Processes, execution: ExecutionConfig, low_precision: bool
 ) -> ParallelModel:
     """Put DDP around a model."""
-    # Buffers are constants. Gradients as views of the buckets save a copy of all gradients.
-    module = DistributedDataParallel(
-        model, forward_sync_buffers=False, gradient_as_bucket_view=True
-    )
+    # Gradients as views of the buckets save a copy of all gradients.
+    module = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    # Buffers are constants. Set here, as the argument has other names in other versions of torch.
+    module.broadcast_buffers = False
     module.register_comm_hook(None, _sum_bucket)
     return TorchModel(
         module=module,
