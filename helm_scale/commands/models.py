@@ -14,6 +14,7 @@ from helm_scale.model.heads.energy import ENERGY
 from helm_scale.model.helm import Helm
 from helm_scale.model.properties import PropertyModel
 from helm_scale.model.weights import load_weights
+from helm_scale.reading.domain import TrainingDomain
 from helm_scale.types import Method
 from helm_scale.units import MICROHARTREE
 
@@ -32,6 +33,7 @@ def load_model(source: str | Path) -> tuple[Helm, Method]:
     """
     folder, record = find_model(source)
     model = Helm(parse(ModelConfig, record["model"], str(folder)))
+    model.training_domain = TrainingDomain.read(record, str(folder))
     load_state(model, load_weights(folder / WEIGHTS), str(folder))
     return model.eval(), Method(**record["method"])
 
@@ -98,6 +100,7 @@ def load_property_model(folder: str | Path) -> tuple[PropertyModel, dict[str, An
         HEADS[target],
         parse(HeadConfig, record["head"], str(path)),
     )
+    model.training_domain = TrainingDomain.read(record, str(path))
     load_state(model, load_weights(Path(folder) / WEIGHTS), str(folder))
     return model.eval(), record
 

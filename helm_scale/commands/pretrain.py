@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -81,7 +82,7 @@ def pretrain(config: PretrainConfig) -> str:
                 keys=dataset.key,
                 batches=functools.partial(batches.steps, sampler),
                 validation=_validation(config, dataset, batches=batches, ranks=ranks),
-                record=preflight.model_record(config, dataset),
+                record=_record(config, dataset, ranks=ranks, resume_from=resume_from),
                 resume_from=resume_from,
             )
         )
@@ -173,6 +174,16 @@ def _fit_reference(
         return fit_hamiltonian_reference(coupled, basis, parity, rows=rows, width=width)
 
     return collectives.from_rank_zero(ranks.rank, fit)
+
+
+def _record(
+    config: PretrainConfig, dataset: Dataset, *, ranks: Processes, resume_from: Path | None
+) -> dict[str, Any]:
+    """What model.json is to hold; rank 0 reads what the training molecules have in common."""
+    record = preflight.model_record(config, dataset)
+    return collectives.from_rank_zero(
+        ranks.rank, lambda: preflight.trained_on(record, dataset, resume_from)
+    )
 
 
 def _validation(

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from helm_scale.basis.elements import supported, symbol
 from helm_scale.config import FORMAT, ModelConfig
 from helm_scale.export import golden
 from helm_scale.model.helm import Helm
+from helm_scale.reading.domain import DOMAIN, TrainingDomain
 from helm_scale.types import Method
 
+NOT_OF_ORIGIN = ("format", "model", "method", DOMAIN)  # the bundle has them in their own places
 AO_CONVENTION = (
     "per atom the shells of the basis sorted by l, inside a shell m = -l..l, real solid harmonics"
     " without Condon-Shortley sign, polar axis z (PySCF's order but for p, which is y, z, x)"
@@ -32,7 +35,7 @@ def origin(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
         "run": run.name,
         "checkpoint": checkpoint.name,
         "weights": f"moving average over the steps, decay {decay}" if decay else "of the last step",
-        **{key: value for key, value in record.items() if key not in ("format", "model", "method")},
+        **{key: value for key, value in record.items() if key not in NOT_OF_ORIGIN},
         "metrics": metrics_of(checkpoint),
     }
 
@@ -71,8 +74,6 @@ def describe(model: Helm, method: Method, provenance: dict[str, Any]) -> dict[st
         "trunk_cutoff_angstrom": config.trunk_cutoff,
         "pair_cutoff_angstrom": config.pair_cutoff,
         "elements": list(supported(config.basis)),
-        # elements of the molecules from which the on-site references were fitted
-        "elements_in_training": [z for z, row in enumerate(model.reference) if bool(row.any())],
         "charge_range": [-config.max_charge, config.max_charge],
         "spin_multiplicity_range": [1, config.max_multiplicity],
         "units": {"length": "Angstrom", "energy": "Hartree"},
@@ -82,6 +83,7 @@ def describe(model: Helm, method: Method, provenance: dict[str, Any]) -> dict[st
             name: importlib.metadata.version(name)
             for name in ("helm_scale", "torch", "safetensors", "numpy")
         },
+        DOMAIN: None if model.training_domain is None else model.training_domain.record(),
         "provenance": provenance,
     }
 
@@ -115,8 +117,8 @@ def readme(record: dict[str, Any]) -> str:
         "tolerance": f"{golden.TOLERANCE:.0e}",
         "licence": provenance.get("data", {}).get("licence", "unknown"),
         "rows": "\n".join(f"| `{name}` | {text} |" for name, text in record["inputs"].items()),
-        "seen": _symbols(record["elements_in_training"]),
-        "embedded": _symbols(record["elements"]),
+        "domain": "\n".join(_domain(record)),
+        "embedded": " ".join(map(symbol, record["elements"])),
         "labels": "\n".join(_bullets(record["method"])),
         "origin": "\n".join(_bullets(provenance)) or "- unknown",
         "metrics": "\n".join(_bullets(metrics)) or "- none recorded",
@@ -124,8 +126,23 @@ def readme(record: dict[str, Any]) -> str:
     return CARD.format(**facts)
 
 
-def _symbols(numbers: list[int]) -> str:
-    return " ".join(symbol(z) for z in numbers) or "none"
+def _domain(record: dict[str, Any]) -> list[str]:
+    """What the training molecules had, one Markdown line each."""
+    domain = TrainingDomain.read(record, "config.json")
+    if domain is None:
+        return ["- unknown: the record of the run does not say"]
+    return [
+        f"- {domain.molecules:,} molecules of {domain.atoms[0]} to {domain.atoms[1]} atoms",
+        f"- elements (atoms): {_counts(domain.elements)}",
+        f"- charges (molecules): {_counts(domain.charges)}",
+        f"- multiplicities (molecules): {_counts(domain.multiplicities)}",
+    ]
+
+
+def _counts(counts: Mapping[Any, int] | None) -> str:
+    if counts is None:
+        return "unknown"
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
 def _bullets(record: dict[str, Any], prefix: str = "") -> list[str]:
@@ -194,11 +211,16 @@ validation split.
 
 `helm-scale evaluate --source FOLDER` measures more, on your data.
 
+## What training showed
+{domain}
+
+helm_scale and the loader refuse other elements and warn of other sizes, charges, multiplicities and
+compositions, unless `allow_extrapolation` is set.
+
 ## Limits
-- elements seen in training: {seen}; embedded: {embedded}
+- embedded elements: {embedded}
 - charge {charge_range[0]} to {charge_range[1]},
   spin multiplicity {spin_multiplicity_range[0]} to {spin_multiplicity_range[1]}
-- elements, charges and multiplicities that training did not show have untrained embeddings
 - molecules without periodic images; messages reach {trunk_cutoff_angstrom:g} Angstrom,
   Hamiltonian pairs {pair_cutoff_angstrom:g} Angstrom
 

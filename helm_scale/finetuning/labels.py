@@ -26,6 +26,7 @@ from helm_scale.finetuning.targets import head_of, label_of, label_values, refer
 from helm_scale.losses.references import fit_atomic_energies
 from helm_scale.model.heads import Head
 from helm_scale.model.heads.energy import ENERGY
+from helm_scale.reading.domain import in_span
 from helm_scale.types import Molecule, Quantity
 
 SHARES = (0.8, 0.1)  # training and validation, the rest is test, of a file that names no splits
@@ -145,7 +146,7 @@ def fit_reference(labelled: LabelledSplits) -> ReferencedSplits:
     def covered(molecules: Sequence[Molecule]) -> tuple[Molecule, ...]:
         asked = reference_features(molecules, head)
         # All components of a molecule's label have the same reference
-        inside = _in_span(design[:, fitted], asked[:, fitted])[:: head.quantity.components]
+        inside = in_span(design[:, fitted], asked[:, fitted])[:: head.quantity.components]
         skipped.extend(m.key for m, known in zip(molecules, inside, strict=True) if not known)
         return tuple(m for m, known in zip(molecules, inside, strict=True) if known)
 
@@ -195,11 +196,3 @@ def _read_file(
     for molecule, name in zip(molecules, names, strict=True):
         splits.setdefault(name or "train", []).append(molecule)
     return splits, {"source": path.name, "sha256": sha256(path)}
-
-
-def _in_span(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Whether every asked row is a linear combination of known rows: bool."""
-    _, singular, basis = np.linalg.svd(known, full_matrices=False)
-    # What rounding leaves of a singular value that is zero is no direction of the span
-    basis = basis[singular > 1e-9 * max(singular.max(), 1e-9)]
-    return np.abs(asked - asked @ basis.T @ basis).max(axis=1, initial=0.0) < 1e-6

@@ -22,6 +22,7 @@ from helm_scale.finetuning.tables import REFERENCE_ONLY, RunResult
 from helm_scale.finetuning.train import FinetuneRun
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
+from helm_scale.reading.domain import DOMAIN, TrainingDomain
 
 
 def study(backbone: Helm, labelled: LabelledSplits, config: FinetuneConfig) -> str:
@@ -143,6 +144,7 @@ def _write_run(run: FinetuneRun, result: RunResult, folder: Path) -> None:
         "target": quantity.name,
         "method": run.splits.method,
         "training": asdict(result),
+        DOMAIN: TrainingDomain.of(run.splits.train, free_atoms=run.splits.atoms).record(),
         "units": f"{quantity.unit}, Angstrom",
     }
     (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -24,6 +24,7 @@ from helm_scale.model.heads.hamiltonian import BlockHead, PairHead
 from helm_scale.model.pair_tower import PairTower
 from helm_scale.model.radial import envelope
 from helm_scale.model.trunk import NodeLayer, Trunk
+from helm_scale.reading.domain import TrainingDomain
 from helm_scale.types import GraphBatch, PairChunk, PairLoss, PairSums, Prediction
 
 
@@ -104,12 +105,15 @@ class Helm(nn.Module):
 
     Property: H(Rx) = D(R) H(x) D(R)^T, H(permuted) = permuted H, H = H^T to the last bit.
 
+    Attributes:
+        training_domain: what the weights were trained on; None: unknown, or untrained.
     Raises:
         ValueError: lmax is too low for the basis, or mmax exceeds lmax.
     """
 
     reference: Tensor
     output_scale: Tensor
+    training_domain: TrainingDomain | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from helm_scale.config import HeadConfig, ModelConfig
 from helm_scale.model.heads.head import Head
 from helm_scale.model.heads.readouts import READOUTS
 from helm_scale.model.trunk import Trunk
+from helm_scale.reading.domain import TrainingDomain
 from helm_scale.types import GraphBatch
 
 
@@ -23,10 +24,12 @@ class PropertyModel(nn.Module):
         definition: the head as the table has it. head: its readout, which holds the weights.
         reference: what is added to the first scalar of every atom, by atomic number.
         output_scale: scale of what the readout gives, in the property's unit.
+        training_domain: what the weights were trained on; None: unknown, or untrained.
     """
 
     reference: Tensor
     output_scale: Tensor
+    training_domain: TrainingDomain | None = None
 
     def __init__(
         self, config: ModelConfig, definition: Head, head_config: HeadConfig | None = None

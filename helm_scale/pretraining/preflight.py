@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from helm_scale.config import FORMAT, PretrainConfig, dump
+from helm_scale.config import FORMAT, PretrainConfig, dump, read_record
 from helm_scale.data.loading.dataset import Dataset
 from helm_scale.data.loading.sampler import Sampler, check_world_size
+from helm_scale.data.tools.domain import training_domain
 from helm_scale.data.tools.statistics import DatasetStatistics, gather_statistics, spread_over_costs
 from helm_scale.functionals import has_exact_exchange
 from helm_scale.parallel import startup
 from helm_scale.pretraining import checkpoint
 from helm_scale.pretraining.memory.footprint import BatchSize
 from helm_scale.pretraining.memory.plan import MemoryPlanner
+from helm_scale.reading.domain import DOMAIN
 
 _log = logging.getLogger(__name__)
 MOLECULES_READ = 64  # for what the manifest does not say: edges, pairs and sizes of blocks
@@ -53,6 +55,23 @@ def model_record(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
         },
         "training": config.training.model_dump(mode="json"),
     }
+
+
+def trained_on(
+    record: dict[str, Any], dataset: Dataset, resume_from: Path | None
+) -> dict[str, Any]:
+    """Add to a record what the training molecules have in common (reading/domain.py).
+
+    A checkpoint of the same data has it already; else the head of each training sample is read.
+
+    Raises:
+        ValueError: a training sample that cannot be read.
+    """
+    if resume_from is not None:
+        before = read_record(resume_from / "model.json")
+        if before.get("data") == record["data"] and before.get(DOMAIN):
+            return {**record, DOMAIN: before[DOMAIN]}
+    return {**record, DOMAIN: training_domain(dataset).record()}
 
 
 def check_data(config: PretrainConfig, dataset: Dataset) -> None:

@@ -18,6 +18,7 @@ from helm_scale.data.graphs.collate import collate
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
+from helm_scale.reading.domain import TrainingDomain
 from helm_scale.types import Geometry, Method, Molecule
 
 CONFIG = ModelConfig(
@@ -43,6 +44,15 @@ METHOD = Method(
     conv_tol=1e-10,
     baseline="none",
     program="PySCF 2.14",
+)
+# what the models here claim to be trained on: the molecules of `graph`, and small organic ones
+DOMAIN = TrainingDomain(
+    molecules=1200,
+    elements={"H": 900, "C": 400, "O": 300, "I": 10, "Bi": 1},
+    atoms=(2, 8),
+    charges={0: 800, 1: 400},
+    multiplicities={1: 1000, 2: 200},
+    compositions=("HI", "CH4", "CO", "H3Bi", "CH4O"),
 )
 ROOT = Path(__file__).parents[2]
 NUMBERS = np.array([6, 1, 1, 53, 8, 6, 1, 83])
@@ -93,6 +103,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "method": dataclasses.asdict(METHOD),
         "data": data,
         "training": {"ema_decay": 0.9},
+        "training_domain": DOMAIN.record(),
     }
     (folder / "model.json").write_text(json.dumps(record))
     lines = [

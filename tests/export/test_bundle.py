@@ -19,7 +19,7 @@ from helm_scale.export.program import LayerFeatures, export_program
 from helm_scale.files import sha256
 from helm_scale.model.weights import load_weights, save_weights
 from helm_scale.types import Geometry
-from tests.export.conftest import CONFIG, METHOD, ROOT, graph, make_model, run_outsider
+from tests.export.conftest import CONFIG, DOMAIN, METHOD, ROOT, graph, make_model, run_outsider
 from tests.pretraining import launching
 
 
@@ -86,7 +86,7 @@ def test_the_error_on_validation_molecules_travels_with_the_model(pristine: Path
 def test_config_says_what_an_outsider_needs(pristine: Path) -> None:
     record = json.loads((pristine / "config.json").read_text())
     assert record["features"]["irreps"] == "8x0e+8x1o+8x2e+8x3o+8x4e+8x5o+8x6e"
-    assert record["elements_in_training"] == [1, 6, 53] and len(record["elements"]) == 58
+    assert record["training_domain"] == DOMAIN.record() and len(record["elements"]) == 58
     assert record["provenance"] == {
         "run": pristine.parent.name,
         "checkpoint": "step-00000007",
@@ -104,7 +104,9 @@ def test_the_card_is_made_from_the_run(pristine: Path) -> None:
     card = (pristine / "README.md").read_text()
     for fact in (
         "CC-BY-4.0",
-        "H C I;",
+        "elements (atoms): H (900), C (400), O (300), I (10), Bi (1)",
+        "1,200 molecules of 2 to 8 atoms",
+        "charges (molecules): 0 (800), 1 (400)",
         "xc: pbe",
         "Angstrom, Hartree",
         "validation_h_mae_ueh: 4.0",

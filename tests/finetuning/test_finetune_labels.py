@@ -82,6 +82,7 @@ def test_the_launcher_writes_tables_record_pictures_and_models(
             if (row["mode"], row["size"], row["seed"]) == (mode, 12, 0)
         )
         assert record["training"] == row and record["method"]["xc"] == "pbe"
+        assert model.training_domain is not None and model.training_domain.molecules == 12
         held = molecules(3, 2)
         with torch.no_grad():
             error = model(collate(held, CONFIG)) - torch.tensor([m.energy for m in held])

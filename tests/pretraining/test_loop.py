@@ -1,6 +1,8 @@
 """A run leaves one line per step; what must not change the numbers does not."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import pytest
 
 from helm_scale import commands, config
 from helm_scale.config import ModelConfig
+from helm_scale.data.loading.dataset import Dataset
 from helm_scale.model.weights import load_weights
-from helm_scale.pretraining import checkpoint
+from helm_scale.pretraining import checkpoint, preflight
+from helm_scale.reading.domain import TrainingDomain
 from tests import tolerances
 from tests.pretraining import launching
 
@@ -61,6 +65,25 @@ def test_the_run_folder_is_what_others_read(run: Path) -> None:
     model, method = commands.load_model(run)
     assert method == launching.METHOD and isinstance(model.config, ModelConfig)
     assert load_weights(folder / "model.safetensors").keys() == model.state_dict().keys()
+
+
+def test_a_model_knows_what_it_was_trained_on_and_a_resumed_run_keeps_it(
+    data: Path, run: Path, tmp_path: Path
+) -> None:
+    dataset = Dataset.open(config.DataConfig(path=str(data)))
+    wanted = TrainingDomain.of(dataset.read(int(i)) for i in dataset.split("train"))
+    assert commands.load_model(run)[0].training_domain == wanted
+    # What the checkpoint says is believed while the data are the same, so that nothing is read
+    again = Path(shutil.copytree(run, tmp_path / "run"))
+    (record_file,) = again.rglob("model.json")
+    record = json.loads(record_file.read_text())
+    record["training_domain"]["molecules"] = 999
+    record_file.write_text(json.dumps(record))
+    same = preflight.trained_on(record, dataset, record_file.parent)
+    assert same["training_domain"]["molecules"] == 999
+    other = {**record, "data": {"manifest_sha256": "of other data"}}
+    found = preflight.trained_on(other, dataset, record_file.parent)
+    assert found["training_domain"] == wanted.record()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ checks each CRC-32. Here the caller has checked the bytes already.
 import math
 import re
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -41,15 +42,39 @@ def arrays(memory: memoryview) -> dict[str, np.ndarray]:
                 raise ValueError(
                     f"member '{name}' is compressed or no array; wanted uncompressed .npy members"
                 )
-            views[name[:-4]] = _array(memory, name, entry[16], entry[9])
+            view, start, end = _array(memory, name, entry[16])
+            if end - start != entry[9]:
+                raise ValueError(
+                    f"'{name}': got {entry[9]} bytes, wanted {end - start} for shape {view.shape}"
+                )
+            views[name[:-4]] = view
             offset = name_start + sum(lengths)
         return views
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"not a whole npz file: {error}") from None
 
 
-def _array(memory: memoryview, name: str, local: int, size: int) -> np.ndarray:
-    """View on one member: `size` bytes after its own header at `local`."""
+def leading(memory: memoryview, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Views on the first arrays of an npz file of which only the beginning is at hand.
+
+    Raises:
+        ValueError: it begins with other arrays, or ends before theirs do.
+    """
+    views, local = {}, 0
+    try:
+        for name in names:
+            _, *_, name_length, _ = _LOCAL.unpack_from(memory, local)
+            first = local + _LOCAL.size
+            if bytes(memory[first : first + name_length]) != f"{name}.npy".encode():
+                raise ValueError(f"wanted '{name}' at its beginning")
+            views[name], _, local = _array(memory, name, local)
+    except struct.error as error:
+        raise ValueError(f"not a whole npz file: {error}") from None
+    return views
+
+
+def _array(memory: memoryview, name: str, local: int) -> tuple[np.ndarray, int, int]:
+    """View on the member whose own header is at `local`; where its .npy file begins and ends."""
     mark, *_, name_length, extra_length = _LOCAL.unpack_from(memory, local)
     # The extra field of the local header may be longer than that of the central directory.
     start = local + _LOCAL.size + name_length + extra_length
@@ -59,13 +84,9 @@ def _array(memory: memoryview, name: str, local: int, size: int) -> np.ndarray:
     if mark != b"PK\3\4" or bytes(memory[start : start + 8]) != b"\x93NUMPY\1\0" or stated is None:
         raise ValueError(f"'{name}': wanted a little-endian .npy array of numbers in C order")
     dtype, shape = stated
-    count = math.prod(shape)
-    if 10 + length + count * dtype.itemsize != size:
-        raise ValueError(
-            f"'{name}': got {size} bytes, wanted {10 + length + count * dtype.itemsize}"
-            f" for shape {shape}"
-        )
-    return np.frombuffer(memory, dtype, count, start + 10 + length).reshape(shape)
+    count, first = math.prod(shape), start + 10 + length
+    view = np.frombuffer(memory, dtype, count, first).reshape(shape)
+    return view, start, first + view.nbytes
 
 
 @lru_cache(maxsize=4096)

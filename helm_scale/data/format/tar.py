@@ -16,20 +16,26 @@ def members(memory: memoryview) -> dict[str, memoryview]:
     Raises:
         ValueError: a header is damaged, not that of a plain file, or a content is cut short.
     """
-    return dict(_walk(memory))
+    contents = {}
+    for name, size, content in _walk(memory):
+        if len(content) < size:
+            raise ValueError(f"member '{name}' is cut short: got {len(content)} of {size} bytes")
+        contents[name] = content
+    return contents
 
 
-def _walk(memory: memoryview) -> Iterator[tuple[str, memoryview]]:
+def beginning(memory: memoryview) -> dict[str, memoryview]:
+    """Split the first bytes of a sample as `members` does; its last content may be cut short."""
+    return {name: content for name, _, content in _walk(memory)}
+
+
+def _walk(memory: memoryview) -> Iterator[tuple[str, int, memoryview]]:
+    """Name, stated size and what there is of the content of each member."""
     start = 0
     while start < len(memory):
-        header = bytes(memory[start : start + BLOCK])
-        name, size = _read(header)
+        name, size = _read(bytes(memory[start : start + BLOCK]))
         start += BLOCK
-        if start + size > len(memory):
-            raise ValueError(
-                f"member '{name}' is cut short: got {len(memory) - start} of {size} bytes"
-            )
-        yield name, memory[start : start + size]
+        yield name, size, memory[start : start + size]
         start += -(-size // BLOCK) * BLOCK  # contents are padded to whole blocks
 
 

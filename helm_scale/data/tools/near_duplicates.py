@@ -6,10 +6,6 @@ because sorting does not enlarge the largest difference. Mirror images count as 
 bytes per sample of N atoms.
 """
 
-import io
-import json
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from helm_scale.basis import elements
+from helm_scale.data.format.heads import read_head
 from helm_scale.data.format.manifest import Manifest
 
 
@@ -95,23 +92,11 @@ def _near(
 
 
 def _read(dataset: Manifest, index: int) -> Fingerprint:
-    """Read header and geometry of one sample."""
-    path = dataset.folder / dataset.shards[dataset.shard[index]].name
-    try:
-        with path.open("rb") as file:
-            file.seek(int(dataset.offset[index]))
-            content = file.read(int(dataset.size[index]))
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-            text, arrays = (
-                tar.extractfile(f"{dataset.key[index]}.{ending}") for ending in ("json", "npz")
-            )
-            assert text is not None and arrays is not None
-            header = json.loads(text.read())
-            with np.load(arrays, allow_pickle=False) as stored:
-                numbers, positions = stored["atomic_numbers"], stored["positions"]
-        charge, multiplicity = int(header["charge"]), int(header["spin_multiplicity"])
-        return fingerprint(numbers, positions, charge=charge, spin_multiplicity=multiplicity)
-    except (OSError, KeyError, ValueError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{dataset.where(index)}: cannot be read ({error}); run helm-scale shards verify"
-        ) from None
+    """The fingerprint of one sample."""
+    molecule = read_head(dataset, index)
+    return fingerprint(
+        molecule.atomic_numbers,
+        molecule.positions,
+        charge=molecule.charge,
+        spin_multiplicity=molecule.spin_multiplicity,
+    )
