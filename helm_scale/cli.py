@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helm_scale import config
+from helm_scale import config, crash_log
 from helm_scale.extras import MissingExtraError
 
 
@@ -59,8 +59,8 @@ COMMANDS = {
     "shards concat": Command(config.ConcatConfig, ("out",), more="folders"),
 }
 HELP = ("--help", "-h")
-# What a user can cause; everything else keeps its traceback. ChildProcessError is an OSError.
-MISTAKES = (ValueError, OSError, FloatingPointError, MemoryError, MissingExtraError)
+# What a user can cause; of everything else the traceback is kept. ChildProcessError is an OSError.
+MISTAKES = (OSError, FloatingPointError, MemoryError, MissingExtraError)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,19 +69,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: of the command line, without the program's name; none: sys.argv.
     Raises:
-        SystemExit: after --help, or with one clear message for a mistake of the user.
+        SystemExit: after --help, with one clear message for a mistake of the user, or with one line
+            that names the file of the traceback for an error that was not foreseen.
     """
-    name, settings = parse(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        text = _run(*parse(given))
+    except MISTAKES as error:
+        raise SystemExit(str(error) or repr(error)) from None
+    except Exception as error:
+        known = isinstance(error, ValueError) and crash_log.is_meant_for_users(error)
+        raise SystemExit(str(error) if known else crash_log.keep(error, given)) from None
+    if text:
+        sys.stdout.write(text + "\n")
+
+
+def _run(name: str, settings: config.Strict) -> str:
+    """Run a command; returns what it has to say."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("helm_scale").setLevel(logging.INFO)
     from helm_scale import commands  # torch comes with it: after --help and mistakes
 
-    try:
-        text = getattr(commands, name.replace(" ", "_").replace("-", "_"))(settings)
-    except MISTAKES as error:
-        raise SystemExit(str(error) or repr(error)) from None
-    if text:
-        sys.stdout.write(text + "\n")
+    text: str = getattr(commands, name.replace(" ", "_").replace("-", "_"))(settings)
+    return text
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, config.Strict]:

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("units", "files", "extras", "functionals"),
+    ("units", "files", "extras", "functionals", "crash_log"),
     ("irreps",),
     ("basis",),
     ("config",),

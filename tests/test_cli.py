@@ -1,5 +1,6 @@
 """The command line: every command is listed, called by its name, and helps with mistakes."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from helm_scale import cli, commands, config
+from helm_scale import cli, commands, config, crash_log
+from helm_scale.dft.processes import run_parallel
+from helm_scale.reading import label_units
 
 ROOT = Path(__file__).parent.parent
 
@@ -120,3 +123,32 @@ def test_torchrun_starts_the_command_as_a_module() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "2 ranks" in result.stdout
+
+
+def test_an_unforeseen_error_ends_in_one_line_and_a_file_has_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(settings: config.Strict) -> str:
+        text: str = vars(settings)["missing"]
+        return text
+
+    monkeypatch.setattr(commands, "export", broken)
+    monkeypatch.chdir(tmp_path)
+    said = ended("export", "--out", "a b")
+    (file,) = tmp_path.glob("helm-scale-*.log")
+    assert said.startswith("helm-scale export: KeyError: 'missing' (helm_scale/cli.py, line ")
+    assert said.endswith(f"; unforeseen: the traceback is in {file}") and "\n" not in said
+    lines = file.read_text().splitlines()
+    assert lines[0] == "helm-scale export --out 'a b'" and lines[-1] == "KeyError: 'missing'"
+    assert any("in broken" in line for line in lines)
+
+
+def test_errors_of_ours_are_meant_for_users_from_other_processes_too() -> None:
+    unit = functools.partial(label_units.energy_unit, where="here")
+    for function, meant in ((unit, True), (int, False)):
+        with pytest.raises(ValueError) as elsewhere:
+            list(run_parallel(function, ["x"], processes=1, total=1, label="test"))
+        assert crash_log.is_meant_for_users(elsewhere.value) == meant
+        with pytest.raises(ValueError) as here:
+            function("x")
+        assert crash_log.is_meant_for_users(here.value) == meant
