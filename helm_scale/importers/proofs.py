@@ -6,6 +6,7 @@
    and none below the lowest; with a stored S also Tr(PS) = number of electrons.
 3. Consistency: mean |F[P(H)] - H|, with P from H and F built by PySCF in the declared method; a
    wrong functional, charge or order shows here.
+4. Labels: the stored energy against E[P], and forces against the gradient (label_proofs.py).
 
 A sample that fails is read in other ways, one change at a time; if one of them passes, the message
 names it.
@@ -23,6 +24,8 @@ from helm_scale.basis.elements import FIRST_ECP_ELEMENT
 from helm_scale.dft.energies import EnergyFunctional
 from helm_scale.dft.energies import overlap as pyscf_overlap
 from helm_scale.dft.molecule import WITHOUT_VV10, check_electrons
+from helm_scale.importers import label_proofs
+from helm_scale.importers.label_proofs import Failure
 from helm_scale.importers.source import SourceSample, canonical
 from helm_scale.types import Method, Molecule
 from helm_scale.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
@@ -50,10 +53,12 @@ class ProofLimits:
     Attributes:
         consistency: largest mean |F[P(H)] - H|, Hartree.
         atoms: larger molecules go without this proof, which builds a Fock matrix.
+        gradient: forces are proven, too, which takes as long as some Fock matrices.
     """
 
     consistency: float
     atoms: int
+    gradient: bool = False
 
 
 def prove(sample: SourceSample, method: Method, limits: ProofLimits, where: str) -> bool:
@@ -66,50 +71,62 @@ def prove(sample: SourceSample, method: Method, limits: ProofLimits, where: str)
             where one is found.
     """
     failure = first_failure(sample, method, limits)
-    # Only a failed sample is read in other ways: each of them costs as much as the proofs.
     if failure is not None:
-        causes = [
-            cause
-            for cause, other, other_method in _other_readings(sample, method)
-            if first_failure(other, other_method, limits) is None
-        ]
-        remedy = "units, AO order, basis, charge or functional are others"
-        if causes:
-            remedy = f"every proof holds if {' or '.join(causes)}"
-        raise ValueError(f"{where} ({sample.molecule.key}): {failure}; {remedy}")
+        remedy = failure.remedy or _cause_among_readings(sample, method, limits)
+        raise ValueError(f"{where} ({sample.molecule.key}): {failure.text}; {remedy}")
     return len(sample.molecule.atomic_numbers) <= limits.atoms
 
 
-def first_failure(sample: SourceSample, method: Method, limits: ProofLimits) -> str | None:
+def _cause_among_readings(sample: SourceSample, method: Method, limits: ProofLimits) -> str:
+    """Which other readings pass; each of them costs as much as the proofs."""
+    causes = [
+        cause
+        for cause, other, other_method in _other_readings(sample, method)
+        if first_failure(other, other_method, limits) is None
+    ]
+    if causes:
+        return f"every proof holds if {' or '.join(causes)}"
+    return "units, AO order, basis, charge or functional are others"
+
+
+def first_failure(sample: SourceSample, method: Method, limits: ProofLimits) -> Failure | None:
     """Run the proofs; return what the first failing one found, or None if all hold."""
     try:
         molecule = canonical(sample, method)
         check_electrons(molecule, method.basis, molecule.key)
     except ValueError as error:
-        return f"proof 'form': {error}"
+        return Failure(f"proof 'form': {error}")
     assert molecule.hamiltonian is not None
     overlap = pyscf_overlap(molecule, method.basis)
     if molecule.overlap is not None:
         difference = float(np.abs(molecule.overlap - overlap).max())
         if difference > OVERLAP_LIMIT:
-            return (
+            return Failure(
                 f"proof 'overlap': max |S - S_PySCF| = {difference:.1e}, limit {OVERLAP_LIMIT:.0e}"
             )
-    # Cheap proofs first: the last one builds a Fock matrix.
-    energies, density = _solve(molecule, method, overlap)
+    # Cheap proofs first: the last ones build Fock matrices.
+    energies, density, weighted = _solve(molecule, method, overlap)
     failure = _level_failure(molecule, energies)
     if failure is None and molecule.overlap is not None:
         failure = _trace_failure(molecule, method, density)
-    if failure is not None or len(molecule.atomic_numbers) > limits.atoms:
+    if failure is not None:
         return failure
-    _, fock = EnergyFunctional(molecule, method).energy_and_fock(density)
+    if len(molecule.atomic_numbers) > limits.atoms:
+        return label_proofs.coarse_failure(molecule)
+    functional = EnergyFunctional(molecule, method)
+    energy, fock = functional.energy_and_fock(density)
     mean = float(np.abs(fock - molecule.hamiltonian).mean())
-    if mean < limits.consistency:
-        return None
-    return (
-        f"proof 'consistency': mean |F[P(H)] - H| = {1e6 * mean:.1f} uEh with {method.xc},"
-        f" limit {1e6 * limits.consistency:.1f} uEh"
-    )
+    if mean >= limits.consistency:
+        return Failure(
+            f"proof 'consistency': mean |F[P(H)] - H| = {1e6 * mean:.1f} uEh with {method.xc},"
+            f" limit {1e6 * limits.consistency:.1f} uEh"
+        )
+    failure = label_proofs.energy_failure(molecule, method, energy, density)
+    if failure is None and limits.gradient:
+        failure = label_proofs.forces_failure(
+            molecule, method, functional, density=density, weighted=weighted
+        )
+    return failure
 
 
 def level(atomic_number: int) -> float:
@@ -122,45 +139,49 @@ def level(atomic_number: int) -> float:
 
 def _solve(
     molecule: Molecule, method: Method, overlap: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues and closed-shell density of HC = SCe, nearly dependent combinations left out."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Eigenvalues, density and energy-weighted density of HC = SCe, a closed shell.
+
+    Nearly dependent combinations are left out.
+    """
     _, (x,) = canonical_orthogonalizers(torch.tensor(overlap), (SMALLEST_EIGENVALUE,))
     energies, coefficients = solve_roothaan_hall(torch.tensor(molecule.hamiltonian), x)
-    occupied = coefficients[:, : _electrons(molecule, method) // 2].numpy()
-    return energies.numpy(), 2 * occupied @ occupied.T
+    pairs = _electrons(molecule, method) // 2
+    occupied, levels = coefficients[:, :pairs].numpy(), energies.numpy()
+    return levels, 2 * occupied @ occupied.T, 2 * (occupied * levels[:pairs]) @ occupied.T
 
 
 def _electrons(molecule: Molecule, method: Method) -> int:
     return valence_electrons(method.basis, molecule.atomic_numbers, molecule.charge)
 
 
-def _level_failure(molecule: Molecule, energies: np.ndarray) -> str | None:
+def _level_failure(molecule: Molecule, energies: np.ndarray) -> Failure | None:
     """Whether the core levels are where the atoms have them."""
     cores = [int(z) for z in molecule.atomic_numbers if FIRST_LEVEL <= z < FIRST_ECP_ELEMENT]
     for z in sorted(set(cores), reverse=True):
         wanted = level(z)
         count = int((np.abs(energies - wanted) < LEVEL_TOLERANCE * abs(wanted)).sum())
         if count < cores.count(z):
-            return (
+            return Failure(
                 f"proof 'levels': {count} eigenvalues near {wanted:.1f} Eh, the 1s level of"
                 f" Z = {z}, wanted {cores.count(z)}"
             )
     # Without a core that counts, as in H2 or LiH, nothing lies below neon's 1s level.
     lowest = (1 + LEVEL_TOLERANCE) * level(max(cores, default=FIRST_LEVEL * 2))
     if energies[0] < lowest:
-        return (
+        return Failure(
             f"proof 'levels': lowest eigenvalue {energies[0]:.1f} Eh,"
             f" wanted none below {lowest:.1f} Eh"
         )
     return None
 
 
-def _trace_failure(molecule: Molecule, method: Method, density: np.ndarray) -> str | None:
+def _trace_failure(molecule: Molecule, method: Method, density: np.ndarray) -> Failure | None:
     """Whether the density holds the electrons in the stored overlap."""
     trace, wanted = float((density * molecule.overlap).sum()), _electrons(molecule, method)
     if abs(trace - wanted) < TRACE_LIMIT:
         return None
-    return f"proof 'electrons': Tr(PS) = {trace:.4f}, wanted {wanted}"
+    return Failure(f"proof 'electrons': Tr(PS) = {trace:.4f}, wanted {wanted}")
 
 
 def _other_readings(sample: SourceSample, method: Method) -> Iterator[Reading]:

@@ -261,9 +261,10 @@ def _prove_first(plan: ImportPlan, addresses: Sequence[Address]) -> ProofCounts:
     """Prove the first samples, before anything is written."""
     config = plan.config
     source, consistent = plan.open(), 0
+    limits = replace(plan.limits, gradient=True)
     for address in addresses[: config.proof_first]:
         where = f"{config.source}, sample {address}"
-        consistent += prove(source.read(address), plan.method, plan.limits, where)
+        consistent += prove(source.read(address), plan.method, limits, where)
         log.info("%s, sample %s: every proof holds", config.source, address)
     if config.proof_atoms and not consistent:
         raise ValueError(
