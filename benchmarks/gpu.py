@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,7 @@ def engine_row(engine: str, config: ModelConfig, atoms: Sequence[int], quick: bo
         for optimizer in ("adamw", "muon, bfloat16", "soap"):
             made = engine_of(engine, processes, config, optimizer)
             repeats = (1, 1) if quick else (3, 11)
-            row[optimizer] = timed(lambda made=made: made.step([batch], 1e-3), *repeats)
+            row[optimizer] = timed(partial(made.step, [batch], 1e-3), *repeats)
     return row
 
 
@@ -298,9 +299,9 @@ def measure_case(figures: Figures, name: str, case: tuple[ModelConfig, list[int]
     if not made:
         return
     for kind in PRECISIONS:
-        row = figures.take(f"{name}: {kind}", lambda kind=kind: step_row(made[0], kind, q))
+        row = figures.take(f"{name}: {kind}", partial(step_row, made[0], kind, q))
         if kind == "float32" and "step_s" in row:
-            figures.take(f"{name}: profile", lambda s=row["step_s"]: profile_row(made[0], s))
+            figures.take(f"{name}: profile", partial(profile_row, made[0], row["step_s"]))
 
 
 def main() -> None:
@@ -316,16 +317,16 @@ def main() -> None:
     for name in [first, others[0]]:
         measure_case(figures, name, named[name], quick)
         config, atoms = named[name]
-        figures.take(f"{name}: optimisers", lambda c=config: optimizer_rows(c, quick))
+        figures.take(f"{name}: optimisers", partial(optimizer_rows, config, quick))
         for engine in ("single", "ddp"):
             figures.take(
                 f"{name}: engine {engine}",
-                lambda e=engine, c=config, a=atoms: engine_row(e, c, a, quick),
+                partial(engine_row, engine, config, atoms, quick),
             )
     for name in others[1:]:
         measure_case(figures, name, named[name], quick)
     for name in named if DEVICE.type == "cuda" else ():
-        figures.take(f"{name}: graph, tf32", lambda case=named[name]: graph_row(*case, "tf32"))
+        figures.take(f"{name}: graph, tf32", partial(graph_row, *named[name], "tf32"))
     published = others[1]
     figures.take(f"{published}: optimisers", lambda: optimizer_rows(named[published][0], quick))
     sizes = (5,) if quick else (250, 350, 450, 550, 700, 900)
