@@ -13,7 +13,7 @@ Axes: B matrices of one shape [a, b].
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,8 @@ _BETA = 0.95
 _EPS = 1e-6
 # Of the mean eigenvalue: below what float32 resolves, far above what float64 does.
 _SEPARATION = 1e-7
+# Elements of small matrices that share operations.
+_TOGETHER = 2**21
 
 
 class Soap(torch.optim.Optimizer):
@@ -85,17 +87,21 @@ class Soap(torch.optim.Optimizer):
 
     def _updates(self, gradients: list[Tensor]) -> list[Tensor]:
         """Steps of Adam from the gradients of the matrices that this rank owns, in order."""
-        step, updates = int(self._step), dict[int, Tensor]()
-        for members, stack in self._stacks:
-            gradient = torch.stack([gradients[i] for i in members])
-            if step == 1:
+        step, stacks = int(self._step), [stack for _, stack in self._stacks]
+        stacked = [torch.stack([gradients[i] for i in members]) for members, _ in self._stacks]
+        if step == 1:
+            for stack, gradient in zip(stacks, stacked, strict=True):
                 stack.start(gradient)
-                update = torch.zeros_like(gradient)
-            else:
-                update = stack.update(gradient, step - 1)
-                if step % self._renew_every == 0:
-                    stack.renew()
-            updates.update(zip(members, update, strict=True))
+            changes = [torch.zeros_like(gradient) for gradient in stacked]
+        else:
+            changes = []
+            for some in _runs(stacks):
+                changes += _update(stacks[some], stacked[some], step - 1)
+            for stack in stacks if step % self._renew_every == 0 else ():
+                stack.renew()
+        updates = dict[int, Tensor]()
+        for (members, _), change in zip(self._stacks, changes, strict=True):
+            updates.update(zip(members, change, strict=True))
         return [updates[i] for i in range(len(gradients))]
 
 
@@ -166,26 +172,6 @@ class _Stack:
             side.covariance.copy_(side.square(gradient) * (1 - _BETA))
             side.basis.copy_(torch.linalg.eigh(_separated(side.covariance))[1].flip(-1))
 
-    def update(self, gradient: Tensor, count: int) -> Tensor:
-        """The step of Adam in the bases: [B, a, b].
-
-        Args:
-            count: gradients in the averages, with this one.
-        """
-        self.momentum.lerp_(gradient, 1 - _BETA)
-        rotated = self._into(gradient)
-        self.variance.mul_(_BETA).addcmul_(rotated, rotated, value=1 - _BETA)
-        correction = 1 - _BETA**count
-        size = (self.variance / correction).sqrt()
-        floor = _EPS * size.square().mean(dim=(1, 2), keepdim=True).sqrt()
-        # A gradient of zeros gives a step of zeros.
-        size += floor.clamp(min=torch.finfo(size.dtype).tiny)
-        update = self._into(self.momentum / correction) / size
-        for side in self.sides:
-            update = side.out(update)
-            side.covariance.lerp_(side.square(gradient), 1 - _BETA)
-        return update
-
     def renew(self) -> None:
         """One power step towards the eigenvectors of the covariances, then QR."""
         for side in self.sides:
@@ -197,10 +183,64 @@ class _Stack:
             self.variance.copy_(self.variance.take_along_dim(places, dim=side.axis))
             side.basis.copy_(torch.linalg.qr(power)[0])
 
-    def _into(self, x: Tensor) -> Tensor:
+    def into(self, x: Tensor) -> Tensor:
+        """Components in the bases."""
         for side in self.sides:
             x = side.into(x)
         return x
+
+    def out(self, x: Tensor) -> Tensor:
+        """From components in the bases."""
+        for side in self.sides:
+            x = side.out(x)
+        return x
+
+
+def _runs(stacks: Sequence[_Stack]) -> Iterator[slice]:
+    """Stacks that are worked on together: what is large bears no more memory at once."""
+    start, numbers = 0, 0
+    for stop, stack in enumerate(stacks):
+        if numbers and numbers + stack.momentum.numel() > _TOGETHER:
+            yield slice(start, stop)
+            start, numbers = stop, 0
+        numbers += stack.momentum.numel()
+    if stacks:
+        yield slice(start, len(stacks))
+
+
+def _update(stacks: Sequence[_Stack], gradients: list[Tensor], count: int) -> list[Tensor]:
+    """Steps of Adam in the bases: [B, a, b] of every stack.
+
+    What works element by element is one operation for all stacks: most of them are small.
+
+    Args:
+        count: gradients in the averages, with this one.
+    """
+    momenta, variances = [s.momentum for s in stacks], [s.variance for s in stacks]
+    torch._foreach_lerp_(momenta, gradients, 1 - _BETA)
+    rotated = [stack.into(g) for stack, g in zip(stacks, gradients, strict=True)]
+    torch._foreach_mul_(variances, _BETA)
+    torch._foreach_addcmul_(variances, rotated, rotated, value=1 - _BETA)
+    correction = 1 - _BETA**count
+    sizes = torch._foreach_div(variances, correction)
+    torch._foreach_sqrt_(sizes)
+    floors = [s.square().mean(dim=(1, 2), keepdim=True) for s in sizes]
+    torch._foreach_sqrt_(floors)
+    torch._foreach_mul_(floors, _EPS)
+    # A gradient of zeros gives a step of zeros.
+    torch._foreach_clamp_min_(floors, torch.finfo(floors[0].dtype).tiny)
+    for size, floor in zip(sizes, floors, strict=True):
+        size += floor
+    means = torch._foreach_div(momenta, correction)
+    updates = [stack.into(mean) for stack, mean in zip(stacks, means, strict=True)]
+    torch._foreach_div_(updates, sizes)
+    covariances = [side.covariance for stack in stacks for side in stack.sides]
+    squares = [
+        side.square(g) for stack, g in zip(stacks, gradients, strict=True) for side in stack.sides
+    ]
+    if covariances:
+        torch._foreach_lerp_(covariances, squares, 1 - _BETA)
+    return [stack.out(update) for stack, update in zip(stacks, updates, strict=True)]
 
 
 def _separated(covariance: Tensor) -> Tensor:

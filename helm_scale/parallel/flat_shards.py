@@ -90,7 +90,7 @@ def norm(shards: Sequence[FlatShard], tensors: Sequence[Tensor]) -> Tensor:
     filled = [tensor for tensor in tensors if tensor.numel()]
     if filled:
         # float64: the sum of squares of many gradients overflows float32 before the norm does.
-        squares = torch.stack([n.double().square() for n in torch._foreach_norm(filled)]).sum()
+        squares = torch.stack(torch._foreach_norm(filled)).double().square().sum()
     group = shards[0].group if shards else None
     if group is not None:
         squares = squares.to(tensors[0].device)  # NCCL sums on the GPU only

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import get_args
 
@@ -61,10 +62,13 @@ def test_stacked_muon_is_torch_muon_within_bfloat16(nesterov: bool) -> None:
             )  # bfloat16 has 8 bits; five iterations
 
 
+@pytest.mark.parametrize("worth_a_stack", [0.0, 1e3, inf])  # by shape, some padded, all in one
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_matrix_is_orthogonalised_alike_alone_and_in_a_stack(dtype: torch.dtype) -> None:
+def test_a_matrix_is_orthogonalised_alike_alone_and_in_a_stack(
+    dtype: torch.dtype, worth_a_stack: float
+) -> None:
     every = [parameter.detach() for parameter in matrices()]
-    together = newton_schulz(every, dtype)
+    together = newton_schulz(every, dtype, worth_a_stack)
     for matrix, stacked in zip(every, together, strict=True):
         (alone,) = newton_schulz([matrix], dtype)
         torch.testing.assert_close(
