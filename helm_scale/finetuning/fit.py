@@ -8,7 +8,9 @@ Axes: M molecules, D components of one value, F features that the linear maps re
 numbers.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,10 +21,15 @@ from helm_scale.types import GraphBatch
 
 # Strengths of the ridge, relative to the mean square of a feature; weaker ones amplify the rounding
 # of float32 features.
-STRENGTHS = 10.0 ** torch.arange(-6.0, 3.0, 0.5, dtype=torch.float64)
+# The last one leaves the references alone.
+STRENGTHS = (*(10.0 ** (half / 2) for half in range(-12, 6)), math.inf)
 # Features are brought to one scale, but none is enlarged more than one of this share of the mean
 # scale: a feature that is zero but for rounding stays small.
 FAINT = 1e-3
+# Of strengths whose errors differ by less than this share the strongest is taken.
+TIE = 0.02
+# A sample whose composition no other one has: its reference is undefined once it is left out.
+UNIQUE = 1e-9
 
 
 def linear_design(model: PropertyModel, selected: Tensor, batch: GraphBatch) -> Tensor:
@@ -50,46 +57,85 @@ def set_linear_weights(model: PropertyModel, solution: Tensor) -> None:
         weight.copy_(values.view_as(weight))
 
 
-def ridge(features_MF: Tensor, target: Tensor, counts_MZ: Tensor) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, kw_only=True)
+class RidgeFit:
+    """What `ridge` found.
+
+    Attributes:
+        weight: w [F]. change: r [Z], of the values per element, of least norm.
+        strength: of the ridge; inf: the references alone, w = 0.
+        left_out, alone: root mean square error of samples that were left out, of this fit and of
+            the references alone, in the unit of the target; nan where no sample can be left out.
+    """
+
+    weight: Tensor
+    change: Tensor
+    strength: float
+    left_out: float
+    alone: float
+
+
+def ridge(features_MF: Tensor, target: Tensor, counts_MZ: Tensor) -> RidgeFit:
     """Minimise |X w + N r - y|^2 + a |S w|^2, with the strength a of least leave-one-out error.
 
+    Of errors that are nearly equal (TIE) the strongest counts.
     S is the scale of every feature beside what compositions explain: norms of high degrees are
-    small, and count no less.
+    small, and count no less. Where no strength beats the references alone, w is zero.
 
     Args:
         features_MF: X, one row for every component of every molecule. target: y, as many.
         counts_MZ: N, how the reference of the elements that may change enters, not penalised. All
             float64.
-    Returns:
-        (w [F], r [Z]: the change of the energies per element, of least norm).
+    Property: the leave-one-out error is that of as many fits to all samples but one, also where
+        the features outnumber the samples.
     """
     free = _span(counts_MZ)
     x, y = (value - free @ (free.T @ value) for value in (features_MF, target))
     scale = x.square().mean(0).sqrt() + FAINT * x.square().mean().sqrt() + 1e-150
     x = x / scale
-    u, singular, v = torch.linalg.svd(x, full_matrices=False)
-    projected, leverage_free = u.T @ y, free.square().sum(dim=1)
+    u, singular, v = _svd(x)
+    projected = u.T @ y
+    # What no weight explains, and the leverage it leaves: as small numbers, not as differences of
+    # large ones, since both vanish where the features outnumber the samples
+    beyond, rest = y - u @ projected, (1 - free.square().sum(1) - u.square().sum(1)).clamp(min=0)
+    defined = 1 - free.square().sum(1) > UNIQUE
 
-    def shrinkage(strength: Tensor) -> Tensor:
-        penalty = strength * x.square().mean() * len(x)
-        return singular.square() / (singular.square() + penalty + 1e-300)
+    def kept(strength: float) -> Tensor:
+        """Share of every component of y that the penalty keeps from being explained."""
+        if math.isinf(strength):
+            return torch.ones_like(singular)
+        penalty = strength * float(x.square().mean()) * len(x) + 1e-300
+        return 1 / (1 + singular.square() / penalty)
 
-    def left_out_error(strength: Tensor) -> float:
+    def left_out_error(strength: float) -> float:
         # The residual of a sample that was left out is its own over one minus its leverage
-        factor = shrinkage(strength)
-        leverage = leverage_free + u.square() @ factor
-        residual = (y - u @ (factor * projected)) / (1 - leverage).clamp(min=1e-3)
-        return float(residual.square().mean())
+        residual = beyond + u @ (kept(strength) * projected)
+        leverage_left = rest + u.square() @ kept(strength)
+        return float((residual / leverage_left)[defined].square().mean().sqrt())
 
-    best = min(STRENGTHS, key=left_out_error)
-    weight = v.T @ (shrinkage(best) * projected / singular.clamp(min=1e-150)) / scale
-    rest = (target - features_MF @ weight).unsqueeze(1)
+    errors = {strength: left_out_error(strength) for strength in STRENGTHS}
+    bar = (1 + TIE) * min(errors.values()) if bool(defined.any()) else math.inf
+    best = max(strength for strength in STRENGTHS if errors[strength] <= bar or bar == math.inf)
+    weight = v.T @ ((1 - kept(best)) * projected / singular) / scale
+    left = (target - features_MF @ weight).unsqueeze(1)
     # gelsd: the compositions are rank-deficient, and the change of least norm is wanted
-    change = torch.linalg.lstsq(counts_MZ, rest, driver="gelsd").solution.squeeze(1)
-    return weight, change
+    change = torch.linalg.lstsq(counts_MZ, left, driver="gelsd").solution.squeeze(1)
+    return RidgeFit(
+        weight=weight,
+        change=change,
+        strength=best,
+        left_out=errors[best],
+        alone=errors[math.inf],
+    )
 
 
 def _span(counts_MZ: Tensor) -> Tensor:
     """Orthonormal columns that span those of the counts."""
-    u, singular, _ = torch.linalg.svd(counts_MZ, full_matrices=False)
-    return u[:, singular > 1e-9 * singular.max().clamp(min=1e-9)]
+    return _svd(counts_MZ)[0]
+
+
+def _svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular value decomposition without the values that are zero but for rounding."""
+    u, singular, v = torch.linalg.svd(x, full_matrices=False)
+    used = singular > 1e-9 * singular.max().clamp(min=1e-150)
+    return u[:, used], singular[used], v[used]

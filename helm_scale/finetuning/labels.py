@@ -7,6 +7,7 @@ left out of the errors and named.
 Axes: M molecules, Z atomic numbers.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from helm_scale.model.heads.energy import ENERGY
 from helm_scale.reading.domain import in_span
 from helm_scale.types import Molecule, Quantity
 
+_log = logging.getLogger(__name__)
 SHARES = (0.8, 0.1)  # training and validation, the rest is test, of a file that names no splits
 Splits = dict[str, list[Molecule]]
 
@@ -116,7 +118,21 @@ def read(config: FinetuneConfig) -> LabelledSplits:
     )
     for molecule in labelled.all_molecules():
         label_of(molecule, head.quantity)
+    _report_unused_forces(labelled, config)
     return labelled
+
+
+def _report_unused_forces(labelled: LabelledSplits, config: FinetuneConfig) -> None:
+    """Say that forces are there which the target does not learn."""
+    having = sum(molecule.forces is not None for molecule in labelled.train)
+    if config.target == "energy" and having:
+        _log.warning(
+            "%s: %d of %d training molecules have forces, which target: energy does not learn;"
+            " set target: forces",
+            config.data,
+            having,
+            len(labelled.train),
+        )
 
 
 def label_options(config: FinetuneConfig) -> LabelOptions:

@@ -19,7 +19,7 @@ from helm_scale.finetuning.features import GraphCache, cached_features, from_cac
 from helm_scale.finetuning.labels import LabelledSplits, ReferencedSplits, fit_reference
 from helm_scale.finetuning.modes import ParameterGroup, parameter_groups, start_model
 from helm_scale.finetuning.tables import REFERENCE_ONLY, RunResult
-from helm_scale.finetuning.train import FinetuneRun
+from helm_scale.finetuning.train import REFERENCES, FinetuneRun, Start
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
 from helm_scale.reading.domain import DOMAIN, TrainingDomain
@@ -93,12 +93,11 @@ def _train_and_test(
 ) -> RunResult:
     """Train one model and measure its errors."""
     begin, step = time.perf_counter(), 0
-    if config.head_start == "fit":
-        train.fit_linear_readout(run)
+    start = train.start_head(run, config)
     if not _is_fitted(run, config):
         step = train.train(run, groups, config, seed=seed)
     run.model.eval()
-    return _test(run, run.mode, seed, config=config, step=step, begin=begin)
+    return _test(run, run.mode, seed, config=config, start=start, step=step, begin=begin)
 
 
 def _is_fitted(run: FinetuneRun, config: FinetuneConfig) -> bool:
@@ -113,18 +112,21 @@ def _test(
     seed: int,
     *,
     config: FinetuneConfig,
+    start: Start = REFERENCES,
     step: int = 0,
     begin: float | None = None,
 ) -> RunResult:
     seconds = 0.0 if begin is None else time.perf_counter() - begin
-    forces = config.weight_of_forces > 0
+    forces, validation = config.weight_of_forces > 0, run.splits.validation
     return RunResult(
         mode=mode,
         size=len(run.splits.train),
         seed=seed,
+        start=start,
         step=step,
         seconds=seconds,
-        train=train.errors(run, run.splits.train),
+        train=train.errors(run, run.splits.train, forces=forces),
+        validation=train.errors(run, validation, forces=forces) if validation else None,
         tests={
             name: train.errors(run, molecules, forces=forces)
             for name, molecules in run.splits.tests.items()

@@ -9,7 +9,7 @@ from scipy import stats
 from helm_scale.config import FinetuneConfig
 from helm_scale.finetuning.labels import LabelledSplits
 from helm_scale.finetuning.modes import ParameterGroup
-from helm_scale.finetuning.train import Errors
+from helm_scale.finetuning.train import Errors, Start
 from helm_scale.model.heads import Head
 from helm_scale.types import Quantity
 
@@ -23,15 +23,17 @@ class RunResult:
 
     Attributes:
         mode: of the run, or REFERENCE_ONLY. size: training molecules.
-        step: the one whose weights are judged; 0: before the first.
+        start: of its head. step: the one whose weights are judged; 0: before the first.
     """
 
     mode: str
     size: int
     seed: int
+    start: Start
     step: int
     seconds: float
     train: Errors
+    validation: Errors | None
     tests: dict[str, Errors]
 
 
@@ -50,7 +52,8 @@ def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
 def error_table(results: Sequence[RunResult], head: Head) -> list[str]:
     """Rows of mean errors over seeds in the unit of reports, and the factor over direct.
 
-    An error per atom is given of what is a sum over atoms.
+    Beside them the errors on training and validation molecules, the strength of the ridge that the
+    head started with, and the best step. An error per atom is given of what is a sum over atoms.
     """
     unit, scale = head.quantity.report_unit, head.quantity.in_report_unit
     columns = {f"MAE, {unit}": lambda errors: errors.mae}
@@ -59,8 +62,9 @@ def error_table(results: Sequence[RunResult], head: Head) -> list[str]:
     if any(errors.force_mae is not None for r in results for errors in r.tests.values()):
         columns[f"F MAE, {unit}/Angstrom"] = lambda errors: errors.force_mae or 0.0
     lines = [
-        f"| test | training molecules | mode | {' | '.join(columns)} | direct / this |",
-        f"|---|---:|---|{'---:|' * len(columns)}---:|",
+        f"| test | training molecules | mode | {' | '.join(columns)} | direct / this"
+        f" | train, {unit} | validation, {unit} | ridge | best step |",
+        f"|---|---:|---|{'---:|' * len(columns)}---:|---:|---:|---:|---:|",
     ]
     for test, size, mode, group in _by_seed(results):
         errors = [result.tests[test] for result in group]
@@ -69,6 +73,11 @@ def error_table(results: Sequence[RunResult], head: Head) -> list[str]:
         compared = direct and mode not in ("direct", REFERENCE_ONLY)
         factor = np.mean(direct) / np.mean([e.mae for e in errors]) if compared else None
         cells.append("" if factor is None else f"{factor:.2f}")
+        cells += [
+            _mean([r.train for r in group], scale),
+            _mean([r.validation for r in group], scale),
+        ]
+        cells += [_ridge(group), _range([f"{result.step}" for result in group])]
         lines.append(f"| {test} | {size} | {mode} | {' | '.join(cells)} |")
     return lines
 
@@ -145,3 +154,21 @@ def _with_interval(values: Sequence[float]) -> str:
     mean, half = confidence_interval(values)
     digits = 1 if mean >= 10 else 3
     return f"{mean:.{digits}f}" if np.isnan(half) else f"{mean:.{digits}f} +- {half:.{digits}f}"
+
+
+def _mean(errors: Sequence[Errors | None], scale: float) -> str:
+    """Mean error over seeds; a dash where there are no molecules."""
+    known = [scale * error.mae for error in errors if error is not None]
+    return f"{np.mean(known):.{1 if np.mean(known) >= 10 else 3}f}" if known else "-"
+
+
+def _ridge(group: Sequence[RunResult]) -> str:
+    """Strengths with which the heads of a group started."""
+    strengths = sorted(r.start.strength for r in group if r.start.strength is not None)
+    alone = ["none"] if len(strengths) < len(group) else []
+    return _range([*(f"{strength:.0e}" for strength in strengths), *alone])
+
+
+def _range(values: Sequence[str]) -> str:
+    """The values of several seeds, each once."""
+    return ", ".join(dict.fromkeys(values))

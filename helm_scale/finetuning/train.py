@@ -77,7 +77,40 @@ class FinetuneRun:
             yield self.graphs.batch(molecules[first : first + EVALUATION_BATCH])
 
 
-def fit_linear_readout(run: FinetuneRun) -> None:
+@dataclass(frozen=True)
+class Start:
+    """How the head of a run began.
+
+    Attributes:
+        strength: of the ridge, relative to the features; None: the references alone.
+        reason: why the references were left alone; empty: they were not.
+    """
+
+    strength: float | None
+    reason: str = ""
+
+
+REFERENCES = Start(None, "references alone")
+
+
+def start_head(run: FinetuneRun, config: FinetuneConfig) -> Start:
+    """Set the linear maps to what fits best, or leave the references alone where that is better.
+
+    Leave-one-out says so without validation molecules; with some, these have the last word.
+    """
+    if config.head_start == "zero":
+        return Start(None, "head_start: zero")
+    alone, before = _validation_error(run, config), _weights(run)
+    strength = fit_linear_readout(run).strength
+    if math.isinf(strength):
+        return Start(None, "leave-one-out: no fit beats the references")
+    if _validation_error(run, config) <= alone:
+        return Start(strength)
+    run.model.load_state_dict(before)
+    return Start(None, "validation: the fit does not beat the references")
+
+
+def fit_linear_readout(run: FinetuneRun) -> fit.RidgeFit:
     """Set the linear maps, and the reference, to what fits the training molecules best."""
     model, splits = run.model, run.splits
     # Solved on the CPU in float64: a few hundred columns, and badly conditioned ones
@@ -91,10 +124,12 @@ def fit_linear_readout(run: FinetuneRun) -> None:
         target = values - counts @ model.reference.cpu()
         given = list(splits.atoms)
         counts[:, given] = 0.0  # free atoms have given these energies
-        weight, change = fit.ridge(torch.cat(design).cpu(), target / splits.scale, counts)
+        found = fit.ridge(torch.cat(design).cpu(), target / splits.scale, counts)
+        change = found.change.clone()
         change[given] = 0.0
-        fit.set_linear_weights(model, weight)
+        fit.set_linear_weights(model, found.weight)
         model.reference += change.to(model.reference) * splits.scale
+    return found
 
 
 def train(
@@ -149,13 +184,11 @@ def loss(run: FinetuneRun, batch: GraphBatch, force_weight: float) -> Tensor:
 class BestWeights:
     """The weights of the step with the least validation error so far.
 
-    Without validation molecules these are the last ones. With forces the error is that of energies
-    plus that of forces, weighted as in the loss.
+    Without validation molecules these are the last ones.
     """
 
     def __init__(self, run: FinetuneRun, config: FinetuneConfig) -> None:
-        self._run, self._patience = run, config.patience
-        self._force_weight = config.weight_of_forces
+        self._run, self._config = run, config
         self._waited, self._step = 0, 0
         self._least, self._state = math.inf, dict[str, Tensor]()
         if run.splits.validation:
@@ -163,18 +196,15 @@ class BestWeights:
 
     def should_stop(self, step: int) -> bool:
         """Note the validation error after a step; true if it has not fallen `patience` times."""
-        validation = self._run.splits.validation
-        if not validation:
+        if not self._run.splits.validation:
             return False
-        found = errors(self._run, validation, forces=self._force_weight > 0)
-        error = found.mae + self._force_weight * (found.force_mae or 0.0)
+        error = _validation_error(self._run, self._config)
         if error < self._least:
             self._least, self._step, self._waited = error, step, 0
-            state = self._run.model.state_dict()  # the tensors themselves, which go on changing
-            self._state = {name: tensor.clone() for name, tensor in state.items()}
+            self._state = _weights(self._run)
         else:
             self._waited += 1
-        return 0 < self._patience <= self._waited
+        return 0 < self._config.patience <= self._waited
 
     def restore(self, steps: int) -> int:
         """Give the model its best weights; returns their step."""
@@ -182,6 +212,22 @@ class BestWeights:
             return steps
         self._run.model.load_state_dict(self._state)
         return self._step
+
+
+def _validation_error(run: FinetuneRun, config: FinetuneConfig) -> float:
+    """Mean error of validation molecules, 0 where there are none.
+
+    With forces it is that of energies plus that of forces, weighted as in the loss.
+    """
+    if not run.splits.validation:
+        return 0.0
+    found = errors(run, run.splits.validation, forces=config.weight_of_forces > 0)
+    return found.mae + config.weight_of_forces * (found.force_mae or 0.0)
+
+
+def _weights(run: FinetuneRun) -> dict[str, Tensor]:
+    """A copy: the tensors themselves go on changing."""
+    return {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
 
 
 def errors(run: FinetuneRun, molecules: Sequence[Molecule], *, forces: bool = False) -> Errors:

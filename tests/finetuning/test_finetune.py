@@ -4,6 +4,7 @@ Labels are atomic energies plus a made-up pair potential: additive where a test 
 where it trains.
 """
 
+import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -190,12 +191,63 @@ def test_the_linear_fit_finds_what_is_linear_and_shrinks_what_is_noise() -> None
     rng = torch.Generator().manual_seed(0)
     x, counts = (torch.randn(40, 6, generator=rng, dtype=torch.float64) for _ in range(2))
     wanted, change = (torch.randn(6, generator=rng, dtype=torch.float64) for _ in range(2))
-    w, r = fit.ridge(x, x @ wanted + counts @ change, counts)
-    assert (w - wanted).abs().max() < 1e-4 and (r - change).abs().max() < 1e-4
+    found = fit.ridge(x, x @ wanted + counts @ change, counts)
+    assert (found.weight - wanted).abs().max() < 1e-4
+    assert (found.change - change).abs().max() < 1e-4
     noise = torch.randn(40, generator=rng, dtype=torch.float64)
     wide = torch.randn(40, 36, generator=rng, dtype=torch.float64)
-    fitted = fit.ridge(wide, noise, counts[:, :1])[0]
+    fitted = fit.ridge(wide, noise, counts[:, :1]).weight
     assert float((wide @ fitted).square().mean()) < 0.3 * float(noise.square().mean())
+
+
+@pytest.mark.parametrize("features", [10, 80])
+def test_the_leave_one_out_error_is_that_of_fits_to_all_samples_but_one(features: int) -> None:
+    rng = torch.Generator().manual_seed(1)
+    x = torch.randn(20, features, generator=rng, dtype=torch.float64)
+    y = x[:, :3].sum(1) + torch.randn(20, generator=rng, dtype=torch.float64)
+    found = fit.ridge(x, y, torch.zeros(20, 1, dtype=torch.float64))
+    x = x / (x.square().mean(0).sqrt() + fit.FAINT * x.square().mean().sqrt())
+    penalty = found.strength * x.square().mean() * 20 * torch.eye(features, dtype=torch.float64)
+    left_out = []
+    for i in range(20):
+        others = torch.arange(20) != i
+        gram = x[others].T @ x[others] + penalty
+        left_out.append(y[i] - x[i] @ torch.linalg.solve(gram, x[others].T @ y[others]))
+    assert found.left_out == pytest.approx(float(torch.stack(left_out).square().mean().sqrt()))
+    assert found.alone == pytest.approx(float(y.square().mean().sqrt()))
+    assert found.left_out < found.alone
+
+
+def test_many_features_of_few_samples_that_explain_nothing_are_left_alone() -> None:
+    """A fit that interpolates has no residual, and leave-one-out must not take that for success."""
+    rng = torch.Generator().manual_seed(0)
+    counts = torch.randint(1, 9, (24, 4), generator=rng).double()
+    noise = [torch.randn(24, generator=rng, dtype=torch.float64) for _ in range(20)]
+    wide = torch.randn(24, 256, generator=rng, dtype=torch.float64)
+    fits = [fit.ridge(wide, y, counts) for y in noise]
+    assert all(found.left_out <= found.alone for found in fits)
+    new = torch.randn(1000, 256, generator=rng, dtype=torch.float64)
+    sizes = [float((new @ found.weight).square().mean().sqrt()) for found in fits]
+    assert sum(sizes) / len(sizes) < 0.1  # of noise of size one; 0.3 where a fit interpolates
+    alone = fit.ridge(torch.zeros(24, 6, dtype=torch.float64), noise[0], counts)
+    assert math.isinf(alone.strength) and not alone.weight.any()
+
+
+def test_a_fit_that_validation_refutes_leaves_the_references() -> None:
+    data = labelled(validation=4)
+    wrong = replace(
+        data,
+        validation=tuple(
+            replace(m, energy=2 * sum(ATOMIC[int(z)] for z in m.atomic_numbers) - (m.energy or 0))
+            for m in data.validation
+        ),
+    )
+    config = settings(head_start="fit")
+    believed, refuted = started("frozen", config, data), started("frozen", config, wrong)
+    assert train.start_head(believed, config).strength is not None
+    before = train.errors(refuted, wrong.validation).mae
+    assert train.start_head(refuted, config).strength is None
+    assert train.errors(refuted, wrong.validation).mae == before
 
 
 def test_the_linear_fit_does_not_depend_on_the_scales_of_features() -> None:
@@ -206,7 +258,7 @@ def test_the_linear_fit_does_not_depend_on_the_scales_of_features() -> None:
         10 ** torch.rand(40, generator=rng, dtype=torch.float64),
     )
     plain, scaled = (
-        fit.ridge(x * factor, target, counts[:, :2])[0] * factor
+        fit.ridge(x * factor, target, counts[:, :2]).weight * factor
         for factor in (torch.ones_like(scale), scale)
     )
     assert (scaled - plain).abs().max() < 0.01 * plain.abs().max()

@@ -175,3 +175,16 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         labels.read(FinetuneConfig(data=str(tmp_path / "text.db")))
     with pytest.raises(ValueError, match=r"none.db: file not found"):
         labels.read(FinetuneConfig(data=str(tmp_path / "none.db")))
+
+
+def test_forces_that_are_not_learned_are_said_aloud(
+    source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = FinetuneConfig(data=str(source / "data"))
+    labels.read(config.model_copy(update={"target": "forces"}))
+    assert not caplog.messages
+    labels.read(config)
+    assert caplog.messages == [
+        f"{source / 'data'}: 12 of 12 training molecules have forces, which target: energy does"
+        " not learn; set target: forces"
+    ]
