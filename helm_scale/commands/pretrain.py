@@ -23,7 +23,7 @@ from helm_scale.losses.references import fit_hamiltonian_reference
 from helm_scale.losses.spectral import SpectralTerms
 from helm_scale.model.helm import Helm
 from helm_scale.optim.build import freeze, hidden_names, make_optimizers
-from helm_scale.parallel import collectives, pair_parallel, startup
+from helm_scale.parallel import agreement, collectives, pair_parallel, startup
 from helm_scale.parallel.build import build_engine
 from helm_scale.parallel.engine import Engine
 from helm_scale.parallel.processes import Processes
@@ -64,9 +64,10 @@ def pretrain(config: PretrainConfig) -> str:
     model = build_model(config)
     loss = build_loss(model, training)
     with (
-        startup.process_group(config.execution) as ranks,
-        Watchdog(ranks, config.execution).running() as watchdog,
+        Watchdog(config.execution).running() as watchdog,
+        startup.process_group(config.execution, watchdog) as ranks,
     ):
+        agreement.check_same(ranks.rank, preflight.facts(config, dataset))
         batches = open_stream(config, dataset, ranks)
         resume_from = collectives.from_rank_zero(ranks.rank, lambda: checkpoint.latest(config.out))
         if resume_from is None:

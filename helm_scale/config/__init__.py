@@ -15,7 +15,7 @@ from helm_scale.config.evaluate import EvaluateConfig, PredictConfig
 from helm_scale.config.finetune import ExportConfig, FinetuneConfig, LowDataConfig
 from helm_scale.config.model import HeadConfig, ModelConfig
 from helm_scale.config.pretrain import ExecutionConfig, PretrainConfig, ReplayConfig, TrainingConfig
-from helm_scale.config.reading import config_file, dump, help_text, load, packaged, parse
+from helm_scale.config.reading import config_file, dump, flat, help_text, load, packaged, parse
 from helm_scale.config.records import FORMAT, completed, read_record, upgrade
 from helm_scale.config.strict import Strict
 
@@ -45,6 +45,7 @@ __all__ = [
     "completed",
     "config_file",
     "dump",
+    "flat",
     "help_text",
     "load",
     "packaged",

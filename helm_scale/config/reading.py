@@ -105,6 +105,15 @@ def dump(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of nested sections by dotted key."""
+    by_key: dict[str, Any] = {}
+    for key, value in values.items():
+        section = isinstance(value, Mapping)
+        by_key |= flat(value, f"{prefix}{key}.") if section else {f"{prefix}{key}": value}
+    return by_key
+
+
 def help_text(kind: type[BaseModel]) -> str:
     """Every key of a config model, one line each: type, default, meaning."""
     head = (kind.__doc__ or "").strip()

@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 
 from helm_scale.config import ExecutionConfig
-from helm_scale.parallel import strategies
+from helm_scale.parallel import rendezvous, strategies
 from helm_scale.parallel.processes import Processes
+from helm_scale.parallel.watchdog import Watchdog
 
 # gloo's threads drop their last tensors a moment after a collective, which aborts an interpreter
 # that is ending.
@@ -83,11 +84,15 @@ def require(execution: ExecutionConfig, capability: str, setting: str) -> None:
 
 
 @contextlib.contextmanager
-def process_group(execution: ExecutionConfig) -> Iterator[Processes]:
+def process_group(
+    execution: ExecutionConfig, watchdog: Watchdog | None = None
+) -> Iterator[Processes]:
     """Join the process group (gloo, and NCCL on GPUs); leave it at the end.
 
     An engine for one process has no group; the others have one of their own under plain python.
 
+    Args:
+        watchdog: runs already, and is told who the other ranks are; none: nobody watches.
     Raises:
         ValueError: see check_launch.
     """
@@ -101,7 +106,9 @@ def process_group(execution: ExecutionConfig) -> Iterator[Processes]:
     # The watchdog ends a stuck process long before this does.
     timeout = datetime.timedelta(seconds=2 * execution.start_timeout_seconds)
     # gloo beside NCCL: votes and checksums are CPU tensors, which NCCL cannot send.
-    store, rank, world_size = _rendezvous(timeout)
+    watchdog = watchdog or Watchdog(execution)
+    store, rank, world_size = rendezvous.meet(timeout, watchdog)
+    watchdog.join(store, rank, world_size)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
     pair_ranks = execution.pair_ranks
@@ -115,25 +122,6 @@ def process_group(execution: ExecutionConfig) -> Iterator[Processes]:
     )
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
     time.sleep(_SETTLE_SECONDS)
-
-
-def _rendezvous(timeout: datetime.timedelta) -> tuple[dist.Store, int, int]:
-    """Store, rank and number of ranks, as torchrun gives them or alone."""
-    if "RANK" not in os.environ:
-        return dist.HashStore(), 0, 1
-    store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
-    return dist.PrefixStore(f"life-{_life()}", store), rank, world_size
-
-
-def _life() -> str:
-    """What tells this start of the ranks from earlier ones in torchrun's store.
-
-    The store outlives the ranks and keeps their old addresses. Between nodes the count of restarts
-    differs, so there it cannot serve.
-    """
-    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
-        return "any"
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 def _device(execution: ExecutionConfig) -> torch.device:

@@ -20,8 +20,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch.distributed as dist
+
 from helm_scale.config import ExecutionConfig
-from helm_scale.parallel.processes import Processes
+from helm_scale.parallel import strategies
 
 _log = logging.getLogger(__name__)
 # Names and words of errors by which torch tells that another rank is gone.
@@ -31,26 +33,31 @@ _NAMED_SAMPLES = 64  # at most, so that the store stays small
 
 
 class Watchdog:
-    """One rank's watchdog.
+    """One rank's watchdog. It watches before the ranks have met, and knows the others from then on.
 
-    Args:
-        processes: this rank among all; a single process has nobody to watch.
+    An engine of one process has nobody to watch.
     """
 
-    def __init__(self, processes: Processes, execution: ExecutionConfig) -> None:
-        self._store, self._processes, self._execution = processes.store, processes, execution
-        self._rank = processes.rank
-        self._limit = execution.start_timeout_seconds
-        self._last, self._stopped = time.monotonic(), threading.Event()
+    def __init__(self, execution: ExecutionConfig) -> None:
+        self._execution, self._limit = execution, execution.start_timeout_seconds
+        self._store: dist.Store | None = None
+        self._rank, self._world_size = int(os.environ.get("RANK", "0")), 1
+        self._phase, self._last, self._stopped = "starting", time.monotonic(), threading.Event()
+
+    def join(self, store: dist.Store, rank: int, world_size: int) -> None:
+        """From now on this rank speaks to the others, through a store of this start alone."""
+        self._rank, self._world_size = rank, world_size
+        self._store = dist.PrefixStore("watchdog", store)
+        self.beat(0, "joining")
 
     def beat(self, step: int, phase: str, keys: Sequence[str] = ()) -> None:
         """Say what this rank does next.
 
         Args:
-            phase: reading, computing, validating or saving.
+            phase: joining, reading, computing, validating or saving.
             keys: this rank's samples.
         """
-        self._last = time.monotonic()
+        self._last, self._phase = time.monotonic(), phase
         if self._store is None:
             return
         said = {
@@ -73,7 +80,7 @@ class Watchdog:
         Raises:
             ConnectionError: this rank lost the others; names the rank that failed first and how.
         """
-        if self._store is None:
+        if not strategies.spec_of(self._execution.engine).distributed:
             yield self
             return
         # A daemon: a thread that waits must not keep a finished program alive.
@@ -85,27 +92,35 @@ class Watchdog:
             if isinstance(error, RuntimeError) and _COLLECTIVE.search(said):
                 # The launcher now ends what is left of the ranks; the report comes first.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                self._store.set(f"lost/{self._rank}", "1")
                 reason = str(error).splitlines()[0][:200]
-                raise ConnectionError(self._blame(f"lost the other ranks ({reason})")) from error
-            self._store.set(f"failed/{self._rank}", f"{type(error).__name__}: {error}")
+                raise ConnectionError(self._lost(f"lost the other ranks ({reason})")) from error
+            if self._store is not None:
+                self._store.set(f"failed/{self._rank}", f"{type(error).__name__}: {error}")
             raise
         finally:
             self._stopped.set()
 
     def _run(self) -> None:
-        assert self._store is not None
         while not self._stopped.wait(0.2):
             if time.monotonic() - self._last > self._limit:
-                self._store.set(f"lost/{self._rank}", "1")
-                _log.critical(self._blame(f"no progress for {self._limit:g} s"))
+                _log.critical(self._lost(f"no progress for {self._limit:g} s"))
                 logging.shutdown()
                 os._exit(1)  # sys.exit would wait for the main thread, which hangs
+
+    def _lost(self, what: str) -> str:
+        """Tell the others that this rank is not the one to blame; who is, as a message."""
+        if self._store is None:
+            return (
+                f"rank {self._rank}: {what} while {self._phase}: the ranks have not met. Look whether"
+                " every node was started and reaches the first one"
+            )
+        self._store.set(f"lost/{self._rank}", "1")
+        return self._blame(what)
 
     def _blame(self, what: str) -> str:
         """Who failed or does not answer, after a moment in which the others can say they wait."""
         self._wait_for_others()
-        ranks = range(self._processes.world_size)
+        ranks = range(self._world_size)
         lines = [line for rank in ranks if (line := self._fault_of(rank))]
         if not lines:
             said = "; ".join(f"rank {rank} {self._said(rank)}" for rank in ranks)
@@ -117,7 +132,7 @@ class Watchdog:
 
     def _wait_for_others(self) -> None:
         patience = time.monotonic() + _GRACE_SECONDS
-        others = [rank for rank in range(self._processes.world_size) if rank != self._rank]
+        others = [rank for rank in range(self._world_size) if rank != self._rank]
         while time.monotonic() < patience and not all(
             self._get(f"failed/{rank}") or self._get(f"lost/{rank}") for rank in others
         ):

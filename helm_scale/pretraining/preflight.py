@@ -1,13 +1,15 @@
 """Checks before the first step that config, data and folder fit, and says what a run will take."""
 
+import hashlib
 import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from helm_scale.config import FORMAT, PretrainConfig, dump, read_record
+from helm_scale.config import FORMAT, PretrainConfig, dump, flat, read_record
 from helm_scale.data.loading.dataset import Dataset
 from helm_scale.data.loading.sampler import Sampler, check_world_size
 from helm_scale.data.tools.domain import training_domain
@@ -72,6 +74,21 @@ def trained_on(
         if before.get("data") == record["data"] and before.get(DOMAIN):
             return {**record, DOMAIN: before[DOMAIN]}
     return {**record, DOMAIN: training_domain(dataset).record()}
+
+
+def facts(config: PretrainConfig, dataset: Dataset) -> dict[str, object]:
+    """What all ranks of a run must have in common: every setting, data, code and versions."""
+    source = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for path in sorted(package.rglob("*.py")):
+        source.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return {
+        **flat(config.model_dump(mode="json")),
+        "dataset": dataset.hash,
+        "helm_scale": source.hexdigest()[:16],
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def check_data(config: PretrainConfig, dataset: Dataset) -> None:

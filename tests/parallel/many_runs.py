@@ -15,11 +15,18 @@ import torch
 from helm_scale import commands, config
 from helm_scale.config import ExecutionConfig
 from helm_scale.parallel import collectives, startup
+from helm_scale.parallel.processes import Processes
+from helm_scale.parallel.watchdog import Watchdog
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with startup.process_group(ExecutionConfig(engine="ddp", device="cpu")) as ranks:
-        startup.process_group = lambda execution: nullcontext(ranks)  # type: ignore[assignment]
+
+        def joined(execution: ExecutionConfig, watchdog: Watchdog) -> nullcontext[Processes]:
+            watchdog.join(ranks.store, ranks.rank, ranks.world_size)
+            return nullcontext(ranks)
+
+        startup.process_group = joined  # type: ignore[assignment]
         for flags in json.loads(Path(sys.argv[1]).read_text()):
             commands.pretrain(config.load(config.PretrainConfig, flags))
         collectives.barrier()

@@ -100,15 +100,19 @@ def command(data: Path, run: Path, ranks: int = 1, **changes: Any) -> list[str]:
     return [*python(ranks), "launch/pretrain.py", *flags(data, run, **changes)]
 
 
-def start(arguments: list[str]) -> "subprocess.Popen[str]":
-    """Start a launch."""
+def environment() -> dict[str, str]:
+    """One thread per process, and this code."""
     # shell scripts find this `python` first
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path}
+
+
+def start(arguments: list[str]) -> "subprocess.Popen[str]":
+    """Start a launch."""
     return subprocess.Popen(
         arguments,
         cwd=ROOT,
-        env=environment,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
