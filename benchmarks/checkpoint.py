@@ -11,6 +11,7 @@ states once.
 import statistics
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -61,12 +62,6 @@ def stands_still(saver: Saver, step: int) -> tuple[float, float]:
     begun = time.perf_counter()
     saver.start(step, None)
     still = time.perf_counter() - begun
-    while saver.pending:
-        if saver.written:
-            sealing = time.perf_counter()
-            saver.seal()
-            still += time.perf_counter() - sealing
-        time.sleep(0.001)
     saver.finish()
     assert not saver.failure
     return still, time.perf_counter() - begun
@@ -109,7 +104,9 @@ def save_in_turn(
     savers = {}
     for way, background in WAYS.items():
         execution = config.execution.model_copy(update={"background_save": background})
-        savers[way] = Saver(config.model_copy(update={"execution": execution}), engine, None, {})
+        savers[way] = Saver(
+            execution, engine, folder=Path(config.out), average=None, record={}, settings=""
+        )
     seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     for number in range(rounds + 1):
         for place, (way, saver) in enumerate(savers.items()):

@@ -8,6 +8,14 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Written(NamedTuple):
+    """SHA-256 and size, in bytes, of a file as it was written."""
+
+    sha256: str
+    size: int
 
 
 def sha256(path: str | Path) -> str:
@@ -23,6 +31,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_synced(path: Path, text: str) -> Written:
+    """Write a file and flush it to the disk."""
+    content = text.encode()
+    path.write_bytes(content)
+    sync(path)
+    return Written(hashlib.sha256(content).hexdigest(), len(content))
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from helm_scale.parallel.build import build_engine
 from helm_scale.parallel.engine import Engine
 from helm_scale.parallel.processes import Processes
 from helm_scale.parallel.watchdog import Watchdog
-from helm_scale.pretraining import checkpoint, preflight
+from helm_scale.pretraining import checkpoint, choices, preflight
 from helm_scale.pretraining.loop import TrainingRun, train
 from helm_scale.types import BlockBatch, couple_labels
 
@@ -50,17 +50,16 @@ def pretrain(config: PretrainConfig) -> str:
     # rank 0 speaks for all: the others would say the same
     level = logging.CRITICAL if startup.launched_rank() else logging.INFO
     logging.getLogger("helm_scale").setLevel(level)
-    training = config.training
+    asked, training, world_size = config, config.training, startup.launched_world_size()
     dataset = Dataset.open(config.data)
-    preflight.check(config, dataset)
-    sampler = dataset.sampler(
-        batch_molecules=training.batch_molecules,
-        micro_batches=training.micro_batches,
-        seed=training.seed,
+    preflight.check_data(config, dataset)
+    config = choices.choose(
+        config, dataset, world_size=world_size, ranks_per_node=startup.launched_per_node()
     )
+    preflight.check(config, dataset)
     if config.dry_run:
-        return _dry_run(config, dataset, sampler)
-    config = preflight.fit_memory_limit(config, dataset, sampler)
+        return _dry_run(config, dataset, world_size)
+    config, sampler = choices.fit_memory_limit(config, dataset, world_size=world_size)
     model = build_model(config)
     loss = build_loss(model, training)
     with (
@@ -82,8 +81,9 @@ def pretrain(config: PretrainConfig) -> str:
                 sampler=sampler,
                 keys=dataset.key,
                 batches=functools.partial(batches.steps, sampler),
-                validation=_validation(config, dataset, batches=batches, ranks=ranks),
+                validation=_validation(config, dataset, sampler, batches=batches, ranks=ranks),
                 record=_record(config, dataset, ranks=ranks, resume_from=resume_from),
+                settings=asked.to_resume(),
                 resume_from=resume_from,
             )
         )
@@ -188,20 +188,25 @@ def _record(
 
 
 def _validation(
-    config: PretrainConfig, dataset: Dataset, *, batches: Stream, ranks: Processes
+    config: PretrainConfig,
+    dataset: Dataset,
+    sampler: Sampler,
+    *,
+    batches: Stream,
+    ranks: Processes,
 ) -> Callable[[], Iterator[BlockBatch]]:
     """Makes this rank's validation batches, about as large as the micro-batches of training."""
     samples = dataset.split(config.data.validation_split)
-    molecules = -(-config.training.batch_molecules // config.training.micro_batches)
+    molecules = -(-sampler.batch_molecules // sampler.micro_batches)
     micro_batches = validation_micro_batches(
         samples, dataset.cost[samples], batch_molecules=molecules, world_size=ranks.data_size
     )
     return functools.partial(batches.batches_of_rank, micro_batches)
 
 
-def _dry_run(config: PretrainConfig, dataset: Dataset, sampler: Sampler) -> str:
+def _dry_run(config: PretrainConfig, dataset: Dataset, world_size: int) -> str:
     """Verify the shards at hand and describe the run."""
     for manifest in dataset.local:
         shards_verify(VerifyConfig(folder=str(manifest.folder)))
-    world_size = startup.launched_world_size()
+    sampler = choices.sampler_for(config, dataset, world_size=world_size)
     return preflight.dry_run_report(config, dataset, sampler=sampler, world_size=world_size)

@@ -3,12 +3,13 @@
 ExecutionConfig must not change the numbers and may differ at every start.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from helm_scale.config.data import DataConfig
 from helm_scale.config.model import ModelConfig
+from helm_scale.config.reading import dump
 from helm_scale.config.strict import Strict
 
 
@@ -20,12 +21,12 @@ class TrainingConfig(Strict):
     batch_molecules: int = Field(
         8, ge=1, description="Molecules per optimiser step, over all ranks."
     )
-    micro_batches: int = Field(
-        1,
-        ge=1,
+    micro_batches: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
         description=(
-            "Micro-batches that a step is divided into, of equal cost. The number of ranks must"
-            " divide it."
+            "Micro-batches that a step is divided into, of equal cost. auto: one per rank, or as"
+            " many more as execution.memory_limit_gib asks for. A number is rounded up to a"
+            " multiple of the ranks."
         ),
     )
     # optimiser
@@ -128,11 +129,12 @@ class ExecutionConfig(Strict):
     """How it runs; changes memory and time, never the numbers."""
 
     # engine
-    engine: Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3"] = Field(
-        "single",
+    engine: Literal["auto", "single", "ddp", "fsdp2", "zero1", "zero2", "zero3"] = Field(
+        "auto",
         description=(
             "One process, DDP, FSDP2, or DeepSpeed ZeRO, which shards optimiser states (zero1),"
-            " gradients too (zero2), weights too (zero3)."
+            " gradients too (zero2), weights too (zero3). auto: single for one process, ddp for"
+            " several, fsdp2 where memory or another setting asks for it."
         ),
     )
     replicas: int = Field(
@@ -162,8 +164,12 @@ class ExecutionConfig(Strict):
         ),
     )
     # memory
-    pair_ranks: int = Field(
-        1, ge=1, description="Ranks that share the edges and pairs of the same molecules."
+    pair_ranks: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1,
+        description=(
+            "Ranks that share the edges and pairs of the same molecules. auto: as few ranks of a"
+            " node as are evenly loaded."
+        ),
     )
     pair_chunk: int = Field(
         512,
@@ -261,6 +267,12 @@ class ExecutionConfig(Strict):
         ),
     )
 
+    @property
+    def sharing(self) -> int:
+        """pair_ranks, once it has been chosen."""
+        assert self.pair_ranks != "auto"
+        return self.pair_ranks
+
 
 class PretrainConfig(Strict):
     """Learn Hamiltonians; the same command resumes."""
@@ -290,16 +302,27 @@ class PretrainConfig(Strict):
         wanted += ["baseline_hamiltonian"] if wanted and self.model.baseline != "none" else []
         return tuple(name for name in wanted if name not in self.model.conditions)
 
-    @model_validator(mode="after")
-    def _whole_molecules_where_needed(self) -> "PretrainConfig":
-        training, pair_ranks = self.training, self.execution.pair_ranks
+    def to_resume(self) -> str:
+        """What config.yaml of the run holds: the settings, what was left open (auto) still open."""
+        # to accept a change once is not to accept all later ones
+        lasting = self.model_copy(update={"allow_config_change": False, "dry_run": False})
+        return dump(lasting)
+
+    @property
+    def needs_whole_molecules(self) -> list[str]:
+        """Settings under which a rank must hold all pairs of its molecules."""
         needs_whole = {
-            "training.loewdin_weight": training.loewdin_weight > 0,
-            "training.orbital_weight": training.orbital_weight > 0,
+            "training.loewdin_weight": self.training.loewdin_weight > 0,
+            "training.orbital_weight": self.training.orbital_weight > 0,
             "model.flow_steps": self.model.flow_steps > 1,
         }
-        for name, needed in needs_whole.items():
-            if needed and pair_ranks > 1:
+        return [name for name, needed in needs_whole.items() if needed]
+
+    @model_validator(mode="after")
+    def _whole_molecules_where_needed(self) -> "PretrainConfig":
+        pair_ranks = self.execution.pair_ranks
+        for name in self.needs_whole_molecules:
+            if pair_ranks not in (1, "auto"):
                 raise ValueError(
                     f"{name}: needs whole molecules on every rank,"
                     f" but execution.pair_ranks is {pair_ranks}; set it to 1"

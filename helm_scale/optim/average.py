@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from helm_scale.parallel import flat_shards
 from helm_scale.parallel.engine import Engine
 
 
@@ -27,6 +28,10 @@ class WeightAverage:
     def update(self) -> None:
         """Move towards the present weights."""
         torch._foreach_lerp_(self._averages, self._weights, 1 - self._decay)
+
+    def not_finite(self) -> list[str]:
+        """Names of this rank's averages that are not finite."""
+        return [f"average of {name}" for name in flat_shards.not_finite(self.shards)]
 
     @contextmanager
     def applied(self) -> Iterator[None]:

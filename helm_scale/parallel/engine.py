@@ -21,6 +21,7 @@ from helm_scale.parallel import collectives, divergence, flat_shards
 from helm_scale.parallel.flat_shards import FlatShard
 from helm_scale.parallel.objective import Objective
 from helm_scale.parallel.processes import Processes
+from helm_scale.parallel.reports import Reports
 from helm_scale.parallel.snapshot import Snapshot
 from helm_scale.parallel.step_sums import GlobalSums, StepSums
 from helm_scale.parallel.strategies.spec import ParallelModel
@@ -156,8 +157,7 @@ class Engine:
             last = self._compute(micro_batches)
             differ = collectives.gather(_disagree(first.local.local, last.local.local))
             unsteady = tuple(rank for rank, differs in enumerate(differ) if differs)
-        grad_norm = self._update(last.slope, rate, finite=math.isfinite(last.loss))
-        stepped = math.isfinite(grad_norm) and math.isfinite(last.loss)
+        grad_norm, stepped = self._update(last.slope, rate, finite=math.isfinite(last.loss))
         suspects = [] if stepped else collectives.gather(last.local.suspects)
         return StepResult(
             loss=last.loss,
@@ -201,6 +201,14 @@ class Engine:
             if self.rank == 0:
                 state[name] = tensor.cpu()
         return state
+
+    def not_finite(self) -> list[str]:
+        """Names of this rank's weights that hold a NaN or an infinity."""
+        return flat_shards.not_finite(self._model.shards)
+
+    def reports(self) -> Reports:
+        """For threads that speak to those of other ranks."""
+        return Reports(self._processes)
 
     def divergent_ranks(self) -> list[int]:
         """Ranks whose weights are not those of their replicas, by majority.
@@ -260,22 +268,25 @@ class Engine:
     def _forget_gradients(self) -> None:
         self._model.update(lambda: None)
 
-    def _update(self, slope: float, rate: float, *, finite: bool) -> float:
+    def _update(self, slope: float, rate: float, *, finite: bool) -> tuple[float, bool]:
         """Scale, clip and step, unless loss or gradient are not finite on any rank.
 
         Returns:
-            gradient norm, before clipping; NaN if DeepSpeed saw infinities and never called back.
+            gradient norm, before clipping, NaN if DeepSpeed saw infinities and never called back;
+            whether the step was taken, on which all ranks agree.
         """
-        grad_norm = math.nan
+        grad_norm, stepped = math.nan, False
 
         def apply() -> None:
-            nonlocal grad_norm
+            nonlocal grad_norm, stepped
             shards = [shard for shard in self.trained.values() if shard.local.grad is not None]
             gradients = [shard.local.grad for shard in shards if shard.local.grad is not None]
             grad_norm = abs(slope) * float(flat_shards.norm(shards, gradients))
             # One vote: a rank that skipped a step alone would have other weights from then on.
             if collectives.on_any_rank(not (finite and math.isfinite(grad_norm))):
+                grad_norm = math.nan  # of one rank alone, maybe
                 return
+            stepped = True
             clipped = self._clip_norm / grad_norm if 0 < self._clip_norm < grad_norm else 1.0
             # One factor for both, applied once: in float32 two would round twice.
             torch._foreach_mul_(gradients, slope * clipped)
@@ -284,7 +295,7 @@ class Engine:
                 optimizer.step()
 
         self._model.update(apply)
-        return grad_norm
+        return grad_norm, stepped
 
     def _set_rates(self, factor: float) -> None:
         for optimizer, peaks in zip(self._optimizers, self._peak_rates, strict=True):

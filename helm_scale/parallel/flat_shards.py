@@ -5,7 +5,7 @@ buffers of ZeRO. So optimisers, checkpoints, averages and norms know flat shards
 same under every engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -77,6 +77,16 @@ def full_tensor(shard: FlatShard) -> Tensor:
     full[shard.start : shard.start + shard.local.numel()] = shard.local.detach()
     dist.all_reduce(full, group=shard.group)
     return full.view(shard.shape)
+
+
+def not_finite(shards: Mapping[str, FlatShard]) -> list[str]:
+    """Names of the shards that hold a NaN or an infinity, in rows that are never used as well."""
+    numbers = {name: s.local.detach() for name, s in shards.items() if s.local.is_floating_point()}
+    if not numbers:
+        return []
+    # One number per shard, and one copy from the GPU for all. x - x is 0 for finite x, else NaN.
+    sums = torch.stack([(x - x).sum().double() for x in numbers.values()]).tolist()
+    return [name for name, value in zip(numbers, sums, strict=True) if value != 0]
 
 
 def norm(shards: Sequence[FlatShard], tensors: Sequence[Tensor]) -> Tensor:

@@ -1,10 +1,11 @@
 """Saves state on any number of ranks under any engine, to be loaded on any other.
 
 Every rank writes one safetensors file, rank-00002-of-00008.safetensors, with its shards (flat
-ranges of tensors); the file's metadata say where in which tensor each shard lies. Replicas share
-the work: each writes its part. Reading finds tensors by name, reads what this rank is to hold, and
-runs nothing: safetensors are numbers and names. Whether the files are whole is for the caller to
-check first: a flipped bit loads without an error.
+ranges of tensors); the file's metadata say where in which tensor each shard lies, and index.json
+says it of all files, so that a reader opens only those it needs. Replicas share the work: each
+writes its part. Reading finds tensors by name, reads what this rank is to hold, and runs nothing:
+safetensors are numbers and names. Whether the files are whole is for the caller to check first: a
+flipped bit loads without an error.
 """
 
 import hashlib
@@ -12,19 +13,22 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from helm_scale.files import Written, write_synced
 from helm_scale.parallel.flat_shards import FlatShard
 
 # Rank and number of ranks: a reader can tell when a file is missing.
 _NAME = re.compile(r"rank-(\d{5})-of-(\d{5})\.safetensors")
+INDEX = "index.json"
 _TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -36,8 +40,10 @@ _TYPES = {
 _BLOCK = 1 << 24
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Write CPU tensors as a safetensors file, synced to disk; returns its SHA-256.
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> Written:
+    """Write CPU tensors as a safetensors file, synced to disk.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -61,7 +67,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
-    return digest.hexdigest()
+        size = file.tell()
+    return Written(digest.hexdigest(), size)
 
 
 def _blocks(head: bytes, tensors: Mapping[str, Tensor]) -> Iterator[Any]:
@@ -83,8 +90,8 @@ class Snapshot:
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
 
-    def write(self, folder: Path) -> dict[str, str]:
-        """Write the file into a folder; {name: SHA-256}.
+    def write(self, folder: Path) -> dict[str, Written]:
+        """Write the file into a folder; its hash and size by its name.
 
         Raises:
             OSError: the disk is full or cannot be written.
@@ -107,8 +114,90 @@ def capture(shards: Mapping[str, FlatShard], rank: int, world_size: int) -> Snap
     return Snapshot(f"rank-{rank:05d}-of-{world_size:05d}.safetensors", tensors, metadata)
 
 
+class Part(NamedTuple):
+    """A range of a tensor: its first element, their number, and number of the file that has it."""
+
+    start: int
+    length: int
+    file: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where every tensor of a folder lies.
+
+    Attributes:
+        files: names. shapes: of the whole tensors, by name. parts: of each, by name.
+    """
+
+    files: list[str]
+    shapes: dict[str, tuple[int, ...]]
+    parts: dict[str, list[Part]]
+
+
+def write_index(folder: Path, names: Sequence[str]) -> Written:
+    """Write what the files of these names hold into one file beside them.
+
+    Raises:
+        ValueError: a file is not one of ours. OSError: the disk is full or cannot be written.
+    """
+    index = _index_of(folder, sorted(names))
+    return write_synced(folder / INDEX, json.dumps(vars(index)) + "\n")
+
+
+def read_index(folder: Path) -> Index:
+    """Read what the files of a folder hold; of older checkpoints from the files themselves.
+
+    Raises:
+        ValueError: a file is missing or is not one of ours; names it.
+    """
+    try:
+        text = (folder / INDEX).read_text()
+    except FileNotFoundError:
+        return _index_of(folder, _names_in(folder))
+    try:
+        content = json.loads(text)
+        shapes = {name: tuple(map(int, shape)) for name, shape in content["shapes"].items()}
+        parts = {name: [Part(*map(int, p)) for p in ps] for name, ps in content["parts"].items()}
+        files = [str(name) for name in content["files"]]
+        if not all(map(_NAME.fullmatch, files)):  # no way out of the folder
+            raise ValueError("names of files that no rank writes")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _not_ours(folder / INDEX, error) from None
+    return Index(files, shapes, parts)
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Names of the files of all ranks, where no index lists them."""
+    names = sorted(path.name for path in folder.glob("rank-*") if _NAME.fullmatch(path.name))
+    world_sizes = {int(name[14:19]) for name in names}
+    if world_sizes != {len(names)}:
+        counts = " or ".join(map(str, world_sizes)) or "some"
+        raise ValueError(f"{folder}: got {len(names)} files rank-*, wanted {counts}; copy it again")
+    return names
+
+
+def _index_of(folder: Path, names: Sequence[str]) -> Index:
+    """Read what every file says of itself."""
+    index = Index(list(names), {}, {})
+    for number, name in enumerate(names):
+        path = folder / name
+        try:
+            file = safe_open(path, framework="pt", device="cpu")
+            for tensor, place in json.loads(file.metadata()["places"]).items():
+                index.shapes[tensor] = tuple(map(int, place["shape"]))
+                length = prod(file.get_slice(tensor).get_shape())
+                part = Part(int(place["start"]), length, number)
+                index.parts.setdefault(tensor, []).append(part)
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _not_ours(path, error) from None
+    return index
+
+
 class StateReader:
     """Tensors of a folder that `Snapshot.write` filled, read range by range.
+
+    A file is opened when a range of it is wanted for the first time.
 
     Attributes:
         shapes: of the whole tensors, by name.
@@ -118,26 +207,12 @@ class StateReader:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._files = folder, list[Any]()
-        self._ranges: dict[str, list[tuple[int, int, str]]] = {}  # name -> (start, file, its name)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        paths = sorted(path for path in folder.glob("rank-*") if _NAME.fullmatch(path.name))
-        world_sizes = {int(path.name[14:19]) for path in paths}
-        if world_sizes != {len(paths)}:
-            counts = " or ".join(map(str, world_sizes)) or "some"
-            raise ValueError(
-                f"{folder}: got {len(paths)} files rank-*, wanted {counts}; copy it again"
-            )
-        for path in paths:
-            try:
-                file = safe_open(path, framework="pt", device="cpu")
-                for name, place in json.loads(file.metadata()["places"]).items():
-                    self.shapes[name] = tuple(map(int, place["shape"]))
-                    start = int(place["start"])
-                    self._ranges.setdefault(name, []).append((start, len(self._files), name))
-            except (SafetensorError, ValueError, KeyError, TypeError) as error:
-                raise _not_ours(path, error) from None
-            self._files.append(file)
+        self._folder, index = folder, read_index(folder)
+        self._paths = [folder / name for name in index.files]
+        self._files: dict[int, Any] = {}
+        self.shapes = index.shapes
+        # name here -> parts, and the name in the file
+        self._parts = {name: (parts, name) for name, parts in index.parts.items()}
 
     def add_file(self, path: Path, prefix: str) -> None:
         """Take in a file of whole tensors; here their names begin with a prefix.
@@ -145,14 +220,13 @@ class StateReader:
         Raises:
             ValueError: it is no safetensors file.
         """
-        try:
-            file = safe_open(path, framework="pt", device="cpu")
-        except (SafetensorError, OSError) as error:
-            raise _not_ours(path, error) from None
+        number = len(self._paths)
+        self._paths.append(path)
+        file = self._open(number)
         for name in file.keys():  # noqa: SIM118
-            self.shapes[prefix + name] = tuple(file.get_slice(name).get_shape())
-            self._ranges[prefix + name] = [(0, len(self._files), name)]
-        self._files.append(file)
+            shape = tuple(file.get_slice(name).get_shape())
+            self.shapes[prefix + name] = shape
+            self._parts[prefix + name] = ([Part(0, prod(shape), number)], name)
 
     def has(self, prefix: str) -> bool:
         """Whether the name of a tensor begins like this."""
@@ -171,10 +245,12 @@ class StateReader:
             )
         local, filled = shard.local.detach(), 0
         end = shard.start + local.numel()
-        for start, number, stored_name in self._ranges[name]:
-            stored = self._files[number].get_tensor(stored_name).view(-1)  # mapped, not read yet
-            first, last = max(start, shard.start), min(start + stored.numel(), end)
+        parts, stored_name = self._parts[name]
+        for start, length, number in parts:
+            first, last = max(start, shard.start), min(start + length, end)
             if last > first:
+                # mapped, not read yet
+                stored = self._open(number).get_tensor(stored_name).view(-1)
                 overlap = stored[first - start : last - start]
                 local[first - shard.start : last - shard.start] = overlap
                 filled += last - first
@@ -183,6 +259,15 @@ class StateReader:
                 f"{self._folder}: {name}: got {filled} of {local.numel()} elements;"
                 " the checkpoint is incomplete"
             )
+
+    def _open(self, number: int) -> Any:
+        if number not in self._files:
+            path = self._paths[number]
+            try:
+                self._files[number] = safe_open(path, framework="pt", device="cpu")
+            except (SafetensorError, OSError) as error:
+                raise _not_ours(path, error) from None
+        return self._files[number]
 
 
 def _not_ours(path: Path, error: Exception) -> ValueError:

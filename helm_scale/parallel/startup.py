@@ -24,6 +24,18 @@ def launched_world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def launched_per_node() -> int:
+    """Number of ranks that torchrun started on this node; 1 under plain python."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def device_memory(execution: ExecutionConfig, ranks_per_node: int) -> int:
+    """Bytes of memory of a rank's device: of its GPU, or its share of the node's memory."""
+    if execution.device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // ranks_per_node
+
+
 def launched_rank() -> int:
     """Rank that torchrun gave this process; 0 under plain python."""
     return int(os.environ.get("RANK", "0"))
@@ -56,7 +68,7 @@ def check_launch(execution: ExecutionConfig) -> None:
             f" {ranks} ranks; wanted {strategies.names_with('replicates')} and a divisor of the"
             " number of ranks"
         )
-    if ranks % execution.pair_ranks:
+    if ranks % execution.sharing:
         raise ValueError(
             f"execution.pair_ranks: got {execution.pair_ranks} on {ranks} ranks; wanted a divisor"
             " of the number of ranks"
@@ -111,7 +123,7 @@ def process_group(
     watchdog.join(store, rank, world_size)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
-    pair_ranks = execution.pair_ranks
+    pair_ranks = execution.sharing
     yield Processes(
         rank=rank,
         world_size=world_size,

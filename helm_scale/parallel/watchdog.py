@@ -111,8 +111,8 @@ class Watchdog:
         """Tell the others that this rank is not the one to blame; who is, as a message."""
         if self._store is None:
             return (
-                f"rank {self._rank}: {what} while {self._phase}: the ranks have not met. Look whether"
-                " every node was started and reaches the first one"
+                f"rank {self._rank}: {what} while {self._phase}: the ranks have not met."
+                " Look whether every node was started and reaches the first one"
             )
         self._store.set(f"lost/{self._rank}", "1")
         return self._blame(what)

@@ -4,41 +4,61 @@ A checkpoint is a folder `checkpoints/step-00000100`. It is written as `step-000
 listed with SHA-256 in SHA256SUMS, renamed, and only then marked COMMITTED; what lacks the mark does
 not exist. Older ones are deleted last, and never the best one nor the newest one that verifies and
 holds finite weights. Reading verifies every file first, and falls back to the checkpoint before,
-loudly, if one is damaged.
+loudly, if one is damaged or not finite.
+
+Other nodes may see a listing of a network disk late, so nothing hangs on one: the writers tell
+which files there are, and the file NEWEST names the last checkpoint.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
+import math
+import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from helm_scale.config import completed, upgrade
-from helm_scale.files import sha256, sync, write_atomically
+from helm_scale.files import Written, sha256, sync, write_atomically
 
 _log = logging.getLogger(__name__)
-_SUMS, _MARK = "SHA256SUMS", "COMMITTED"
+_SUMS, _MARK, _NEWEST = "SHA256SUMS", "COMMITTED", "NEWEST"
+GUARDS = "guards.json"  # what the guards of training remember
+ARRIVAL_SECONDS = 20.0  # in which a file that was written elsewhere is to be seen here
 
 
-def latest(run: Path | str) -> Path | None:
-    """The newest committed checkpoint of a run whose files all verify, or None.
+def latest(run: Path | str, before: Path | None = None) -> Path | None:
+    """The newest committed checkpoint of a run whose files all verify and are finite, or None.
 
-    Each newer one that is damaged is named in the log.
+    Each newer one that is damaged or not finite is named in the log.
+
+    Args:
+        before: only checkpoints that are older than this one.
     """
     for folder in reversed(committed(run)):
-        problems = damage(folder)
+        if before is not None and step_of(folder) >= step_of(before):
+            continue
+        problems = damage(folder) or not_finite(folder)
         if not problems:
             return folder
         text = "; ".join(problems)
-        _log.error("%s: damaged (%s); falling back to the checkpoint before", folder, text)
+        _log.error("%s: not taken (%s); falling back to the checkpoint before", folder, text)
     return None
 
 
 def committed(run: Path | str) -> list[Path]:
     """Committed checkpoints of a run, oldest first; nothing is verified."""
-    return sorted(path.parent for path in Path(run, "checkpoints").glob(f"step-????????/{_MARK}"))
+    folder = Path(run, "checkpoints")
+    marked = {path.parent for path in folder.glob(f"step-????????/{_MARK}")}
+    with contextlib.suppress(OSError):  # a listing may be late, a file that is opened is not
+        newest = folder / Path(run, _NEWEST).read_text().strip()
+        if (newest / _MARK).read_text():
+            marked.add(newest)
+    return sorted(marked)
 
 
 def step_of(folder: Path) -> int:
@@ -65,6 +85,19 @@ def damage(folder: Path) -> list[str]:
     return problems
 
 
+def not_finite(folder: Path) -> list[str]:
+    """Why a checkpoint's weights are of no use; empty if they are finite."""
+    return ["its weights are not finite"] if _mark(folder).get("finite") is False else []
+
+
+def guards(folder: Path) -> dict[str, Any]:
+    """What the guards of training remembered when a checkpoint was saved; empty of older ones."""
+    try:
+        return dict(json.loads((folder / GUARDS).read_text()))
+    except FileNotFoundError:
+        return {}
+
+
 def begin(run: Path, step: int) -> Path:
     """Make an empty folder to write into; `commit` turns it into a checkpoint."""
     folder = run / "checkpoints" / f"step-{step:08d}.tmp"
@@ -73,31 +106,54 @@ def begin(run: Path, step: int) -> Path:
     return folder
 
 
+def expect(folder: Path, files: Mapping[str, Written]) -> None:
+    """Wait until all files are to be seen here with their sizes; a network disk may be late.
+
+    Raises:
+        FileNotFoundError: some are not; names them.
+    """
+    end = time.monotonic() + ARRIVAL_SECONDS
+    absent = dict(files)
+    while True:
+        absent = {name: file for name, file in absent.items() if _size(folder / name) != file.size}
+        if not absent:
+            return
+        if time.monotonic() > end:
+            raise FileNotFoundError(
+                f"{folder}: files written by other ranks are not to be seen here, or not whole:"
+                f" {', '.join(sorted(absent))}; the run folder must lie on a disk that all nodes"
+                " share"
+            )
+        time.sleep(0.1)
+
+
 def commit(
     unfinished: Path,
+    files: Mapping[str, Written],
     *,
     finite: bool,
-    hashes: Mapping[str, str] | None = None,
     validation_loss: float | None = None,
 ) -> Path:
-    """Make a folder from `begin` a checkpoint: hash, sync, rename, mark.
+    """Make a folder from `begin` a checkpoint: list, sync, rename, mark.
 
-    One process calls it once all have written.
+    One process calls it once all have written and synced their files.
 
     Args:
+        files: by path, as they were written.
         finite: whether the weights are finite; `purge` keeps a finite checkpoint.
-        hashes: SHA-256 by path of files that were hashed as they were written; the others are read.
         validation_loss: `purge` keeps the lowest.
     Returns:
         the committed checkpoint; a damaged or unmarked one of the same step is replaced.
     Raises:
         OSError: the disk is full or cannot be written, or a file is missing.
     """
-    sums = _sums(unfinished, hashes or {})
+    expect(unfinished, files)
+    sums = "".join(f"{files[name].sha256}  {name}\n" for name in sorted(files))
     (unfinished / _SUMS).write_text(sums)
     # Contents must be on disk before the name that promises them, and the name before the mark:
     # after a power cut a file system may keep a rename and lose what was written before it.
-    for path in [*unfinished.rglob("*"), unfinished]:
+    folders = {(unfinished / name).parent for name in files}
+    for path in [unfinished / _SUMS, *sorted(folders), unfinished]:
         sync(path)
     folder = unfinished.with_suffix("")
     if folder.exists():
@@ -112,6 +168,7 @@ def commit(
     }
     write_atomically(folder / _MARK, json.dumps(mark) + "\n")
     sync(folder)
+    write_atomically(folder.parent.parent / _NEWEST, folder.name + "\n")
     return folder
 
 
@@ -122,8 +179,9 @@ def purge(run: Path, keep: int) -> None:
     """
     checkpoints = committed(run)
     marks = {folder: _mark(folder) for folder in checkpoints}
-    validated = [f for f in checkpoints if isinstance(marks[f].get("validation_loss"), float)]
-    best = min(validated, key=lambda folder: marks[folder]["validation_loss"], default=None)
+    losses = {folder: marks[folder].get("validation_loss") for folder in checkpoints}
+    validated = [f for f, loss in losses.items() if isinstance(loss, float) and math.isfinite(loss)]
+    best = min(validated, key=lambda folder: losses[folder] or 0.0, default=None)
     old = [folder for folder in checkpoints[:-keep] if folder != best]
     good = None
     if old:  # only then is it worth reading whole checkpoints
@@ -156,6 +214,8 @@ def check_record(run: Path, record: Mapping[str, Any], allow_config_change: bool
     written, folder = completed(upgrade(content, str(paths[-1]))), paths[-1].parent
     fixed = {key: record[key] for key in record if key in ("model", "method")}
     free = {key: record[key] for key in record if key not in fixed}
+    # how a step is divided follows the number of ranks and changes the order of sums alone
+    free["training"] = {k: v for k, v in free["training"].items() if k != "micro_batches"}
     resume = f"Resume with {run / 'config.yaml'}"
     different = differences(written, fixed)
     if different:
@@ -186,20 +246,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
-def _sums(folder: Path, hashes: Mapping[str, str]) -> str:
-    """SHA256SUMS of all files of a folder; those without a known hash are read."""
-    files = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    unseen = sorted(set(hashes) - set(files))
-    if unseen:
-        raise FileNotFoundError(
-            f"{folder}: files written by other ranks are not to be seen here: {', '.join(unseen)};"
-            " the run folder must lie on a disk that all nodes share"
-        )
-    return "".join(f"{hashes.get(name) or sha256(path)}  {name}\n" for name, path in files.items())
+def _size(path: Path) -> int:
+    """Bytes of a file; -1 if it is not there."""
+    try:
+        with path.open("rb") as file:  # a network disk looks anew at what is opened
+            return os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return -1
 
 
 def _mark(folder: Path) -> dict[str, Any]:

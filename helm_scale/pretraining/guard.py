@@ -6,7 +6,7 @@ import signal
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -36,6 +36,16 @@ class SpikeMonitor:
         middle = statistics.median(self._logs)
         spread = 1.4826 * statistics.median(abs(value - middle) for value in self._logs)
         return (math.log(loss) - middle) / max(spread, _LEAST_SPREAD) > self._score
+
+    @property
+    def losses(self) -> list[float]:
+        """The last losses, for `recall`."""
+        return [math.exp(value) for value in self._logs]
+
+    def recall(self, losses: Iterable[float]) -> None:
+        """Go on from losses that were seen before a resumption."""
+        for loss in losses:
+            self.add(loss)
 
     def add(self, loss: float) -> None:
         """Remember the loss of a step that was taken."""

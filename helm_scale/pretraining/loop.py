@@ -4,6 +4,7 @@ Every call that involves other ranks (step, evaluate, save, vote) is made by all
 step. Step n is the n-th optimiser step, from 1; its samples are step n-1 of the sampler.
 """
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helm_scale.config import PretrainConfig, dump
+from helm_scale.config import PretrainConfig
 from helm_scale.data.loading.sampler import Sampler
 from helm_scale.optim.average import WeightAverage
 from helm_scale.optim.schedule import cosine_schedule
@@ -41,7 +42,7 @@ class TrainingRun:
         batches: (first, last) -> micro-batches of this rank for the sampler's steps first to
             last - 1.
         validation: makes this rank's validation batches.
-        record: what model.json says beside the weights.
+        record: what model.json says beside the weights. settings: config.yaml of the run.
         resume_from: checkpoint to go on from, the same on every rank, or None.
     """
 
@@ -53,6 +54,7 @@ class TrainingRun:
     batches: Callable[[int, int], Iterator[list[BlockBatch]]]
     validation: Callable[[], Iterable[BlockBatch]]
     record: Mapping[str, Any]
+    settings: str
     resume_from: Path | None
 
     def keys_of(self, step: int) -> list[str]:
@@ -77,14 +79,17 @@ def train(run: TrainingRun) -> RunOutcome:
 
     Raises:
         FloatingPointError: more steps than execution.skipped_steps had a loss or gradient not
-            finite, a rank's hardware cannot be trusted, or equal ranks have different weights.
-        OSError: the last checkpoint could not be written.
+            finite, a rank's hardware cannot be trusted, equal ranks have different weights, or
+            weights that are to be saved are not finite.
+        ValueError: no checkpoint can be loaded. OSError: the last one could not be written.
         MemoryError: a micro-batch does not fit; names it, its size, the chunks and what to try.
     """
     config, steps, decay = run.config, run.config.training.steps, run.config.training.ema_decay
     average = WeightAverage(run.engine, decay) if decay else None
-    done = _resume(run, average)
+    done, guards = _resume(run, average)
     if done >= steps:  # the same line, run again by a scheduler
+        if run.engine.rank == 0:
+            Path(config.out, REQUEUE).unlink(missing_ok=True)
         return RunOutcome(
             f"{config.out}: finished already ({done} of {steps} steps);"
             " raise training.steps, with --allow_config_change, or name another --out"
@@ -93,7 +98,9 @@ def train(run: TrainingRun) -> RunOutcome:
         _open_monitor(run, done) as monitor,
         guard.StopRequest(config.execution.wall_clock_seconds).listening() as stop,
     ):
-        return _Trainer(run, average, monitor, stop).steps(done)
+        trainer = _Trainer(run, average, monitor, stop)
+        trainer.recall(guards)
+        return trainer.steps(done)
 
 
 @dataclass(frozen=True)
@@ -101,12 +108,11 @@ class _Votes:
     """What all ranks say after a step; the same on every rank.
 
     Attributes:
-        stopping: rank -> code of its request to stop. written: all have written the checkpoint
-            under way. seconds: of every rank for reading and computing.
+        stopping: rank -> code of its request to stop.
+        seconds: of every rank for reading and computing.
     """
 
     stopping: dict[int, int]
-    written: bool
     seconds: list[float]
 
     def pace(self) -> dict[str, Any]:
@@ -128,10 +134,22 @@ class _Trainer:
         stop: guard.StopRequest,
     ) -> None:
         self._run, self._average, self._monitor, self._stop = run, average, monitor, stop
-        self._saver = Saver(run.config, run.engine, average, run.record)
+        self._saver = Saver(
+            run.config.execution,
+            run.engine,
+            folder=Path(run.config.out),
+            average=average,
+            record=run.record,
+            settings=run.settings,
+        )
         self._spikes = guard.SpikeMonitor(run.config.execution.spike_score)
         self._dump = FailureDump(Path(run.config.out), run.engine, run.record, run.config.data.path)
         self._skipped = 0
+
+    def recall(self, guards: Mapping[str, Any]) -> None:
+        """Go on with the losses seen and the steps skipped before a resumption."""
+        self._spikes.recall(guards.get("losses", ()))
+        self._skipped = int(guards.get("skipped", 0))
 
     def steps(self, done: int) -> RunOutcome:
         """Take the steps after `done`."""
@@ -147,8 +165,6 @@ class _Trainer:
             votes = self._vote(reading + result.seconds)
             # before the save: a resumed run does not take again the steps of its checkpoint
             self._monitor.write(line | validation | votes.pace())
-            if votes.written:
-                self._saver.seal()
             if votes.stopping or self._save_is_due(step):
                 self._save(step, validation.get("validation_loss"))
             if votes.stopping and step < last:
@@ -267,16 +283,14 @@ class _Trainer:
             return in_microhartree(run.engine.evaluate(batches()), prefix="validation_")
 
     def _vote(self, seconds: float) -> _Votes:
-        """Tell all ranks whether this one is to stop and has written, and hear the others.
+        """Tell all ranks whether this one is to stop, and hear the others.
 
         In one collective: a rank that stopped alone would leave the others waiting.
         """
-        vote = [float(self._stop.code), float(self._saver.written), seconds]
-        votes = collectives.gather_numbers(vote)
+        votes = collectives.gather_numbers([float(self._stop.code), seconds])
         return _Votes(
             stopping={rank: int(vote[0]) for rank, vote in enumerate(votes) if vote[0]},
-            written=all(vote[1] for vote in votes),
-            seconds=[vote[2] for vote in votes],
+            seconds=[vote[1] for vote in votes],
         )
 
     def _save_is_due(self, step: int) -> bool:
@@ -286,7 +300,8 @@ class _Trainer:
     def _save(self, step: int, validation_loss: float | None) -> None:
         self._run.watchdog.beat(step, "saving")
         self._monitor.flush()  # lines must be on disk before the checkpoint that has them behind it
-        self._saver.start(step, validation_loss)
+        guards = {"losses": self._spikes.losses, "skipped": self._skipped}
+        self._saver.start(step, validation_loss, guards)
 
     def _finish(self) -> None:
         """Wait for the last checkpoint; raises OSError if it is not there."""
@@ -305,13 +320,39 @@ class _Trainer:
         return RunOutcome(text, requeue=True)
 
 
-def _resume(run: TrainingRun, average: WeightAverage | None) -> int:
-    """Load the checkpoint, if any; returns the steps it has behind it."""
-    if run.resume_from is None:
-        return 0
-    run.engine.load(run.resume_from, average.shards if average else {})
-    _log.info("%s: resumed from %s", run.config.out, run.resume_from.name)
-    return checkpoint.step_of(run.resume_from)
+def _resume(run: TrainingRun, average: WeightAverage | None) -> tuple[int, dict[str, Any]]:
+    """Load the newest checkpoint that can be loaded, if there are any.
+
+    Returns:
+        the steps that it has behind it, and what the guards remembered.
+    """
+    rank, folder = run.engine.rank, run.resume_from
+    problems: list[str] = []
+    while folder is not None:
+        said = collectives.gather(_load(run, folder, average))
+        problems = [f"rank {number}: {problem}" for number, problem in enumerate(said) if problem]
+        if not problems:
+            _log.info("%s: resumed from %s", run.config.out, folder.name)
+            return checkpoint.step_of(folder), collectives.from_rank_zero(
+                rank, functools.partial(checkpoint.guards, folder)
+            )
+        text = "; ".join(problems)
+        _log.error("%s: cannot be loaded (%s); falling back to the one before", folder, text)
+        older = functools.partial(checkpoint.latest, run.config.out, before=folder)
+        folder = collectives.from_rank_zero(rank, older)
+    if problems:  # weights are half loaded, so that nothing can start from them
+        raise ValueError(f"{run.config.out}: no checkpoint can be loaded: {'; '.join(problems)}")
+    return 0, {}
+
+
+def _load(run: TrainingRun, folder: Path, average: WeightAverage | None) -> str:
+    """Load a checkpoint on this rank; what is wrong with it, or nothing."""
+    try:
+        run.engine.load(folder, average.shards if average else {})
+    except (ValueError, OSError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    names = run.engine.not_finite() + (average.not_finite() if average else [])
+    return f"not finite: {', '.join(names[:3])}" if names else ""
 
 
 def _open_monitor(run: TrainingRun, done: int) -> SilentMonitor:
@@ -321,7 +362,7 @@ def _open_monitor(run: TrainingRun, done: int) -> SilentMonitor:
         return SilentMonitor()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REQUEUE).unlink(missing_ok=True)  # this is the start that was asked for
-    (folder / "config.yaml").write_text(dump(config))
+    (folder / "config.yaml").write_text(run.settings)
     return Monitor(folder, done, config.training.steps, config.execution.progress)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,18 @@ import torch
 
 from helm_scale.config import FORMAT, PretrainConfig, dump, flat, read_record
 from helm_scale.data.loading.dataset import Dataset
-from helm_scale.data.loading.sampler import Sampler, check_world_size
+from helm_scale.data.loading.sampler import Sampler
 from helm_scale.data.tools.domain import training_domain
 from helm_scale.data.tools.statistics import DatasetStatistics, gather_statistics, spread_over_costs
 from helm_scale.functionals import has_exact_exchange
 from helm_scale.parallel import startup
-from helm_scale.pretraining import checkpoint
+from helm_scale.pretraining import checkpoint, choices
 from helm_scale.pretraining.memory.footprint import BatchSize
 from helm_scale.pretraining.memory.plan import MemoryPlanner
 from helm_scale.reading.domain import DOMAIN
 
 _log = logging.getLogger(__name__)
+RANKS_PER_NODE = 8  # where a plan is made for ranks that were not started
 MOLECULES_READ = 64  # for what the manifest does not say: edges, pairs and sizes of blocks
 
 
@@ -37,8 +39,6 @@ def check(config: PretrainConfig, dataset: Dataset) -> None:
         startup.require(execution, "low_precision", "training.working_precision: got bfloat16")
     check_data(config, dataset)
     dataset.split(config.data.validation_split)  # raises where there is none
-    data_ranks = startup.launched_world_size() // execution.pair_ranks
-    check_world_size(config.training.micro_batches, data_ranks)
     checkpoint.check_record(
         Path(config.out), model_record(config, dataset), config.allow_config_change
     )
@@ -125,22 +125,6 @@ def check_data(config: PretrainConfig, dataset: Dataset) -> None:
         )
 
 
-def fit_memory_limit(config: PretrainConfig, dataset: Dataset, sampler: Sampler) -> PretrainConfig:
-    """Choose the chunks that fit execution.memory_limit_gib; without a limit the config stays.
-
-    Raises:
-        ValueError: a molecule of the training split cannot fit; names it.
-    """
-    execution = config.execution
-    if not execution.memory_limit_gib:
-        return config
-    world_size = startup.launched_world_size()
-    plan = MemoryPlanner(config, dataset, sampler=sampler, world_size=world_size).choose()
-    _log.info("memory of a rank:\n%s", plan.text(execution.memory_limit_gib))
-    chosen = execution.model_copy(update=plan.chunks._asdict())
-    return config.model_copy(update={"execution": chosen})
-
-
 def dry_run_report(
     config: PretrainConfig, dataset: Dataset, *, sampler: Sampler, world_size: int
 ) -> str:
@@ -185,14 +169,11 @@ def resource_report(
         ValueError: config and data do not fit each other, or a molecule cannot fit
             execution.memory_limit_gib.
     """
-    training = config.training
     check_data(config, dataset)
-    check_world_size(training.micro_batches, world_size // config.execution.pair_ranks)
-    sampler = dataset.sampler(
-        batch_molecules=training.batch_molecules,
-        micro_batches=training.micro_batches,
-        seed=training.seed,
+    config = choices.choose(
+        config, dataset, world_size=world_size, ranks_per_node=math.gcd(world_size, RANKS_PER_NODE)
     )
+    sampler = choices.sampler_for(config, dataset, world_size=world_size)
     return _resources(
         config, dataset, sampler=sampler, world_size=world_size, statistics=statistics
     )
@@ -216,9 +197,28 @@ def _resources(
             f"parameters: {parameters:,}",
             f"memory of a rank, engine {config.execution.engine} on {world_size} ranks:",
             plan.text(config.execution.memory_limit_gib),
+            balance_text(config, dataset, sampler, world_size),
             f"edges and pairs within the cutoffs: from {statistics.molecules} molecules",
             planner.epoch(epoch, plan.chunks.recompute),
         ]
+    )
+
+
+def balance_text(
+    config: PretrainConfig, dataset: Dataset, sampler: Sampler, world_size: int
+) -> str:
+    """How evenly the ranks are loaded, and what to do where they are not."""
+    ranks = max(world_size // config.execution.sharing, 1)
+    even = choices.balance(sampler, dataset.cost, ranks)
+    text = (
+        f"balance: {even:.2f}, mean over maximum of the ranks' work; {sampler.batch_molecules}"
+        f" molecules of a step over {ranks} x {config.execution.sharing} ranks"
+    )
+    if even >= choices.UNEVEN:
+        return text
+    return (
+        f"{text}. Warning: ranks wait for {1 - even:.0%} of the time; set execution.pair_ranks to"
+        " auto, raise training.batch_molecules, or start fewer ranks"
     )
 
 

@@ -1,21 +1,24 @@
-"""Saves beside training: copies the state, writes it in a thread, commits once all have written.
+"""Saves beside training: copies the state; threads write it, and that of rank 0 commits it.
 
-Every public method is called by all ranks at the same step. A disk that is full or cannot be
-written costs a checkpoint and a loud line, not the run; what was committed before stays.
+`start` and `finish` are called by all ranks at the same step. Whatever goes wrong with a
+checkpoint, a full disk, no memory, a file that does not arrive, costs that checkpoint and a loud
+line, not the run; what was committed before stays. Only weights that are not finite stop the run:
+nothing is saved from then on.
 """
 
 import json
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from helm_scale.config import PretrainConfig, dump
+from helm_scale.config import ExecutionConfig
+from helm_scale.files import Written, write_synced
 from helm_scale.optim.average import WeightAverage
 from helm_scale.parallel import collectives, snapshot
 from helm_scale.parallel.engine import Engine
@@ -24,126 +27,171 @@ from helm_scale.pretraining import checkpoint
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Copy:
+    """What one rank writes of a checkpoint: its state and, on rank 0, weights and texts."""
+
+    step: int
+    folder: Path
+    state: snapshot.Snapshot
+    weights: Mapping[str, Tensor]
+    texts: Mapping[str, str]
+    validation_loss: float | None
+
+
 class Saver:
     """Writes the checkpoints of a run, every number once.
 
     model.safetensors holds the averaged weights where there are such, else the weights.
 
     Args:
-        record: what model.json says beside the weights.
+        folder: of the run.
+        record: what model.json says beside the weights. settings: config.yaml.
+    Attributes:
+        failure: why the last checkpoint is not there; empty if it is.
     """
 
     def __init__(
         self,
-        config: PretrainConfig,
+        execution: ExecutionConfig,
         engine: Engine,
+        *,
+        folder: Path,
         average: WeightAverage | None,
         record: Mapping[str, object],
+        settings: str,
     ) -> None:
-        self._config, self._engine, self._average, self._record = config, engine, average, record
-        self._run, self._thread = Path(config.out), threading.Thread()
-        self._folder: Path | None = None
-        self._sums: dict[str, str] = {}
-        self._commit: Callable[[], None] = lambda: None  # set by start, called by seal
-        self._error = ""
-        self.saved_step, self.failure = -1, ""
+        self._execution, self._engine, self._average = execution, engine, average
+        self._run, self._reports = folder, engine.reports()
+        self._texts = {
+            "model.json": json.dumps(record, indent=1) + "\n",
+            "config.yaml": settings,
+        }
+        self._thread, self.failure = threading.Thread(), ""
 
     @property
     def pending(self) -> bool:
-        """Whether a checkpoint is not sealed yet."""
-        return self._folder is not None
+        """Whether a checkpoint is under way."""
+        return self._thread.is_alive()
 
-    @property
-    def written(self) -> bool:
-        """Whether this rank has a checkpoint written that is not sealed yet."""
-        return self._folder is not None and not self._thread.is_alive()
+    def start(
+        self, step: int, validation_loss: float | None, guards: Mapping[str, object] | None = None
+    ) -> None:
+        """Copy the state of a step and begin to write it; waits for the checkpoint before.
 
-    def start(self, step: int, validation_loss: float | None) -> None:
-        """Copy the state of a step and begin to write it; waits for the checkpoint before."""
+        Args:
+            guards: what the guards of training are to remember (guards.json).
+        Raises:
+            FloatingPointError: weights are not finite; names them. Nothing is saved.
+        """
         self.finish()
+        self._refuse_infinite(step)
         try:
-            self._folder = collectives.from_rank_zero(
+            folder = collectives.from_rank_zero(
                 self._engine.rank, lambda: checkpoint.begin(self._run, step)
             )
         except OSError as error:
-            self._fail(step, [f"{error}"])
+            self._fail(step, str(error))
             return
         # Both are copies in the memory of the CPU: training goes on while they are written.
         state = self._engine.capture(with_weights=self._average is not None)
         # The state holds the weights that train only if model.safetensors holds their average.
         with self._average.applied() if self._average else nullcontext():
             weights = self._engine.full_state()
-        folder, self.saved_step, self._error, self._sums = self._folder, step, "", {}
-        # `purge` never deletes the last checkpoint with finite weights.
-        finite = all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
-
-        def commit() -> None:
-            checkpoint.commit(
-                folder, finite=finite, hashes=self._sums, validation_loss=validation_loss
-            )
-            checkpoint.purge(self._run, self._config.execution.keep_checkpoints)
-
-        self._commit = commit
-        # Threads write and hash; collectives stay in the main thread, whose order all ranks share.
-        self._run_thread(lambda: self._write(folder, state, weights))
-        if not self._config.execution.background_save:
+        copy = _Copy(
+            step=step,
+            folder=folder,
+            state=state,
+            weights=weights,
+            texts=self._texts | {checkpoint.GUARDS: json.dumps(guards or {}) + "\n"},
+            validation_loss=validation_loss,
+        )
+        self._thread = threading.Thread(target=self._save, args=(copy,))
+        self._thread.start()
+        if not self._execution.background_save:
             self.finish()
 
-    def seal(self) -> None:
-        """Let rank 0 commit what all ranks have written, in its thread.
-
-        If a rank could not write, the folder is dropped.
-        """
-        self._thread.join()
-        folder, self._folder = self._folder, None
-        assert folder is not None
-        results = collectives.gather((self._error, self._sums))
-        failures = [f"rank {rank}: {error}" for rank, (error, _) in enumerate(results) if error]
-        if failures:
-            self._fail(self.saved_step, failures)
-            if self._engine.rank == 0:
-                shutil.rmtree(folder, ignore_errors=True)
-            return
-        self._sums = {name: digest for _, sums in results for name, digest in sums.items()}
-        self.failure = ""
-        if self._engine.rank == 0:
-            self._run_thread(self._commit)
-
     def finish(self) -> None:
-        """Wait until the checkpoint that is under way, if any, is committed."""
-        if self._folder is not None:
-            self.seal()
+        """Wait until the checkpoint that is under way, if any, is committed or given up."""
         if self._thread.ident:  # it was started
             self._thread.join()
-        error = collectives.from_rank_zero(self._engine.rank, lambda: self._error)
-        self._error = ""
-        if error:
-            self._fail(self.saved_step, [error])
 
-    def _write(self, folder: Path, state: snapshot.Snapshot, weights: Mapping[str, Tensor]) -> None:
-        sums = {f"state/{name}": digest for name, digest in state.write(folder / "state").items()}
-        if self._engine.rank == 0:
-            sums["model.safetensors"] = snapshot.write_tensors(
-                folder / "model.safetensors", weights, {}
+    def _refuse_infinite(self, step: int) -> None:
+        names = collectives.gather(self._engine.not_finite())
+        if self._average:
+            averages = collectives.gather(self._average.not_finite())
+            names = [ours + theirs for ours, theirs in zip(names, averages, strict=True)]
+        lines = [f"rank {r}: {', '.join(found[:3])}" for r, found in enumerate(names) if found]
+        if lines:
+            raise FloatingPointError(
+                f"step {step}: weights are not finite, so nothing is saved: {'; '.join(lines)}."
+                " Rerunning resumes from the last checkpoint, which is finite; lower"
+                " training.learning_rate if it happens again"
             )
-            (folder / "model.json").write_text(json.dumps(self._record, indent=1) + "\n")
-            (folder / "config.yaml").write_text(dump(self._config))
-        self._sums = sums
 
-    def _run_thread(self, work: Callable[[], object]) -> None:
-        def run() -> None:  # an exception would end with the thread, unheard
-            try:
-                work()
-            except OSError as error:
-                self._error = str(error)
+    def _save(self, copy: _Copy) -> None:
+        """Write, report, and on rank 0 commit; what any rank meets is told to all."""
+        name = f"save-{copy.step}"
+        error, files = "", dict[str, Written]()
+        try:
+            files = self._write(copy)
+        except Exception as problem:
+            error = _text(problem)
+        try:
+            self._reports.send(name, [error, files])
+            if self._engine.rank == 0:
+                self._reports.decide(name, self._commit(copy, self._reports.collect(name)))
+            failure = self._reports.decision(name)
+        except Exception as problem:  # a rank, or the store that the ranks share, is gone
+            failure = _text(problem)
+        self.failure = ""
+        if failure:
+            self._fail(copy.step, failure)
 
-        self._thread = threading.Thread(target=run)
-        self._thread.start()
+    def _write(self, copy: _Copy) -> dict[str, Written]:
+        """Write this rank's files; {path below the folder: hash and size}."""
+        files = {
+            f"state/{name}": written
+            for name, written in copy.state.write(copy.folder / "state").items()
+        }
+        if self._engine.rank == 0:
+            files["model.safetensors"] = snapshot.write_tensors(
+                copy.folder / "model.safetensors", copy.weights, {}
+            )
+            for name, text in copy.texts.items():
+                files[name] = write_synced(copy.folder / name, text)
+        return files
 
-    def _fail(self, step: int, errors: list[str]) -> None:
+    def _commit(self, copy: _Copy, reports: list[tuple[str, dict[str, Written]]]) -> str:
+        """Make the folder a checkpoint if all ranks have written; else why not."""
+        errors = [f"rank {rank}: {error}" for rank, (error, _) in enumerate(reports) if error]
+        try:
+            if not errors:
+                files = {name: Written(*file) for _, by in reports for name, file in by.items()}
+                checkpoint.expect(copy.folder, files)
+                states = [name for name in files if name.startswith("state/")]
+                files[f"state/{snapshot.INDEX}"] = snapshot.write_index(
+                    copy.folder / "state", [Path(name).name for name in states]
+                )
+                checkpoint.commit(
+                    copy.folder, files, finite=True, validation_loss=copy.validation_loss
+                )
+                checkpoint.purge(self._run, self._execution.keep_checkpoints)
+        except Exception as problem:
+            errors = [f"rank 0: {_text(problem)}"]
+        if errors:
+            shutil.rmtree(copy.folder, ignore_errors=True)
+        return "; ".join(errors)
+
+    def _fail(self, step: int, why: str) -> None:
         last = [folder.name for folder in checkpoint.committed(self._run)]
         self.failure = (
-            f"{self._run}: the checkpoint of step {step} could not be written: {'; '.join(errors)}."
+            f"{self._run}: the checkpoint of step {step} could not be written: {why}."
             f" The last one is {last[-1] if last else 'none'}; make room or name another disk"
         )
         _log.error(self.failure)
+
+
+def _text(error: Exception) -> str:
+    """What an error says; of errors of the system the message suffices."""
+    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"

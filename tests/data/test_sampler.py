@@ -12,7 +12,6 @@ from helm_scale.data.loading import epochs
 from helm_scale.data.loading.epochs import ShuffledEpochs
 from helm_scale.data.loading.sampler import (
     Sampler,
-    check_world_size,
     pack,
     validation_micro_batches,
 )
@@ -111,16 +110,27 @@ def test_validation_takes_every_sample_once_and_pads_for_all_ranks() -> None:
     )
 
 
-def test_a_world_size_that_does_not_divide_the_bins_is_refused_by_name() -> None:
-    with pytest.raises(
-        ValueError, match=r"training\.micro_batches: got 8, but 3 ranks do not divide it.*9"
-    ):
-        check_world_size(8, 3)
+def test_more_bins_than_molecules_leave_some_empty() -> None:
+    packed = sampler(micro_batches=4, batch=3).micro_batches_of(5)
+    assert sorted(map(len, packed)) == [0, 1, 1, 1]
+    assert sorted(chain(*packed)) == sorted(sampler(micro_batches=1, batch=3).samples_of(5))
 
 
-def test_more_bins_than_molecules_and_an_empty_split_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"training\.batch_molecules: got 3"):
-        sampler(micro_batches=4, batch=3)
+def test_where_ranks_are_to_be_even_each_divides_its_own_share() -> None:
+    divided = Sampler(
+        [ShuffledEpochs("a", SAMPLES, seed=0)],
+        COST_OF,
+        batch_molecules=9,
+        micro_batches=6,
+        ranks=3,
+    )
+    shares = sampler(micro_batches=3, batch=9).micro_batches_of(2)
+    of_ranks = [divided.micro_batches_of_rank(2, rank, 3) for rank in range(3)]
+    assert [sorted(chain(*parts)) for parts in of_ranks] == [sorted(share) for share in shares]
+    assert all(len(parts) == 2 for parts in of_ranks)
+
+
+def test_weights_that_do_not_fit_and_an_empty_split_are_refused() -> None:
     with pytest.raises(ValueError, match=r"data\.weights: got \[0\.5\], wanted 2 positive numbers"):
         mixture([0.5])
     with pytest.raises(ValueError, match="without molecules"):

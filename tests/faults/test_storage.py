@@ -91,22 +91,3 @@ def test_an_error_of_rank_zero_is_that_of_all_ranks() -> None:
 
     with pytest.raises(PermissionError, match="read-only"):
         collectives.from_rank_zero(0, fail)
-
-
-def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:
-    for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, None), (5, 0.4)):
-        (checkpoint.begin(tmp_path, step) / "weights").write_bytes(bytes([step]))
-        folder = tmp_path / "checkpoints" / f"step-{step:08d}.tmp"
-        checkpoint.commit(folder, finite=True, validation_loss=loss)
-        checkpoint.purge(tmp_path, 2)
-    assert [checkpoint.step_of(folder) for folder in checkpoint.committed(tmp_path)] == [2, 4, 5]
-
-
-def test_a_file_that_another_node_wrote_elsewhere_is_missed_before_the_commit(
-    tmp_path: Path,
-) -> None:
-    folder = checkpoint.begin(tmp_path, 1)
-    with pytest.raises(FileNotFoundError, match=r"state/rank-00001.*a disk that all nodes share"):
-        hashes = {"state/rank-00001-of-00002.safetensors": "0" * 64}
-        checkpoint.commit(folder, finite=True, hashes=hashes)
-    assert checkpoint.committed(tmp_path) == []

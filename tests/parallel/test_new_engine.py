@@ -44,7 +44,7 @@ def wrap(model, processes, execution, low_precision):
 
 ENGINE = EngineSpec(wrap=wrap)
 '''
-NAMES = 'Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3"]'
+NAMES = 'Literal["auto", "single", "ddp", "fsdp2", "zero1", "zero2", "zero3"]'
 
 
 @pytest.fixture(scope="module")

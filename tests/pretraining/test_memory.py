@@ -78,6 +78,7 @@ def settings(data: Path, **changes: Any) -> PretrainConfig:
     batches = {
         "training__batch_molecules": 2,
         "training__micro_batches": 2,
+        "execution__engine": "single",
         "training__optimizer": "adamw",
     }  # Muon takes more than small chunks
     return config.load(

@@ -139,8 +139,10 @@ class Dataset:
         # The manifest raises the error, which names the splits that there are.
         return np.concatenate(samples) if samples else self.manifests[0].split(name)
 
-    def sampler(self, *, batch_molecules: int, micro_batches: int, seed: int) -> Sampler:
-        """Make the sampler of the training split.
+    def sampler(
+        self, *, batch_molecules: int, micro_batches: int, seed: int, ranks: int | None = None
+    ) -> Sampler:
+        """Make the sampler of the training split; arguments as those of Sampler.
 
         Raises:
             ValueError: a dataset without a training split, or weights that do not fit the datasets.
@@ -163,6 +165,7 @@ class Dataset:
             self.cost,
             batch_molecules=batch_molecules,
             micro_batches=micro_batches,
+            ranks=ranks,
             weights=config.weights,
         )
 

@@ -4,9 +4,9 @@ Every dataset has an endless row of shuffled epochs (epochs.py); where several a
 pattern says which of them is next, so that any stretch of the mixture holds them by their weights.
 A global step takes the next `batch_molecules` of the mixture; where an epoch ends in mid-step the
 step carries on into the next epoch, so that every step has the same size and nothing is dropped. A
-step is packed into micro-batches whose number is fixed by the config: rank r of W takes r, r+W,
-..., so that neither order nor packing depends on the number of ranks, and any step is found in
-constant time.
+step is packed into micro-batches: rank r of W takes r, r+W, ... Any step is found in constant time.
+Its samples do not depend on the number of ranks, nor does the packing where the config fixes the
+number of micro-batches and the ranks divide it.
 """
 
 import heapq
@@ -39,28 +39,19 @@ def pack(costs: Sequence[float] | np.ndarray, bins: int) -> list[list[int]]:
     return [sorted(members) for members in packed]
 
 
-def check_world_size(micro_batches: int, world_size: int) -> None:
-    """Raise ValueError unless the number of ranks divides the number of micro-batches."""
-    if micro_batches % world_size:
-        larger = -(-micro_batches // world_size) * world_size
-        raise ValueError(
-            f"training.micro_batches: got {micro_batches}, but {world_size} ranks do not divide it;"
-            f" start as many ranks as divide {micro_batches}, or set training.micro_batches to"
-            f" {larger} (the same seed then packs steps anew)"
-        )
-
-
 class Sampler:
     """The samples of every global step, and how they are packed into micro-batches.
 
     Args:
         datasets: the samples of every dataset. costs: work estimate of all samples of all
             datasets, by sample number.
-        batch_molecules: samples per global step. micro_batches: parts of a step.
+        batch_molecules: samples per global step.
+        micro_batches: parts of a step; some are empty where they are more than the samples.
+        ranks: that are to be loaded evenly, a divisor of micro_batches; each divides its share
+            evenly, too. None: every micro-batch is as costly as any other.
         weights: share of each dataset; none: each sample is seen equally often.
     Raises:
-        ValueError: fewer molecules per step than micro-batches, or not one positive weight per
-            dataset.
+        ValueError: not one positive weight per dataset.
     """
 
     def __init__(
@@ -70,13 +61,11 @@ class Sampler:
         *,
         batch_molecules: int,
         micro_batches: int,
+        ranks: int | None = None,
         weights: Sequence[float] = (),
     ) -> None:
-        if batch_molecules < micro_batches:
-            raise ValueError(
-                f"training.batch_molecules: got {batch_molecules}, wanted at least"
-                f" training.micro_batches = {micro_batches}: some would be empty"
-            )
+        self._ranks = ranks or micro_batches
+        assert micro_batches % self._ranks == 0
         self.batch_molecules, self.micro_batches = batch_molecules, micro_batches
         self._datasets, self._costs = datasets, costs
         self._samples = sum(len(dataset) for dataset in datasets)
@@ -98,17 +87,19 @@ class Sampler:
 
     def micro_batches_of(self, step: int) -> list[list[int]]:
         """Sample numbers of every micro-batch of a step."""
-        samples = self.samples_of(step)
-        packed = pack(self._costs[samples], self.micro_batches)
-        return [[samples[i] for i in members] for members in packed]
+        samples = np.array(self.samples_of(step))
+        costs, per_rank = self._costs[samples], self.micro_batches // self._ranks
+        shares = [np.array(members, dtype=np.int64) for members in pack(costs, self._ranks)]
+        divided = [
+            [samples[share[part]].tolist() for part in pack(costs[share], per_rank)]
+            for share in shares
+        ]
+        # rank r finds its own at r, r + ranks, ...
+        return [of_rank[number] for number in range(per_rank) for of_rank in divided]
 
     def micro_batches_of_rank(self, step: int, rank: int, world_size: int) -> list[list[int]]:
-        """Micro-batches rank, rank + world_size, ... of a step; equally many on every rank.
-
-        Raises:
-            ValueError: world_size does not divide the number of micro-batches.
-        """
-        check_world_size(self.micro_batches, world_size)
+        """Micro-batches rank, rank + world_size, ... of a step; equally many on every rank."""
+        assert self.micro_batches % world_size == 0
         return self.micro_batches_of(step)[rank::world_size]
 
     def _at(self, places: np.ndarray) -> np.ndarray:

@@ -119,7 +119,10 @@ class _WorkerProcess:
         # The buffer used last is in the processor's cache.
         task = (self._free.pop() if self._free else None, samples)
         self._tasks.append(task)
-        self._connection.send(task)
+        try:
+            self._connection.send(task)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._died(samples) from None
 
     def answer(self) -> Any:
         """Wait for the oldest batch asked for.
@@ -131,11 +134,7 @@ class _WorkerProcess:
         try:
             batch = self._connection.recv()
         except (EOFError, ConnectionResetError):
-            self._process.join()
-            raise ChildProcessError(
-                f"a data process died (exit code {self._process.exitcode}) over the samples"
-                f" {list(samples)}; was memory short? execution.workers may be lowered"
-            ) from None
+            raise self._died(samples) from None
         if isinstance(batch, Exception):
             self._free.extend([] if number is None else [number])
             raise batch
@@ -146,6 +145,13 @@ class _WorkerProcess:
         # All tensors of the batch are views on `memory`: it dies with the last of them.
         weakref.finalize(memory, self._free.append, number)
         return unpacked
+
+    def _died(self, samples: Sequence[int]) -> ChildProcessError:
+        self._process.join()
+        return ChildProcessError(
+            f"a data process died (exit code {self._process.exitcode}) over the samples"
+            f" {list(samples)}; was memory short? execution.workers may be lowered"
+        )
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""

@@ -10,7 +10,11 @@ from typing import cast, get_args
 from helm_scale.config import ExecutionConfig
 from helm_scale.parallel.strategies.spec import EngineSpec
 
-NAMES: tuple[str, ...] = get_args(ExecutionConfig.model_fields["engine"].annotation)
+NAMES: tuple[str, ...] = tuple(
+    name
+    for name in get_args(ExecutionConfig.model_fields["engine"].annotation)
+    if name != "auto"  # stands for one of the others
+)
 
 
 def spec_of(name: str) -> EngineSpec:

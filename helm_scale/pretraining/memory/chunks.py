@@ -57,4 +57,4 @@ def next_to_try(execution: ExecutionConfig) -> str:
         return f"--execution.pair_chunk {pairs} --execution.message_chunk {edges}"
     if higher:
         return f"--execution.recompute {higher[0]}"
-    return f"--execution.pair_ranks {2 * execution.pair_ranks}, or more training.micro_batches"
+    return f"--execution.pair_ranks {2 * execution.sharing}, or more training.micro_batches"

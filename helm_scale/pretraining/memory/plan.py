@@ -96,6 +96,16 @@ class MemoryPlanner:
         whole_step = self.estimator.optimizer_step_bytes(config.training)
         self._optimizer_step = ceil(whole_step / ranks_per_replica(config.execution, world_size))
 
+    @property
+    def bytes_of_states(self) -> int:
+        """Bytes that a rank holds all the time."""
+        return sum(self._states.device.values())
+
+    def fits(self, limit: float) -> bool:
+        """Whether a rank stays within so many bytes, as configured."""
+        plan = self.plan(self._largest_batch(), configured(self._config.execution))
+        return plan.peak <= limit
+
     def choose(self) -> MemoryPlan:
         """The plan as configured or, under a limit, the first one that fits.
 
@@ -119,7 +129,8 @@ class MemoryPlanner:
 
     def plan(self, batch: BatchSize, chunks: ChunkSettings) -> MemoryPlan:
         """The plan of a rank for a micro-batch; ranks that share molecules take equal parts."""
-        pair_ranks, execution = self._config.execution.pair_ranks, self._config.execution
+        execution = self._config.execution
+        pair_ranks = execution.sharing
         own = BatchSize(batch.atoms, -(-batch.edges // pair_ranks), -(-batch.pairs // pair_ranks))
         # Without others to sum with and with one micro-batch, gradients appear with the backward
         # pass: the peak of activations has them already, though they are listed among the states.
