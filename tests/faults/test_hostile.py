@@ -59,24 +59,29 @@ def reseal(folder: Path) -> None:
 def test_a_checkpoint_with_a_pickle_is_refused_though_its_sums_hold(
     unbroken: Path, data: Path, witness: Path, tmp_path: Path
 ) -> None:
-    run = Path(shutil.copytree(unbroken, tmp_path / "run"))
-    folder = checkpoint.committed(run)[-1]
-    state = next((folder / "state").iterdir())
-    for content in (pickle.dumps(Payload(witness)), b""):
-        state.write_bytes(content)
+    rank = "state/rank-00000-of-00001.safetensors"
+    for number, (name, content) in enumerate(
+        [(rank, pickle.dumps(Payload(witness))), (rank, b""), ("model.safetensors", b"")]
+    ):
+        run = Path(shutil.copytree(unbroken, tmp_path / f"run-{number}"))
+        *older, folder = checkpoint.committed(run)
+        for other in older:
+            shutil.rmtree(other)
+        (folder / name).write_bytes(content)
         (folder / "state" / ".metadata").write_bytes(pickle.dumps(Payload(witness)))
-        torch.save(Payload(witness), folder / "model.safetensors")
+        if name == "model.safetensors":
+            torch.save(Payload(witness), folder / name)
         reseal(folder)
         assert checkpoint.damage(folder) == []
         flags = launching.flags(
             data, run, **{**runs.SETTINGS, "training__steps": 13}, allow_config_change=True
         )
         with pytest.raises(
-            ValueError, match=r"rank-00000-of-00001\.safetensors: not a file of a checkpoint"
+            ValueError, match=rf"no checkpoint can be loaded: .*{name}: not a file of a checkpoint"
         ):
             commands.pretrain(config.load(config.PretrainConfig, flags))
-        with pytest.raises(ValueError, match=r"model\.safetensors: cannot read weights"):
-            load_weights(folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors: cannot read weights"):
+        load_weights(folder / "model.safetensors")
     assert not witness.exists()
 
 

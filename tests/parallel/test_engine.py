@@ -58,7 +58,7 @@ def line() -> nn.Linear:
 def start(model: nn.Module, clip_norm: float = 0.0) -> Engine:
     """A single process with plain gradient descent at rate 0.1."""
     return build_engine(
-        ExecutionConfig(),
+        ExecutionConfig(engine="single"),
         Processes(device=torch.device("cpu")),
         model=model,
         objective=SquaredDistance(),
