@@ -31,6 +31,7 @@ FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 EVERYWHERE = {"numpy", "torch", "helm_scale", *sys.stdlib_module_names}
 DOORS = {
     "ase": (
+        "data/format/atom_energies.py",
         "data/format/database.py",
         "export/calculator.py",
         "importers/md17.py",

@@ -60,6 +60,13 @@ class FinetuneConfig(Strict):
             " relative: they are not, as for formation or atomisation energies."
         ),
     )
+    e0s: str | None = Field(
+        None,
+        description=(
+            "Energies of free atoms, in `energy_unit`: JSON file or text, by atomic number or"
+            " symbol. None: those of IsolatedAtom frames, the others fitted."
+        ),
+    )
     ignore_cell: bool = Field(
         False, description="Take molecules out of periodic cells, without their images."
     )

@@ -9,7 +9,7 @@ Axes: N atoms, E edges, C channels.
 """
 
 from pathlib import Path
-from typing import Dict, List  # noqa: UP035
+from typing import Dict, List, Optional  # noqa: UP035
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +162,7 @@ class _LastLayer(nn.Module):
 
 
 class _Interface(nn.Module):
-    """What metatomic calls, in TorchScript, which is why lists have types and calls are positional.
+    """What metatomic calls, in TorchScript: it compares annotations with those of `typing`.
 
     Systems go one by one; their edges come from the positions.
     """
@@ -174,9 +174,9 @@ class _Interface(nn.Module):
 
     def forward(
         self,
-        systems: list[System],
-        outputs: dict[str, ModelOutput],
-        selected_atoms: Labels | None,
+        systems: List[System],  # noqa: UP006
+        outputs: Dict[str, ModelOutput],  # noqa: UP006
+        selected_atoms: Optional[Labels],  # noqa: UP045
     ) -> Dict[str, TensorMap]:  # noqa: UP006
         if selected_atoms is not None:
             raise ValueError(
@@ -196,8 +196,14 @@ class _Interface(nn.Module):
             apart = (positions.unsqueeze(1) - positions.unsqueeze(0)).detach()
             near = apart.square().sum(dim=2).sqrt() < self.cutoff
             edge_index = torch.nonzero(torch.triu(near, diagonal=1)).t()
-            charge = system.get_data("charge").block().values[0].round().long()
-            spin = system.get_data("spin_multiplicity").block().values[0].round().long()
+            charge = _integer(system, "charge")
+            spin = _integer(system, "spin_multiplicity")
+            electrons = int(numbers.sum()) - int(charge)
+            if int(spin) < 1 or int(spin) > electrons + 1 or (electrons + int(spin)) % 2 == 0:
+                raise ValueError(
+                    f"system: {electrons} electrons (charge {int(charge)}) cannot have multiplicity"
+                    f" {int(spin)}; give its charge and spin_multiplicity"
+                )
             if "feature" in outputs:
                 rows = self.network.feature(  # type: ignore[operator]
                     positions, numbers, edge_index, batch, charge, spin
@@ -227,6 +233,14 @@ class _Interface(nn.Module):
             "charge": ModelOutput(unit="e", sample_kind="system"),
             "spin_multiplicity": ModelOutput(sample_kind="system"),
         }
+
+
+def _integer(system: System, name: str) -> Tensor:
+    """An input of a system, [1]; TorchScript, so that no reader of ours can be called."""
+    value = system.get_data(name).block().values[0]
+    if not bool((value - value.round()).abs().max() < 1e-6):
+        raise ValueError(f"system: {name}: got {float(value)}, wanted an integer")
+    return value.round().long()
 
 
 def _map(

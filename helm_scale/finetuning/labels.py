@@ -19,6 +19,7 @@ from torch import Tensor
 
 from helm_scale.basis.elements import MAX_Z
 from helm_scale.config import FinetuneConfig
+from helm_scale.data.format.atom_energies import read_atom_energies
 from helm_scale.data.format.labels import LabelOptions, read_labels
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
@@ -31,7 +32,9 @@ from helm_scale.reading.domain import in_span
 from helm_scale.types import Molecule, Quantity
 
 _log = logging.getLogger(__name__)
+SAME_ENERGY = 1e-6  # Hartree, of printed digits
 SHARES = (0.8, 0.1)  # training and validation, the rest is test, of a file that names no splits
+FEWEST = 5  # molecules that give one for training and one for the test
 Splits = dict[str, list[Molecule]]
 
 
@@ -110,10 +113,7 @@ def read(config: FinetuneConfig) -> LabelledSplits:
         validation=tuple(splits.get(config.validation_split, [])),
         tests={name: tuple(splits[name]) for name in config.test_splits},
         head=head,
-        atoms={
-            int(m.atomic_numbers[0]): float(label_of(m, ENERGY.quantity))
-            for m in splits.get("isolated", [])
-        },
+        atoms=_free_atoms(splits.get("isolated", []), config, head),
         method=method,
     )
     for molecule in labelled.all_molecules():
@@ -133,6 +133,29 @@ def _report_unused_forces(labelled: LabelledSplits, config: FinetuneConfig) -> N
             having,
             len(labelled.train),
         )
+
+
+def _free_atoms(frames: Sequence[Molecule], config: FinetuneConfig, head: Head) -> dict[int, float]:
+    """Energies of free atoms, Hartree, of the data's own frames and of a file of their own.
+
+    Raises:
+        ValueError: two energies of an element, or energies for another property.
+    """
+    if config.e0s is not None and head is not ENERGY:
+        raise ValueError(f"e0s: got {config.e0s}, but target is {config.target}; leave it out")
+    given = [] if config.e0s is None else read_atom_energies(config.e0s, label_options(config))
+    atoms: dict[int, float] = {}
+    for molecule in (*frames, *given):
+        element, energy = (
+            int(molecule.atomic_numbers[0]),
+            float(label_of(molecule, ENERGY.quantity)),
+        )
+        if abs(atoms.setdefault(element, energy) - energy) > SAME_ENERGY:
+            raise ValueError(
+                f"e0s: {molecule.key}: {energy:.6f} Eh, but a free atom of {config.data} has"
+                f" {atoms[element]:.6f} Eh; keep one"
+            )
+    return atoms
 
 
 def label_options(config: FinetuneConfig) -> LabelOptions:
@@ -204,6 +227,11 @@ def _read_file(
     molecules, names = read_labels(path, quantity, options)
     free = [number for number, name in enumerate(names) if name is None]
     if len(free) + names.count("isolated") == len(names):
+        if len(free) < FEWEST:
+            raise ValueError(
+                f"{path}: {len(free)} molecules are too few to be divided at random; give"
+                f" {FEWEST}, or split=train, validation or test with every molecule"
+            )
         first, second = (round(len(free) * sum(SHARES[: k + 1])) for k in range(2))
         for place, number in enumerate(np.random.default_rng(0).permutation(free)):
             after_train = "validation" if place < second else "test"

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from helm_scale.basis.elements import symbol
+from helm_scale.reading.label_units import ENERGY_UNITS, hartree_in
 from helm_scale.types import Molecule
 
 FINE_STRUCTURE = 1 / 137.036
@@ -65,3 +68,37 @@ def misfits(energies: Sequence[float], molecules: Sequence[Molecule]) -> list[in
     known = [i for i, m in enumerate(molecules) if all(map(ground_state, m.atomic_numbers))]
     listed = [[i for i in known if not fits(energies[i], molecules[i], f)] for f in families()]
     return min(listed, key=len)
+
+
+def check_totals(
+    molecules: Sequence[Molecule], places: Sequence[str], *, name: str, unit: str
+) -> None:
+    """Refuse energies that are no totals in the unit in which they were read.
+
+    Args:
+        molecules: with energies, Hartree. places: file and frame of each. name: of the label.
+    Raises:
+        ValueError: names the first place, and the unit that would fit.
+    """
+    energies = [float(m.energy or 0.0) for m in molecules]
+    wrong = misfits(energies, molecules)
+    if not wrong:
+        return
+    few, first = [molecules[i] for i in wrong], wrong[0]
+    in_file = [energies[i] * hartree_in(unit) for i in wrong]
+    other = next(
+        (u for u in ENERGY_UNITS if not misfits([e / hartree_in(u) for e in in_file], few)), None
+    )
+    if other:
+        remedy = f"they fit {other}: set energy_unit: {other}"
+    elif np.abs([energies[i] for i in wrong]).max() < BINDING * max(len(m.positions) for m in few):
+        remedy = (
+            "they look like formation or atomisation energies: give totals, or set"
+            " energy_kind: relative"
+        )
+    else:
+        remedy = "they fit no unit; set energy_kind: relative if they are not totals"
+    raise ValueError(
+        f"{places[first]}: {name} {in_file[0]:.6g} {unit} is no total energy of {len(wrong)} of"
+        f" {len(molecules)} molecules, held against free atoms; {remedy}"
+    )

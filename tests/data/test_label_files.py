@@ -87,6 +87,12 @@ def test_forces_come_from_the_family_of_the_energy(
     assert molecule.forces[0, 2] == pytest.approx(9 / HARTREE_IN_EV / BOHR_IN_ANGSTROM)
 
 
+def test_forces_of_weight_zero_are_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = frame("energy=-2078 config_forces_weight=0", FORCES, " 0 0 9")
+    assert read(tmp_path, text)[0].forces is None
+    assert "weights of 1 frames are not heeded" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("comments", "message"),
     [
@@ -97,6 +103,9 @@ def test_forces_come_from_the_family_of_the_energy(
         (('energy="-2078 eV"',), "energy, in eV: got '-2078 eV', wanted numbers"),
         (("energy=nan",), "energy, in eV: got NaN"),
         (("energy=T",), "energy, in eV: got True"),
+        (("energy=-2078 config_weight=0",), "energy has weight 0 and is no label"),
+        (("energy=-2078 config_energy_weight=0.0",), "energy has weight 0 and is no label"),
+        (("energy=-2078 config_weight=low",), "config_weight: got 'low', wanted a number"),
         (("energy=-2078 config_type=IsolatedAtom",), "a free atom with 3 atoms"),
     ],
 )

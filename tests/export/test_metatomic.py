@@ -25,6 +25,14 @@ from metatomic_ase import MetatomicCalculator
 
 from helm_scale.export.metatomic import save_energies, save_features
 
+# metatomic's models are traced, which torch calls deprecated; the two rows of edges stay two
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    # its stress of atoms without a cell, whose volume is 0
+    pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning:metatomic_ase"),
+]
+
 
 def molecules() -> list[ase.Atoms]:
     """Not of the size that is traced; charged, with an open shell, and one atom without edges."""
@@ -84,6 +92,27 @@ def test_periodic_systems_are_refused(pristine: Path, tmp_path: Path) -> None:
             [ase.Atoms("He", cell=[5, 5, 5], pbc=True)],
             {"feature": ModelOutput(sample_kind="atom")},
         )
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({"charge": 0.4}, "charge: got 0.4"),
+        ({"charge": float("nan")}, "charge: got nan, wanted an integer"),
+        ({"charge": 1}, r"9 electrons .charge 1. cannot have multiplicity 1"),
+        ({"spin": 0}, "cannot have multiplicity 0"),
+        ({"spin": 13}, "cannot have multiplicity 13"),
+    ],
+)
+def test_charges_that_cannot_be_are_refused(
+    info: dict[str, float], message: str, pristine: Path, tmp_path: Path
+) -> None:
+    save_features(Backbone.from_pretrained(pristine), tmp_path / "backbone.pt")
+    calculator = MetatomicCalculator(tmp_path / "backbone.pt")
+    water = ase.build.molecule("H2O")
+    water.info.update(info)
+    with pytest.raises(Exception, match=message):
+        calculator.run_model([water], {"feature": ModelOutput(sample_kind="atom")})
 
 
 def test_the_documented_blocks_run(pristine: Path, energy_folder: Path, tmp_path: Path) -> None:

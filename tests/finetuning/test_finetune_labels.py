@@ -188,3 +188,69 @@ def test_forces_that_are_not_learned_are_said_aloud(
         f"{source / 'data'}: 12 of 12 training molecules have forces, which target: energy does"
         " not learn; set target: forces"
     ]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_files_too_small_to_divide_are_refused(count: int, tmp_path: Path) -> None:
+    path = tmp_path / "few.xyz"
+    ase.io.write(path, frames(count), format="extxyz")
+    with pytest.raises(ValueError, match=rf"few.xyz: {count} molecules are too few to be divided"):
+        labels.read(FinetuneConfig(data=str(path)))
+
+
+def test_five_molecules_can_be_divided(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "five.xyz", frames(5), format="extxyz")
+    splits = labels.read(FinetuneConfig(data=str(tmp_path / "five.xyz")))
+    assert (len(splits.train), len(splits.validation), len(splits.tests["test"])) == (4, 0, 1)
+
+
+WATER = "3\nREF_energy=-2078 {}\nO 0 0 0.12\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n"
+
+
+def e0s(given: str, tmp_path: Path, **more: Any) -> dict[int, float]:
+    """Energies of free atoms that finetuning on five waters uses, eV."""
+    atom = "1\nconfig_type=IsolatedAtom REF_energy=-13.6\nH 0 0 0\n"
+    (tmp_path / "water.xyz").write_text(5 * WATER.format("") + atom)
+    config = FinetuneConfig(data=str(tmp_path / "water.xyz"), e0s=given, **more)
+    return {z: HARTREE_IN_EV * e for z, e in labels.read(config).atoms.items()}
+
+
+@pytest.mark.parametrize("text", ['{"8": -2041.8}', "{8: -2041.8, 1: -13.6}", '{"O": [-2041.8]}'])
+def test_energies_of_free_atoms_come_as_mace_has_them(text: str, tmp_path: Path) -> None:
+    (tmp_path / "e0s.json").write_text('{"8": -2041.8}')
+    for given in (text, str(tmp_path / "e0s.json")):
+        assert e0s(given, tmp_path) == {1: pytest.approx(-13.6), 8: pytest.approx(-2041.8)}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ('{"8": -75.03}', "e0s: O: energy -75.03 eV is no total .*energy_unit: Hartree"),
+        ('{"1": -13.5}', r"e0s: H: -0.496\d+ Eh, but a free atom of .*water.xyz has -0.4997"),
+        ('{"8": null}', "e0s: 8, in eV: got None"),
+        ('{"8": -2041.8', "e0s: not JSON"),
+        ("{8: None}", "e0s: 8, in eV: got None, wanted a number"),
+        ('{"8": "-2041.8 eV"}', "e0s: 8, in eV: got '-2041.8 eV'"),
+        ('{"Oxygen": -2041.8}', "e0s: Oxygen: unknown element"),
+        ('{"O": -2041.8, "8": -2041.8}', "e0s: 8: a second energy of this element"),
+        ("{}", "e0s: got no energies by element"),
+        ('{"default": {"8": -2041.8}}', "e0s: default: unknown element"),
+        ("average", "e0s: got 'average', wanted a JSON file, .*leave it out to have them fitted"),
+        ("nowhere.json", "e0s: got 'nowhere.json', wanted a JSON file"),
+    ],
+)
+def test_energies_of_free_atoms_that_cannot_be_are_refused(
+    given: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        e0s(given, tmp_path)
+
+
+def test_energies_of_free_atoms_belong_to_energies(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"e0s: .* target is dipole; leave it out"):
+        text = (5 * WATER).format(*5 * ['REF_dipole="0 0 1"'])
+        (tmp_path / "dipoles.xyz").write_text(text)
+        config = FinetuneConfig(
+            data=str(tmp_path / "dipoles.xyz"), target="dipole", e0s='{"8": -2041.8}'
+        )
+        labels.read(config)

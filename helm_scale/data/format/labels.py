@@ -5,6 +5,7 @@ one method never meets the forces of another.
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +17,14 @@ from helm_scale.data.format import xyz
 from helm_scale.data.format.database import read_rows
 from helm_scale.reading import free_atoms, label_units
 from helm_scale.reading.frames import Frame, read_frames
-from helm_scale.reading.numbers import numbers
+from helm_scale.reading.numbers import number, numbers
 from helm_scale.types import Molecule, Quantity
 
 XYZ_ENDINGS = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
 PREFIXES = ("REF_", "DFT_", "", "MACE_")
 # Neither of a pair is known to be the label; REF_ and DFT_ stand above what calculators leave
 AMBIGUOUS = (("REF_", "DFT_"), ("", "MACE_"))
+WEIGHT = re.compile(r"config_(\w+_)?weight")
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +89,13 @@ def read_labels(
     labels = _units(prefix, wanted, options, metadata=metadata, path=path)
     triples = zip(frames, molecules, places, strict=True)
     labelled = [_labelled(f, m, labels, where=p, options=options) for f, m, p in triples]
+    _report_weights(frames, path)
     if wanted.name == "energy":
         _report_other_forces(frames, labelled, path)
         if not options.relative:
-            _check_totals(labelled, labels, places)
+            free_atoms.check_totals(
+                labelled, places, name=prefix + "energy", unit=labels.quantity.file_unit
+            )
     return labelled, [_split(frame) for frame in frames]
 
 
@@ -185,10 +190,12 @@ def _labelled(
     """The molecule with the label of the frame, and with forces beside an energy."""
     wanted = labels.quantity
     name, forces_name = labels.prefix + wanted.name, labels.prefix + "forces"
+    if not _weight(frame, "weight", where) or not _weight(frame, f"{wanted.name}_weight", where):
+        raise ValueError(f"{where}: {name} has weight 0 and is no label; remove the frame")
     value = numbers(_value(frame, name), wanted.shape, f"{where}: {name}, in {wanted.file_unit}")
     if wanted.name != "energy":
         return replace(molecule, properties={wanted.name: value / labels.scale})
-    forces = _value(frame, forces_name)
+    forces = _value(frame, forces_name) if _weight(frame, "forces_weight", where) else None
     if forces is None and options.needs_forces and not xyz.is_free_atom(frame):
         others = [p + "forces" for p in PREFIXES if _value(frame, p + "forces") is not None]
         other = (
@@ -199,6 +206,24 @@ def _labelled(
         shape = (len(molecule.positions), 3)
         forces = numbers(forces, shape, f"{where}: {forces_name}") / labels.force_scale
     return replace(molecule, energy=float(value) / labels.scale, forces=forces)
+
+
+def _weight(frame: Frame, name: str, where: str) -> float:
+    """What a frame says that one of its labels counts, as in MACE's files; 0: it is none."""
+    return number(frame.info.get(f"config_{name}", 1.0), f"{where}: config_{name}")
+
+
+def _report_weights(frames: Sequence[Frame], path: Path) -> None:
+    """Say how many frames have weights, which are not heeded but where they are 0."""
+    weighted = sum(
+        any(
+            WEIGHT.fullmatch(str(name)) and not np.array_equal(value, 1)
+            for name, value in frame.info.items()
+        )
+        for frame in frames
+    )
+    if weighted:
+        log.warning("%s: weights of %d frames are not heeded, but where they are 0", path, weighted)
 
 
 def _report_other_forces(
@@ -215,39 +240,3 @@ def _report_other_forces(
             path,
             left_out,
         )
-
-
-def _check_totals(molecules: Sequence[Molecule], labels: _Labels, places: Sequence[str]) -> None:
-    """Refuse energies that are no totals in their unit; names the unit that would fit."""
-    energies = [float(m.energy or 0.0) for m in molecules]
-    wrong = free_atoms.misfits(energies, molecules)
-    if not wrong:
-        return
-    unit, first = labels.quantity.file_unit, wrong[0]
-    few, value = [molecules[i] for i in wrong], energies[first] * labels.scale
-    in_file = [energies[i] * labels.scale for i in wrong]
-    other = next(
-        (
-            name
-            for name in label_units.ENERGY_UNITS
-            if not free_atoms.misfits([e / label_units.hartree_in(name) for e in in_file], few)
-        ),
-        None,
-    )
-    if other:
-        remedy = f"they fit {other}: set energy_unit: {other}"
-    elif np.abs([energies[i] for i in wrong]).max() < free_atoms.BINDING * max(map(_size, few)):
-        remedy = (
-            "they look like formation or atomisation energies: give totals, or set"
-            " energy_kind: relative"
-        )
-    else:
-        remedy = "they fit no unit; set energy_kind: relative if they are not totals"
-    raise ValueError(
-        f"{places[first]}: {labels.prefix}{labels.quantity.name} {value:.6g} {unit} is no total"
-        f" energy of {len(wrong)} of {len(molecules)} molecules, held against free atoms; {remedy}"
-    )
-
-
-def _size(molecule: Molecule) -> int:
-    return len(molecule.positions)
