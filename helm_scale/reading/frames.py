@@ -26,13 +26,33 @@ FOREIGN = {
     "V2000": "an SDF or mol file",
     "V3000": "an SDF or mol file",
     "M  END": "an SDF or mol file",
+    "@<TRIPOS>": "a mol2 file",
     "_cell_length_a": "a CIF file",
+    "HETATM": "a PDB file",
     "<html": "an HTML page, perhaps of a failed download",
     "<!DOCTYPE": "an HTML page, perhaps of a failed download",
     "version https://git-lfs": "a pointer of Git LFS; run git lfs pull",
     "* O   R   C   A *": "an output of ORCA",
+    "* xyz": "an input of ORCA",
     "Entering Gaussian System": "an output of Gaussian",
-    "HETATM": "a PDB file",
+    "%chk=": "an input of Gaussian",
+    "Number of basis functions": "a formatted checkpoint file of Gaussian",
+    "[Molden Format]": "a Molden file",
+    "$coord": "a file of Turbomole",
+    "ITEM: TIMESTEP": "a dump of LAMMPS",
+    '"Molecule"': "JSON of ORCA",
+    '"schema_name"': "JSON of QCSchema",
+}
+# First bytes of files that are no text -> what the file is
+BINARY = {
+    b"SQLite format 3": "an SQLite database; if ASE wrote it, name it .db",
+    b"- of Ulm": "a trajectory of ASE; name it .traj",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "an array of numpy",
+    b"PK\x03\x04": "a zip or npz file",
+    b"BZh": "compressed with bzip2; unpack it",
+    b"\xfd7zXZ": "compressed with xz; unpack it",
+    b"(\xb5/\xfd": "compressed with zstd; unpack it",
 }
 KNOWN_MISTAKES = {
     "*^": "; QM9 writes *^ for e: replace it",
@@ -99,7 +119,9 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig")  # Windows editors put a mark before the text
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {line}: not extended XYZ: no UTF-8 text") from None
+        kind = next((kind for first, kind in BINARY.items() if content.startswith(first)), None)
+        hint = f"; this looks like {kind}" if kind else ""
+        raise ValueError(f"{path}, line {line}: not extended XYZ: no UTF-8 text{hint}") from None
 
 
 def _starts(lines: list[str], path: Path) -> Iterator[int]:

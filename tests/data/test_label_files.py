@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import ase.db
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from helm_scale.data.format.labels import LabelOptions, read_labels
+from helm_scale.data.format.xyz import read_xyz
 from helm_scale.model.heads.dipole import DIPOLE
 from helm_scale.model.heads.energy import ENERGY
 from helm_scale.types import Molecule
@@ -175,8 +177,61 @@ def test_lengths_of_metadata_are_converted(tmp_path: Path) -> None:
     assert molecule.properties["dipole"].tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize("name", ["old.traj", "omol.aselmdb"])
-def test_files_of_other_programs_get_a_hint(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(ValueError, match=f"{name}: .* is not read; convert it"):
-        read_labels(tmp_path / name, ENERGY.quantity)
+def hydroxide() -> Atoms:
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"charge": -1, "key": "000123"})
+    atoms.calc = SinglePointCalculator(atoms, energy=-2055.0, forces=np.eye(2, 3))
+    return atoms
+
+
+@pytest.mark.parametrize("name", ["a.traj", "a.json", "a.aselmdb"])
+def test_files_of_ase_are_read_with_charges_and_labels(name: str, tmp_path: Path) -> None:
+    atoms, path = hydroxide(), tmp_path / name
+    if name == "a.traj":
+        ase.io.write(path, [atoms])
+    else:
+        if name == "a.aselmdb":
+            pytest.importorskip("ase_db_backends")
+        with ase.db.connect(path) as rows:
+            rows.write(atoms, data=atoms.info)
+    ((molecule,), _) = read_labels(path, ENERGY.quantity)
+    assert (molecule.key, molecule.charge, molecule.energy) == (
+        "000123",
+        -1,
+        pytest.approx(-2055.0 / HARTREE_IN_EV),
+    )
+    assert molecule.forces is not None
+    assert molecule.forces == pytest.approx(np.eye(2, 3) / HARTREE_IN_EV)
+    assert read_xyz(path)[0][0].charge == -1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("old.traj", b"x", "not a sound ASE trajectory: InvalidULMFileError"),
+        ("old.traj", b"", "not a sound ASE trajectory"),
+        ("rows.json", b'{"Molecule": {}}', "not an ASE database"),
+        ("rows.db", b"SQLite format 3\0", "not an ASE database"),
+        ("rows.sqlite", b"SQLite format 3\0\xff", "SQLite database; if ASE wrote it, name it .db"),
+        ("rows.h5", b"\x89HDF\r\n", "line 1: not extended XYZ: no UTF-8 text; .* an HDF5 file"),
+    ],
+)
+def test_files_of_ase_that_are_none_are_refused(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    for read_it in (read_xyz, lambda path: read_labels(path, ENERGY.quantity)):
+        with pytest.raises(ValueError, match=f"{name}.*{message}"):
+            read_it(tmp_path / name)
+
+
+def test_a_trajectory_may_be_cut_anywhere(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "whole.traj", [hydroxide(), Atoms("OHH", X)])
+    content, path = (tmp_path / "whole.traj").read_bytes(), tmp_path / "cut.traj"
+    for length in range(0, len(content), 40):
+        path.write_bytes(content[:length])
+        try:
+            molecules, _ = read_xyz(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+        else:
+            assert [len(m.positions) for m in molecules] == [2, 3]

@@ -95,5 +95,5 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none.xyz: XYZ file not found"):
+    with pytest.raises(ValueError, match=r"none.xyz: file not found; wanted extended XYZ"):
         read_xyz(tmp_path / "none.xyz")

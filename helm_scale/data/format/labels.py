@@ -1,4 +1,4 @@
-"""Read labelled molecules from extended XYZ and ASE databases.
+"""Read labelled molecules from extended XYZ, ASE databases and trajectories.
 
 Labels are a family: energy and forces come from names with the same prefix, so that the energy of
 one method never meets the forces of another.
@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from helm_scale.data.format import xyz
-from helm_scale.data.format.database import read_rows
+from helm_scale.data.format.database import read_file
 from helm_scale.reading import free_atoms, label_units
-from helm_scale.reading.frames import Frame, read_frames
+from helm_scale.reading.frames import Frame
 from helm_scale.reading.numbers import number, numbers
 from helm_scale.types import Molecule, Quantity
 
-XYZ_ENDINGS = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
 PREFIXES = ("REF_", "DFT_", "", "MACE_")
 # Neither of a pair is known to be the label; REF_ and DFT_ stand above what calculators leave
 AMBIGUOUS = (("REF_", "DFT_"), ("", "MACE_"))
@@ -61,7 +60,7 @@ class _Labels:
 def read_labels(
     path: str | Path, wanted: Quantity, options: LabelOptions | None = None
 ) -> tuple[list[Molecule], list[str | None]]:
-    """Read molecules with a label from extended XYZ or an ASE database (.db, .json).
+    """Read molecules with a label from a file that database.py knows.
 
     The label is `REF_<name>`, `DFT_<name>`, `<name>` or `MACE_<name>`, the same in every frame.
     With energies come forces of the same prefix where there are some. In a database these are
@@ -76,11 +75,7 @@ def read_labels(
             energies that are none in this unit; names file, frame and line.
     """
     path, options = Path(path), options or LabelOptions()
-    metadata: dict[str, Any] = {}
-    if path.name.lower().endswith(XYZ_ENDINGS):
-        frames = read_frames(path)
-    else:
-        frames, metadata = read_rows(path)
+    frames, metadata = read_file(path)
     molecules = xyz.molecules_of(frames, path, ignore_cell=options.ignore_cell)
     used = [i for i, f in enumerate(frames) if wanted.name == "energy" or not xyz.is_free_atom(f)]
     frames, molecules = [frames[i] for i in used], [molecules[i] for i in used]

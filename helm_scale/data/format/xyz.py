@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from helm_scale.data.format.database import read_file
 from helm_scale.data.graphs import neighbors
 from helm_scale.reading import free_atoms, identity
-from helm_scale.reading.frames import Frame, read_frames
+from helm_scale.reading.frames import Frame
 from helm_scale.reading.numbers import numbers
 from helm_scale.types import Molecule
 
@@ -17,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def read_xyz(path: str | Path, *, ignore_cell: bool = False) -> tuple[list[Molecule], list[str]]:
-    """Read every frame of an extended XYZ file (positions in Angstrom); it may be gzipped.
+    """Read every molecule of an extended XYZ file (Angstrom) or another that database.py knows.
 
     `key` (default frame-000000), charge and multiplicity (reading/identity.py has their names) and
-    `split` (train) come from a frame's comment line.
+    `split` (train) come from a frame's comment line, or the pairs and data of a database.
 
     Args:
         ignore_cell: take molecules out of periodic cells, without their images.
@@ -30,7 +31,7 @@ def read_xyz(path: str | Path, *, ignore_cell: bool = False) -> tuple[list[Molec
         ValueError: no such file, not XYZ, no frames, a key twice, no atoms, coincident atoms, a
             periodic cell, or a charge or multiplicity that cannot be; names file, frame and line.
     """
-    frames = read_frames(Path(path))
+    frames, _ = read_file(Path(path))
     molecules = molecules_of(frames, path, ignore_cell=ignore_cell)
     return molecules, [str(frame.info.get("split", "train")) for frame in frames]
 
