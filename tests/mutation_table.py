@@ -280,7 +280,8 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
         "checksums-are-not-compared": ("sha256(folder / name) != digest", "not digest"),
         "the-oldest-are-kept": ("checkpoints[:-keep]", "checkpoints[keep:]"),
         "best-is-the-worst": ("best = min(validated", "best = max(validated",
-            "faults/test_storage.py::test_the_best_checkpoint_is_kept"),
+            "pretraining/test_checkpoint.py"
+            "::test_the_best_checkpoint_is_kept_and_a_first_loss_that_is_nan_is_not_the_best"),
     }),
     ("pretraining/guard.py", SPIKES, {
         "losses-far-below-are-spikes": ("(math.log(loss) - middle)",
