@@ -70,7 +70,7 @@ class TrainingDomain:
         free = np.eye(MAX_Z + 1, dtype=np.int64)[sorted(free_atoms)]
         return cls(
             molecules=sum(atoms.values()),
-            elements={symbol(z): int(total[z]) for z in np.flatnonzero(total)},
+            elements={symbol(int(z)): int(total[z]) for z in np.flatnonzero(total)},
             atoms=(min(atoms), max(atoms)),
             charges=dict(sorted(charges.items())),
             multiplicities=dict(sorted(multiplicities.items())),
@@ -225,7 +225,8 @@ def _spanning(rows: np.ndarray) -> np.ndarray:
     """Choose rows of which all are linear combinations, small molecules first: [<= Z, Z]."""
     rows = np.unique(rows, axis=0)
     rows = rows[np.argsort(rows.sum(axis=1), kind="stable")]
-    chosen, rest = [], rows.astype(np.float64)
+    chosen: list[int] = []
+    rest = rows.astype(np.float64)
     while True:
         left = np.flatnonzero(np.abs(rest).max(axis=1, initial=0.0) > 1e-6)
         if not len(left):

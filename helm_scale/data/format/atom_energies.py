@@ -2,6 +2,7 @@
 
 import ast
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def _place(given: str) -> str:
 
 def _entries(given: str, where: str) -> dict[Any, Any]:
     """What the file or the text holds."""
-    text, read = given, _literal
+    text = given
+    read: Callable[[str], Any] = _literal
     if not given.lstrip().startswith("{"):
         if not Path(given).is_file():
             hint = "; leave it out to have them fitted" if given == "average" else ""
