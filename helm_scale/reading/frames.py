@@ -16,10 +16,13 @@ import numpy as np
 from ase import data
 
 from helm_scale.reading import comment_line
+from helm_scale.units import BOHR_IN_ANGSTROM
 
 COUNT = re.compile(r"\s*(\d{1,9})\s*", re.ASCII)
 DEFAULT_COLUMNS = "species:S:1:pos:R:3"
 ISOTOPES = {"D": 1, "T": 1}  # they have the electrons of hydrogen
+LENGTH_UNIT = re.compile(r"((length|position|coordinate|coord|distance|pos)s?_?)?units?", re.I)
+BOHR = ("bohr", "bohrs", "a0", "au", "a.u.", "atomic")
 GZIP = b"\x1f\x8b"
 # A word that only other formats contain -> what the file is
 FOREIGN = {
@@ -155,6 +158,7 @@ def _frame(lines: list[str], start: int, where: str) -> Frame:
     count, place = int(lines[start]), f"{where}, line {start + 2}"
     info = comment_line.read(lines[start + 1], place)
     stated = info.pop("Properties", None)
+    _check_length_unit(info, place)
     columns = _columns(stated, place)
     width = sum(size for _, _, size in columns)
     rows = []  # plain XYZ may have more columns than are read
@@ -186,13 +190,24 @@ def _frame(lines: list[str], start: int, where: str) -> Frame:
 
 def _periodic(info: dict[str, Any], where: str) -> bool:
     """Whether the cell repeats; without a word on it a cell does, by the rules of extended XYZ."""
-    lattice, stated = info.pop("Lattice", None), info.pop("pbc", None)
+    names = {name.lower(): name for name in info if name.lower() in ("lattice", "pbc")}
+    lattice, stated = (info.pop(names.get(name, ""), None) for name in ("lattice", "pbc"))
     if stated is None:
         return lattice is not None
     repeats = np.asarray(stated)
     if repeats.dtype != bool:
         raise ValueError(f"{where}: pbc: got {stated}, wanted three of T and F")
     return bool(repeats.any())
+
+
+def _check_length_unit(info: dict[str, Any], where: str) -> None:
+    """Refuse positions that are said to be in bohr."""
+    for name, value in info.items():
+        if LENGTH_UNIT.fullmatch(name) and str(value).lower() in BOHR:
+            raise ValueError(
+                f"{where}: {name}={value}: wanted positions in Angstrom; multiply them by"
+                f" {BOHR_IN_ANGSTROM:.6f} and remove {name}"
+            )
 
 
 def _columns(stated: Any, where: str) -> list[tuple[str, str, int]]:

@@ -20,7 +20,16 @@ CHARGES = ("charge", "total_charge", "q")
 MULTIPLICITIES = ("multiplicity", "spin_multiplicity", "mult", "spin", "total_spin")
 SPIN = "S"  # tmQM's: the quantum number S, 0.5 for a doublet
 # Names of 2S that other programs use, without signs between letters
-UNPAIRED = ("uhf", "unpaired", "unpairedelectrons", "nunpaired", "2s", "magmom", "magneticmoment")
+UNPAIRED = (
+    "uhf",
+    "unpaired",
+    "unpairedelectrons",
+    "nunpaired",
+    "2s",
+    "twos",
+    "magmom",
+    "magneticmoment",
+)
 CHARGE_LIKE = re.compile(r"charge|^chg$|^qtot$|^net_?q$", re.IGNORECASE)
 SPIN_LIKE = re.compile(r"spin|multiplic|^mul$", re.IGNORECASE)
 
@@ -44,8 +53,8 @@ def read_identity(
 
     Args:
         info: values by name. atomic_numbers: [N]. where: file and frame, for errors.
-        initial_charges, magnetic_moments: sums over atoms, as ASE has them; they state nothing, but
-            must not contradict.
+        initial_charges, magnetic_moments: sums over atoms, as ASE has them, of what a calculation
+            starts from or found; they state nothing, but must not contradict.
     Raises:
         ValueError: no integers, values that contradict each other, a name that only looks like one
             of the known names, or a multiplicity that the number of electrons rules out.
@@ -117,12 +126,12 @@ def _check_sums(
     """What atoms start from must not sum to another charge or spin than that of the molecule."""
     if abs(charges) > 0.5 and abs(charges - identity.charge) > 0.5:
         raise ValueError(
-            f"{where}: initial charges sum to {charges:+.2f}, but the charge is read as"
+            f"{where}: charges of the atoms sum to {charges:+.2f}, but the charge is read as"
             f" {identity.charge:+d}; state charge={round(charges)}"
         )
     if abs(moments) > 0.5 and not states_multiplicity(info):
         raise ValueError(
-            f"{where}: initial magnetic moments sum to {moments:.2f}, but no multiplicity is"
+            f"{where}: magnetic moments of the atoms sum to {moments:.2f}, but no multiplicity is"
             f" stated; state multiplicity={round(abs(moments)) + 1}"
         )
 

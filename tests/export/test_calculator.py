@@ -116,5 +116,5 @@ def test_a_charge_by_another_name_counts_at_once(atoms: ase.Atoms) -> None:
     assert atoms.get_potential_energy() == charged
     atoms.info = {}
     atoms.set_initial_charges([-1.0] + [0.0] * (len(atoms) - 1))
-    with pytest.raises(ValueError, match="initial charges sum to -1"):
+    with pytest.raises(ValueError, match="charges of the atoms sum to -1"):
         atoms.get_potential_energy()

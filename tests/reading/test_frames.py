@@ -147,3 +147,42 @@ def test_what_ase_writes_is_read_back(tmp_path: Path) -> None:
     assert frame.info["words"] == "x y" and frame.info["yes"] is True
     assert frame.info["table"] == {"q": [1]} and frame.info["small"] == 0.1
     assert np.array_equal(np.ravel(frame.info["tensor"]), np.eye(3).ravel())
+
+
+@pytest.mark.parametrize(
+    ("comment", "message"),
+    [
+        ('lattice="9 0 0 0 9 0 0 0 9"', "got a periodic cell"),
+        ("PBC=T,T,T", "got a periodic cell"),
+        (
+            "units=bohr",
+            r"line 2: units=bohr: wanted positions in Angstrom; multiply them by 0\.529",
+        ),
+        ("length_unit=Bohr", "wanted positions in Angstrom"),
+        ("twoS=2", "did you mean multiplicity=3"),
+    ],
+)
+def test_a_comment_line_that_would_be_overlooked_is_refused(
+    comment: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_xyz(written(tmp_path, f"3\n{comment}\n{ATOMS}"))
+    read_xyz(written(tmp_path, f'3\nunits=Angstrom pbc="F F F"\n{ATOMS}'))
+
+
+@pytest.mark.parametrize(
+    ("column", "oxygen", "message"),
+    [
+        ("charges", "-1.0", r"charges of the atoms sum to -1\.00"),
+        ("magmoms", "2.0", r"magnetic moments of the atoms sum to 2\.00"),
+    ],
+)
+def test_charges_and_moments_that_a_program_found_must_not_contradict(
+    column: str, oxygen: str, message: str, tmp_path: Path
+) -> None:
+    first, *others = ATOMS.splitlines()
+    rows = "\n".join([f"{first} {oxygen}", *(f"{line} 0.0" for line in others)])
+    text = f"3\nProperties=species:S:1:pos:R:3:{column}:R:1\n{rows}\n"
+    with pytest.raises(ValueError, match=message):
+        read_xyz(written(tmp_path, text))
+    assert len(read_xyz(written(tmp_path, text.replace(f" {oxygen}\n", " 0.0\n")))[0]) == 1

@@ -101,8 +101,8 @@ def _molecule(frame: Frame, number: int, *, ignore_cell: bool) -> Molecule:
         _ground_state(frame, where) if is_free_atom(frame) else frame.info,
         frame.atomic_numbers,
         where,
-        initial_charges=_total(frame, "initial_charges", where),
-        magnetic_moments=_total(frame, "initial_magmoms", where),
+        initial_charges=_total(frame, "initial_charges", where) or _result(frame, "charges"),
+        magnetic_moments=_total(frame, "initial_magmoms", where) or _result(frame, "magmoms"),
     )
     return Molecule(
         key=key,
@@ -139,3 +139,15 @@ def _total(frame: Frame, name: str, where: str) -> float:
     if name not in frame.columns:
         return 0.0
     return float(numbers(frame.columns[name], (len(frame.positions),), f"{where}: {name}").sum())
+
+
+def _result(frame: Frame, name: str) -> float:
+    """Sum over atoms of what another program found, 0 where that is not one number per atom."""
+    values = frame.columns.get(name)
+    if (
+        values is None
+        or values.shape != frame.atomic_numbers.shape
+        or values.dtype.kind not in "iuf"
+    ):
+        return 0.0
+    return float(values.sum())
