@@ -64,6 +64,6 @@ def test_what_atoms_start_from_must_not_contradict() -> None:
     with pytest.raises(ValueError, match=r"charges of the atoms sum to -1.00, .*state charge=-1"):
         read_identity({}, HYDROXIDE, "here", initial_charges=-1.0)
     assert read_identity({"charge": -1}, HYDROXIDE, "here", initial_charges=-1.0) == (-1, 1)
-    with pytest.raises(ValueError, match=r"moments of the atoms sum to 2.00, .*state multiplicity=3"):
+    with pytest.raises(ValueError, match=r"of the atoms sum to 2.00, .*state multiplicity=3"):
         read_identity({}, OXYGEN, "here", magnetic_moments=2.0)
     assert read_identity({"spin": 3}, OXYGEN, "here", magnetic_moments=2.0) == (0, 3)
