@@ -9,6 +9,7 @@ import numpy as np
 from helm_scale.commands.models import load_predictor, validation_error
 from helm_scale.export.atoms import molecule_of
 from helm_scale.model.helm import Helm
+from helm_scale.reading.domain import DomainCheck
 from helm_scale.types import Method, Molecule
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class HamiltonianModel:
         validation_error: mean |dH| on validation molecules, Hartree; None: unknown.
         projection: "auto", "on" or "off": whether energies and starts of an SCF are those of the
             Kohn-Sham matrix nearest to the predicted one (docs/potential.md).
+        domain_check: refuses elements that training did not show, warns of what is extrapolated.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class HamiltonianModel:
         *,
         validation_error: float | None = None,
         projection: Literal["auto", "on", "off"] = "auto",
+        allow_extrapolation: bool = False,
     ) -> None:
         self.network, self.method = network, method
         self.validation_error, self.projection = validation_error, projection
+        self.domain_check = DomainCheck(network.training_domain, allow_extrapolation)
 
     def hamiltonian(
         self, atoms: Any, *, ao_order: Literal["canonical", "pyscf"] = "canonical"
@@ -97,8 +101,10 @@ class HamiltonianModel:
             ValueError: another basis, no ECP, ghost atoms, or elements, charge or multiplicity
                 outside the model's range.
         """
+        from helm_scale.dft.molecule import from_pyscf
         from helm_scale.evaluation import guess
 
+        self.domain_check([from_pyscf(mol, self.method.basis)])
         return guess.initial_density(mol, self.network, self.method, choice=self._choice())
 
     def _choice(self) -> "Choice":
@@ -117,19 +123,30 @@ class HamiltonianModel:
 
         molecule = molecule_of(atoms)
         prediction.check_molecules([molecule], self.method.basis)
+        self.domain_check([molecule])
         return molecule
 
 
 def load(
-    path: str | Path, *, projection: Literal["auto", "on", "off"] = "auto"
+    path: str | Path,
+    *,
+    projection: Literal["auto", "on", "off"] = "auto",
+    allow_extrapolation: bool = False,
 ) -> HamiltonianModel:
     """Load a Hamiltonian model from a run folder, a checkpoint or a bundle, onto a GPU if any.
 
     Args:
         projection: as of HamiltonianModel.
+        allow_extrapolation: take molecules unlike those of training without a word.
     Raises:
         ValueError: nothing to load there, a changed bundle, or files that do not fit each other.
     """
     network, method = load_predictor(path)
     error = validation_error(path)
-    return HamiltonianModel(network, method, validation_error=error, projection=projection)
+    return HamiltonianModel(
+        network,
+        method,
+        validation_error=error,
+        projection=projection,
+        allow_extrapolation=allow_extrapolation,
+    )

@@ -2,23 +2,26 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import ase.build
+import ase.io
 import numpy as np
 import pytest
 import torch
 
 import helm_scale
-from helm_scale import config
+from helm_scale import commands, config
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.molecule import from_canonical
 from helm_scale.evaluation import orbitals
 from helm_scale.model.helm import Helm
 from helm_scale.model.weights import save_weights
+from helm_scale.reading.domain import TrainingDomain
 from helm_scale.types import Molecule
 from tests.evaluation.labels import SVP
 
@@ -121,6 +124,56 @@ def test_charge_is_read_and_open_shells_are_refused(source: Path, atoms: ase.Ato
         model.hamiltonian(atoms)
     with pytest.raises(ValueError, match="Z = 92"):
         model.hamiltonian(ase.Atoms("U"))
+
+
+@pytest.fixture
+def trained_on_ammonia(source: Path, atoms: ase.Atoms, tmp_path: Path) -> Path:
+    """The model, with a record of ammonia and water."""
+    folder = Path(shutil.copytree(source, tmp_path / "trained", ignore=lambda *_: ["runs"]))
+    record = json.loads((folder / "model.json").read_text())
+    water = ase.build.molecule("H2O")
+    seen = [Molecule(m.get_chemical_formula(), m.numbers, m.positions) for m in (atoms, water)]
+    record["training_domain"] = TrainingDomain.of(seen).record()
+    (folder / "model.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_an_unseen_element_is_refused_wherever_a_molecule_comes_in(
+    trained_on_ammonia: Path, atoms: ase.Atoms, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = helm_scale.load(trained_on_ammonia)
+    methane, message = ase.build.molecule("CH4"), "element C: never seen in training, which had H N"
+    free = helm_scale.load(trained_on_ammonia, allow_extrapolation=True)
+    mol = free.solver(methane).mol
+    for use, got in (
+        (model.hamiltonian, methane),
+        (model.energy, methane),
+        (model.initial_guess, mol),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use(got)
+    model.hamiltonian(atoms)
+    hydroxide = ase.Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"charge": -1})
+    model.hamiltonian(hydroxide)
+    model.hamiltonian(hydroxide)
+    for words in ("fewer than 3 atoms", "charge -1"):
+        assert sum(words in record.message for record in caplog.records) == 1
+    caplog.clear()
+    assert free.hamiltonian(methane).shape == free.initial_guess(mol).shape
+    assert not caplog.records
+
+
+def test_predict_refuses_an_unseen_element_before_it_writes(
+    trained_on_ammonia: Path, tmp_path: Path
+) -> None:
+    xyz, out = tmp_path / "methane.xyz", tmp_path / "out"
+    ase.io.write(xyz, ase.build.molecule("CH4"), format="extxyz")
+    given = config.PredictConfig(source=str(trained_on_ammonia), xyz=str(xyz), out=str(out))
+    with pytest.raises(ValueError, match="element C: never seen in training"):
+        commands.predict(given)
+    assert not out.exists()
+    accepted = given.model_copy(update={"allow_extrapolation": True, "processes": 1})
+    assert "1 molecules written" in commands.predict(accepted)
 
 
 def test_importing_the_package_is_light_and_names_what_it_has() -> None:

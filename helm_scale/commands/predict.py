@@ -4,6 +4,7 @@ from pathlib import Path
 
 from helm_scale.commands.models import load_predictor, validation_error
 from helm_scale.config import PredictConfig
+from helm_scale.reading.domain import DomainCheck
 
 
 def predict(config: PredictConfig) -> str:
@@ -13,7 +14,7 @@ def predict(config: PredictConfig) -> str:
         How many files were written, and where.
     Raises:
         ValueError: no model, an unreadable or empty XYZ file, or a molecule outside the model's
-            range.
+            range or with an element that training did not show.
     """
     from helm_scale.data.format.xyz import read_xyz
     from helm_scale.evaluation import kohn_sham, prediction
@@ -21,6 +22,7 @@ def predict(config: PredictConfig) -> str:
     model, method = load_predictor(config.source, flow_steps=config.flow_steps)
     (molecules, _), out = read_xyz(config.xyz, ignore_cell=config.ignore_cell), Path(config.out)
     prediction.check_molecules(molecules, model.config.basis)
+    DomainCheck(model.training_domain, config.allow_extrapolation)(molecules)
     error = validation_error(config.source)
     choice = kohn_sham.choose(config.projection, error=error, basis=method.basis)
     jobs = (

@@ -109,6 +109,10 @@ class PredictConfig(Strict):
     ignore_cell: bool = Field(
         False, description="Take molecules out of periodic cells, without their images."
     )
+    allow_extrapolation: bool = Field(
+        False,
+        description="Take elements, charges, sizes and compositions that training did not show.",
+    )
     out: str = Field("runs/prediction", description="Folder of npz files.")
     projection: Literal["auto", "on", "off"] = Field(
         "auto",

@@ -1,34 +1,52 @@
 """The backbone for those who have this package: the loader's interface on the package's modules.
 
-Unlike the loader, it starts at once, moves with `.to(device)`, and checks the files of the bundle.
+Unlike the loader, it starts at once, runs no program of the bundle, moves with `.to(device)`,
+checks the files of the bundle, and holds molecules against what the model was trained on.
 """
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from helm_scale.config import read_record
 from helm_scale.export import bundle, loader
 from helm_scale.export.atoms import molecule_of
 from helm_scale.export.program import LayerFeatures
+from helm_scale.reading.domain import DomainCheck, TrainingDomain
+from helm_scale.types import Molecule
 
 
 class Backbone(loader.Backbone):
-    """Node features of molecules; export/loader.py has axes, arguments and errors."""
+    """Node features of molecules; export/loader.py has axes, arguments and errors.
+
+    Attributes:
+        domain_check: refuses elements that training did not show and warns of what is extrapolated.
+    """
+
+    def __init__(
+        self, network: nn.Module, record: dict[str, Any], *, allow_extrapolation: bool = False
+    ) -> None:
+        super().__init__(network, record)
+        domain = TrainingDomain.read(record, "config.json")
+        self.domain_check = DomainCheck(domain, allow_extrapolation)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "Backbone":
+    def from_pretrained(cls, path: str | Path, *, allow_extrapolation: bool = False) -> "Backbone":
         """Load a bundle, in evaluation mode, with trainable weights.
 
+        Args:
+            allow_extrapolation: take molecules unlike those of training without a word.
         Raises:
             ValueError: no bundle, or one with a missing or changed file.
         """
         folder = Path(path)
         bundle.check_sums(folder)
         record = read_record(folder / "config.json")
-        return cls(LayerFeatures(bundle.trunk(folder)), record).eval()
+        network = LayerFeatures(bundle.trunk(folder))
+        return cls(network, record, allow_extrapolation=allow_extrapolation).eval()
 
     def read_atoms(self, atoms: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Positions, atomic numbers, charge and multiplicity of ASE Atoms, by all known names."""
@@ -38,4 +56,24 @@ class Backbone(loader.Backbone):
             torch.from_numpy(molecule.atomic_numbers),
             torch.tensor([molecule.charge]),
             torch.tensor([molecule.spin_multiplicity]),
+        )
+
+    def _check_molecules(
+        self, atomic_numbers: Tensor, batch: Tensor, charge: Tensor, spin: Tensor
+    ) -> None:
+        super()._check_molecules(atomic_numbers, batch, charge, spin)
+        if self.domain_check.allow_extrapolation:
+            return
+        numbers, owner = atomic_numbers.cpu().numpy(), batch.cpu().numpy()
+        self.domain_check(
+            [
+                Molecule(
+                    f"molecule {index}",
+                    numbers[owner == index],
+                    np.zeros((int((owner == index).sum()), 3)),
+                    charge=int(charge[index]),
+                    spin_multiplicity=int(spin[index]),
+                )
+                for index in range(len(charge))
+            ]
         )

@@ -6,7 +6,7 @@
     helm_backbone.py     the loader, a copy of export/loader.py
     golden.safetensors   five molecules and their features
     README.md            model card
-    SHA256SUMS           checksums of the files above, for `sha256sum -c`
+    SHA256SUMS           checksums of the files above but the card, for `sha256sum -c`
 
 The program keeps float64 positions inside, so that gradients with respect to positions are those of
 the model.
@@ -32,7 +32,8 @@ from helm_scale.types import Method
 SUMS = "SHA256SUMS"
 LOADER = "helm_backbone.py"
 WEIGHTS, PROGRAM, GOLDEN = "model.safetensors", "model.pt2", "golden.safetensors"
-FILES = ("config.json", WEIGHTS, PROGRAM, GOLDEN, "README.md", LOADER)
+CHECKED = ("config.json", WEIGHTS, PROGRAM, GOLDEN, LOADER)
+FILES = (*CHECKED, "README.md")  # the card is text, which the Hub lets its owner edit
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _write_files(model: Helm, folder: Path, record: dict[str, Any]) -> None:
     example = golden.batch_of_all(model.config).geometry
     torch.export.save(export_program(LayerFeatures(model.trunk), example), folder / PROGRAM)
     shutil.copyfile(loader.__file__, folder / LOADER)
-    (folder / SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in FILES))
+    (folder / SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in CHECKED))
     for name in (*FILES, SUMS):
         (folder / name).chmod(0o644)  # safetensors writes for the owner alone
 
@@ -102,7 +103,7 @@ def verify(folder: Path) -> Verification:
     program = loader.load(folder)
     program_error = golden.deviation(lambda g: program(*g), features, str(folder / PROGRAM))
     return Verification(
-        files=len(FILES),
+        files=len(CHECKED),
         molecules=sum(name.endswith(".features") for name in features),
         program_error=program_error,
         model_error=model_error,
@@ -110,15 +111,18 @@ def verify(folder: Path) -> Verification:
 
 
 def check_sums(folder: Path) -> None:
-    """Raise ValueError unless every file of the bundle is there with its checksum."""
+    """Raise ValueError unless every file but the card is there with its checksum.
+
+    What else lies in the folder does not matter, nor do checksums of the card in older bundles.
+    """
     if not (folder / SUMS).is_file():
         raise ValueError(
             f"{folder}: no {SUMS}, so this is no bundle; write one with helm-scale export"
         )
     lines = [line.partition("  ") for line in (folder / SUMS).read_text().splitlines()]
     wanted = {name: digest for digest, _, name in lines}
-    # By FILES and not by the lines: a list that lacks a file must not pass.
-    for name in FILES:
+    # By CHECKED and not by the lines: a list that lacks a file must not pass.
+    for name in CHECKED:
         path = folder / name
         if name not in wanted or not path.is_file():
             raise ValueError(

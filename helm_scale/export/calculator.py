@@ -10,6 +10,7 @@ from torch import nn
 
 from helm_scale.data.graphs.collate import collate
 from helm_scale.export.atoms import molecule_of
+from helm_scale.reading.domain import DomainCheck
 from helm_scale.reading.identity import identity_names
 from helm_scale.units import HARTREE_IN_EV
 
@@ -26,14 +27,19 @@ class EnergyCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces"]
 
-    def __init__(self, model: nn.Module, **keywords: Any) -> None:
+    def __init__(
+        self, model: nn.Module, *, allow_extrapolation: bool = False, **keywords: Any
+    ) -> None:
         """Take a model GraphBatch -> energies [B], Hartree, whose `config` is its ModelConfig.
 
         Args:
+            allow_extrapolation: take molecules unlike those of training without a word.
             keywords: of ASE's Calculator.
         """
         super().__init__(**keywords)
         self.model = model.eval()
+        domain = getattr(model, "training_domain", None)
+        self.domain_check = DomainCheck(domain, allow_extrapolation)
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation.
@@ -55,12 +61,14 @@ class EnergyCalculator(Calculator):
 
         Raises:
             ValueError: periodic atoms, an element, charge or multiplicity that the model does not
-                take, or a multiplicity that does not fit the number of electrons.
+                take or training did not show, or a multiplicity that does not fit the number of
+                electrons.
         """
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         device = next(self.model.parameters()).device
         molecule = molecule_of(self.atoms)
+        self.domain_check([molecule])
         batch = collate([molecule], self.model.config).to(device)  # type: ignore[arg-type]
         positions = batch.positions.requires_grad_()
         energy = self.model(batch).sum()

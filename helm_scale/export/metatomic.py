@@ -14,11 +14,12 @@ from typing import Dict, List, Optional  # noqa: UP035
 import torch
 from torch import Tensor, nn
 
-from helm_scale.basis.elements import supported
+from helm_scale.basis.elements import atomic_number, supported
 from helm_scale.export import loader
 from helm_scale.extras import needs
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.trunk import Trunk
+from helm_scale.reading.domain import TrainingDomain
 from helm_scale.types import Geometry, GraphBatch
 from helm_scale.units import HARTREE_IN_EV
 
@@ -38,11 +39,14 @@ REFERENCE = (
 )
 
 
-def save_features(backbone: loader.Backbone, path: str | Path) -> None:
+def save_features(
+    backbone: loader.Backbone, path: str | Path, *, allow_extrapolation: bool = False
+) -> None:
     """Write a model with the output `feature`: the invariant rows [N, C] after the last layer.
 
     Args:
         backbone: from `Backbone.from_pretrained`. path: of the new file, *.pt.
+        allow_extrapolation: take elements that training did not show too.
     """
     record = backbone.record
     outputs = {
@@ -52,19 +56,25 @@ def save_features(backbone: loader.Backbone, path: str | Path) -> None:
         _Features(backbone.network),
         path,
         outputs=outputs,
-        elements=record["elements"],
+        elements=_taken(
+            record["elements"],
+            None if allow_extrapolation else TrainingDomain.read(record, "config.json"),
+        ),
         cutoff=backbone.cutoff,
         layers=backbone.layers,
     )
 
 
-def save_energies(model: EnergyModel, path: str | Path) -> None:
+def save_energies(
+    model: EnergyModel, path: str | Path, *, allow_extrapolation: bool = False
+) -> None:
     """Write a model with the outputs `feature` and `energy`, the total energy of a system.
 
     Forces are its negative gradient, which metatomic takes.
 
     Args:
         model: from `commands.load_energy_model`. path: of the new file, *.pt.
+        allow_extrapolation: take elements that training did not show too.
     """
     config = model.config
     outputs = {
@@ -75,10 +85,19 @@ def save_energies(model: EnergyModel, path: str | Path) -> None:
         _Energies(model),
         path,
         outputs=outputs,
-        elements=list(supported(config.basis)),
+        elements=_taken(
+            list(supported(config.basis)), None if allow_extrapolation else model.training_domain
+        ),
         cutoff=config.trunk_cutoff,
         layers=config.num_layers,
     )
+
+
+def _taken(elements: list[int], domain: TrainingDomain | None) -> list[int]:
+    """The elements that the file takes, so that metatomic refuses others: those of training."""
+    if domain is None:
+        return elements
+    return [z for z in elements if z in set(map(atomic_number, domain.elements))]
 
 
 class _Features(nn.Module):

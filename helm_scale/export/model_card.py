@@ -214,8 +214,8 @@ validation split.
 ## What training showed
 {domain}
 
-helm_scale and the loader refuse other elements and warn of other sizes, charges, multiplicities and
-compositions, unless `allow_extrapolation` is set.
+helm_scale refuses other elements and warns of other sizes, charges, multiplicities and
+compositions, unless `allow_extrapolation` is set; the lone loader does not look.
 
 ## Limits
 - embedded elements: {embedded}

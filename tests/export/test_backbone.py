@@ -138,3 +138,19 @@ def test_neighbours_are_those_of_the_training_graphs() -> None:
     )
     wanted = pairs[:, distance < 6.0]
     assert got.tolist() == wanted.tolist() and 0 < len(wanted.T) < 31
+
+
+def test_an_unseen_element_is_refused_and_what_is_extrapolated_is_said_once(
+    pristine: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strict = helm_scale.Backbone.from_pretrained(pristine)
+    with pytest.raises(ValueError, match="element N: never seen in training, which had H C O I Bi"):
+        strict.features(ase.build.molecule("NH3"))
+    benzene = ase.build.molecule("C6H6")
+    for _ in range(3):
+        strict.features(benzene)
+    assert len(caplog.records) == 1 and "more than 8 atoms" in caplog.text
+    caplog.clear()
+    free = helm_scale.Backbone.from_pretrained(pristine, allow_extrapolation=True)
+    free.features(ase.build.molecule("NH3"))
+    assert torch.equal(free.features(benzene), strict.features(benzene)) and not caplog.records

@@ -3,14 +3,17 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import helm_scale
 from helm_scale import commands
 from helm_scale.config import ExportConfig
 from helm_scale.export import bundle, loader
@@ -161,7 +164,7 @@ def test_an_environment_with_nothing_but_torch_and_safetensors_reproduces_the_go
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("name", bundle.FILES)
+@pytest.mark.parametrize("name", bundle.CHECKED)
 def test_a_flipped_bit_is_found_by_file_name_wherever_the_bundle_is_used(
     copy: Path, name: str
 ) -> None:
@@ -177,7 +180,7 @@ def test_a_flipped_bit_is_found_by_file_name_wherever_the_bundle_is_used(
             use(copy)
 
 
-@pytest.mark.parametrize("name", [*bundle.FILES, bundle.SUMS])
+@pytest.mark.parametrize("name", [*bundle.CHECKED, bundle.SUMS])
 def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(ValueError, match=name):
@@ -188,7 +191,7 @@ def test_features_that_deviate_are_an_error_even_where_checksums_hold(copy: Path
     weights = load_weights(copy / "model.safetensors")
     weights["trunk.norm.weight"] *= 1.001
     save_weights(weights, copy / "model.safetensors")
-    lines = "".join(f"{sha256(copy / name)}  {name}\n" for name in bundle.FILES)
+    lines = "".join(f"{sha256(copy / name)}  {name}\n" for name in bundle.CHECKED)
     (copy / bundle.SUMS).write_text(lines)
     with pytest.raises(
         ValueError, match=r"model\.safetensors: golden molecule .* deviate by 1\.\de-03"
@@ -207,13 +210,66 @@ def test_a_folder_that_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:
 def test_the_launcher_verifies_and_fails_in_one_line(copy: Path) -> None:
     command = [sys.executable, "launch/export.py", "--verify", "--out", str(copy)]
     assert (
-        "6 checksums hold"
+        "5 checksums hold"
         in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     )
-    (copy / "README.md").write_text("changed")
+    (copy / "config.json").write_text("changed")
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (
         result.returncode == 1
         and len(result.stderr.splitlines()) == 1
-        and "README.md: SHA-256 got" in result.stderr
+        and "config.json: SHA-256 got" in result.stderr
     )
+
+
+def test_a_bundle_survives_the_editor_of_its_card_and_the_cache_of_the_hub(
+    copy: Path, tmp_path: Path
+) -> None:
+    (copy / "README.md").write_text((copy / "README.md").read_text() + "license: mit\n")
+    (copy / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for path in copy.iterdir():
+        (cache / path.name).symlink_to(path)
+    for folder in (copy, cache):
+        assert bundle.verify(folder).files == len(bundle.CHECKED)
+        Backbone.from_pretrained(folder)
+        commands.load_model(folder)
+
+
+def test_checksums_of_the_card_in_older_bundles_are_not_heeded(copy: Path) -> None:
+    with (copy / bundle.SUMS).open("a") as file:
+        file.write("0" * 64 + "  README.md\n")
+    bundle.check_sums(copy)
+
+
+class Payload:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.mark,)
+
+
+def make_hostile(folder: Path, mark: Path) -> None:
+    """Put code into the program and the loader of a bundle, with checksums that hold."""
+    torch.save(Payload(mark), folder / bundle.PROGRAM)
+    (folder / bundle.LOADER).write_text(f"open({str(mark)!r}, 'w').close()\n")
+    lines = "".join(f"{sha256(folder / name)}  {name}\n" for name in bundle.CHECKED)
+    (folder / bundle.SUMS).write_text(lines)
+
+
+def test_a_hostile_program_and_a_hostile_loader_are_never_run(copy: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    make_hostile(copy, mark)
+    features = Backbone.from_pretrained(copy)(*graph([5, 3]))
+    commands.load_model(copy)
+    helm_scale.load(copy)
+    assert torch.equal(features, make_model().trunk(graph([5, 3]))) and not mark.exists()
+    torch.load(copy / bundle.PROGRAM, weights_only=False)
+    assert mark.exists()  # the payload was live
+    mark.unlink()
+    runpy.run_path(str(copy / bundle.LOADER))
+    assert mark.exists()

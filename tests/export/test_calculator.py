@@ -16,6 +16,7 @@ import helm_scale
 from helm_scale import commands
 from helm_scale.model.energy import EnergyModel
 from helm_scale.types import GraphBatch
+from tests.export.conftest import DOMAIN
 from tests.rotations import random_rotation
 
 
@@ -118,3 +119,20 @@ def test_a_charge_by_another_name_counts_at_once(atoms: ase.Atoms) -> None:
     atoms.set_initial_charges([-1.0] + [0.0] * (len(atoms) - 1))
     with pytest.raises(ValueError, match="charges of the atoms sum to -1"):
         atoms.get_potential_energy()
+
+
+def test_an_unseen_element_is_refused_and_what_is_extrapolated_is_said_once(
+    energy_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = commands.load_energy_model(energy_folder)[0]
+    model.training_domain = DOMAIN
+    ammonia, benzene = ase.build.molecule("NH3"), ase.build.molecule("C6H6")
+    ammonia.calc = benzene.calc = helm_scale.EnergyCalculator(model)
+    with pytest.raises(ValueError, match="element N: never seen in training"):
+        ammonia.get_potential_energy()
+    for _ in range(3):
+        benzene.rattle(0.01)
+        benzene.get_potential_energy()
+    assert len(caplog.records) == 1 and "more than 8 atoms" in caplog.text
+    ammonia.calc = helm_scale.EnergyCalculator(model, allow_extrapolation=True)
+    assert np.isfinite(ammonia.get_potential_energy()) and len(caplog.records) == 1

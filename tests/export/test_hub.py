@@ -43,10 +43,10 @@ def test_a_changed_file_is_neither_pushed_nor_accepted(pristine: Path, tmp_path:
             pristine, tmp_path / "hub/lab/backbone", ignore=shutil.ignore_patterns("__pycache__")
         )
     )
-    (damaged / "README.md").write_text("changed")
+    (damaged / "config.json").write_text("changed")
     with serving(tmp_path / "hub") as address:
-        with pytest.raises(ValueError, match=r"README\.md: SHA-256 got"):
+        with pytest.raises(ValueError, match=r"config\.json: SHA-256 got"):
             hub.push(damaged, "lab/other", endpoint=address)
-        with pytest.raises(ValueError, match=r"README\.md: SHA-256 got"):
+        with pytest.raises(ValueError, match=r"config\.json: SHA-256 got"):
             hub.pull("lab/backbone", tmp_path / "theirs", endpoint=address)
     assert not (tmp_path / "hub/lab/other").exists()

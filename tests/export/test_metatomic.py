@@ -49,8 +49,8 @@ def molecules() -> list[ase.Atoms]:
 
 
 def test_features_are_those_of_the_plain_loader(pristine: Path, tmp_path: Path) -> None:
-    backbone = Backbone.from_pretrained(pristine)
-    save_features(backbone, tmp_path / "backbone.pt")
+    backbone = Backbone.from_pretrained(pristine, allow_extrapolation=True)
+    save_features(backbone, tmp_path / "backbone.pt", allow_extrapolation=True)
     calculator = MetatomicCalculator(tmp_path / "backbone.pt", check_consistency=True)
     found = calculator.run_model(molecules(), {"feature": ModelOutput(sample_kind="atom")})[
         "feature"
@@ -84,12 +84,21 @@ def test_energies_and_forces_are_those_of_the_ase_calculator(
             assert np.abs(forces).max() > 0.01
 
 
+def test_elements_that_training_did_not_show_are_refused(pristine: Path, tmp_path: Path) -> None:
+    save_features(Backbone.from_pretrained(pristine), tmp_path / "backbone.pt")
+    calculator = MetatomicCalculator(tmp_path / "backbone.pt")
+    outputs = {"feature": ModelOutput(sample_kind="atom")}
+    calculator.run_model([ase.build.molecule("CH3OH")], outputs)
+    with pytest.raises(Exception, match="7"):
+        calculator.run_model([ase.build.molecule("NH3")], outputs)
+
+
 def test_periodic_systems_are_refused(pristine: Path, tmp_path: Path) -> None:
     save_features(Backbone.from_pretrained(pristine), tmp_path / "backbone.pt")
     calculator = MetatomicCalculator(tmp_path / "backbone.pt")
     with pytest.raises(Exception, match="wanted a molecule"):
         calculator.run_model(
-            [ase.Atoms("He", cell=[5, 5, 5], pbc=True)],
+            [ase.Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], cell=[5, 5, 5], pbc=True)],
             {"feature": ModelOutput(sample_kind="atom")},
         )
 
