@@ -44,7 +44,8 @@ test-quick: setup ## the suite without its slow tests
 
 # Packages for atomistic machine learning do not share an environment; each adapter is tested in one of its own. fairchem-core goes
 # in without what only its GPU kernels need (cuda-python, nvidia-cutlass-dsl), so its requirements are listed here.
-OURS := ase==3.29.0 e3nn==0.6.0 numpy==2.4.6 pydantic==2.14.3 PyYAML==6.0.3 safetensors==0.8.0 scipy==1.17.1 pytest==9.2.0
+OURS := ase==3.29.0 e3nn==0.6.0 numpy==2.4.6 pydantic==2.14.3 PyYAML==6.0.3 safetensors==0.8.0 scipy==1.17.1 pytest==9.2.0 \
+  isal==1.9.1 tensorboard==2.21.0 tqdm==4.70.1 webdataset==1.0.2
 FAIRCHEM := fairchem-core==2.24.0 torchtnt==0.2.4 nvalchemi-toolkit-ops clusterscope==0.0.18
 FAIRCHEM_NEEDS := ase-db-backends backoff click huggingface-hub hydra-core 'lmdb<=1.7.3' monty numba orjson psutil pyre-extensions \
   requests 'setuptools<81' submitit tabulate tensorboard tqdm wandb websockets
