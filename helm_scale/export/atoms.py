@@ -16,13 +16,18 @@ def molecule_of(atoms: Any) -> Molecule:
     reading/identity.py knows, such as "charge" and "spin" (2S+1).
 
     Raises:
-        ValueError: periodic atoms, a charge or multiplicity that is no integer, contradicts
-            another or does not fit the number of electrons, or a name that only looks like theirs.
+        ValueError: something else, no atoms, periodic atoms, a charge or multiplicity that is no
+            integer, contradicts another or does not fit the number of electrons, or a name that
+            only looks like theirs.
     """
     if isinstance(atoms, Molecule):
         return atoms
+    if not hasattr(atoms, "get_atomic_numbers"):
+        raise ValueError(f"atoms: got {type(atoms).__name__}, wanted one ASE Atoms or Molecule")
     identity.check_no_cell(bool(np.any(atoms.pbc)), "atoms")
     atomic_numbers = np.asarray(atoms.get_atomic_numbers(), dtype=np.int64)
+    if not len(atomic_numbers) or not atomic_numbers.all():
+        raise ValueError("atoms: got no atoms or a dummy atom X, wanted real elements")
     charge, multiplicity = identity.read_identity(
         atoms.info,
         atomic_numbers,

@@ -43,6 +43,7 @@ FOREIGN = {
     "[Molden Format]": "a Molden file",
     "$coord": "a file of Turbomole",
     "ITEM: TIMESTEP": "a dump of LAMMPS",
+    "PK\x03\x04": "a zip or npz file",
     '"Molecule"': "JSON of ORCA",
     '"schema_name"': "JSON of QCSchema",
 }

@@ -20,16 +20,7 @@ CHARGES = ("charge", "total_charge", "q")
 MULTIPLICITIES = ("multiplicity", "spin_multiplicity", "mult", "spin", "total_spin")
 SPIN = "S"  # tmQM's: the quantum number S, 0.5 for a doublet
 # Names of 2S that other programs use, without signs between letters
-UNPAIRED = (
-    "uhf",
-    "unpaired",
-    "unpairedelectrons",
-    "nunpaired",
-    "2s",
-    "twos",
-    "magmom",
-    "magneticmoment",
-)
+UNPAIRED = re.compile(r"uhf|.*unpaired.*|2s|twos|magmom|magneticmoment")
 CHARGE_LIKE = re.compile(r"charge|^chg$|^qtot$|^net_?q$", re.IGNORECASE)
 SPIN_LIKE = re.compile(r"spin|multiplic|^mul$", re.IGNORECASE)
 
@@ -148,7 +139,7 @@ def _check_name(name: str, value: Any, identity: Identity, where: str) -> None:
     except ValueError:
         return  # text, fractions and values of every atom are no charge of a molecule
     read = identity.charge if wanted == "charge" else identity.multiplicity
-    meant = abs(stated) + 1 if _plain(name) in UNPAIRED else stated
+    meant = abs(stated) + 1 if UNPAIRED.fullmatch(_plain(name)) else stated
     if meant != read:
         known = ", ".join(CHARGES if wanted == "charge" else MULTIPLICITIES)
         raise ValueError(
@@ -161,7 +152,7 @@ def _looks_like(name: str) -> str | None:
     """ "charge", "multiplicity", or None."""
     if CHARGE_LIKE.search(name):
         return "charge"
-    if SPIN_LIKE.search(name) or _plain(name) in UNPAIRED:
+    if SPIN_LIKE.search(name) or UNPAIRED.fullmatch(_plain(name)):
         return "multiplicity"
     close = difflib.get_close_matches(
         name.lower(), [n for n in (*CHARGES, *MULTIPLICITIES) if len(n) > 5], n=1, cutoff=0.8

@@ -14,6 +14,7 @@ from torch import nn
 
 import helm_scale
 from helm_scale import commands
+from helm_scale.export.atoms import molecule_of
 from helm_scale.model.energy import EnergyModel
 from helm_scale.types import GraphBatch
 from tests.export.conftest import DOMAIN
@@ -136,3 +137,18 @@ def test_an_unseen_element_is_refused_and_what_is_extrapolated_is_said_once(
     assert len(caplog.records) == 1 and "more than 8 atoms" in caplog.text
     ammonia.calc = helm_scale.EnergyCalculator(model, allow_extrapolation=True)
     assert np.isfinite(ammonia.get_potential_energy()) and len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "got NoneType, wanted one ASE Atoms"),
+        ("H2O", "got str, wanted one ASE Atoms"),
+        ([ase.Atoms("He")], "got list, wanted one ASE Atoms"),
+        (ase.Atoms(), "got no atoms"),
+        (ase.Atoms("HeX", [[0, 0, 0], [0, 0, 2]]), "a dummy atom X"),
+    ],
+)
+def test_what_is_no_molecule_is_refused(given: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        molecule_of(given)

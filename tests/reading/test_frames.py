@@ -91,6 +91,7 @@ def test_isotopes_and_atomic_numbers_are_read(first: str, tmp_path: Path) -> Non
         ("[Molden Format]\n[Atoms] AU\n", "line 1: .*this looks like a Molden file"),
         ('{"Molecule": {"Atoms": []}}', "line 1: .*this looks like JSON of ORCA"),
         ("@<TRIPOS>MOLECULE\n", "line 1: .*this looks like a mol2 file"),
+        (b"PK\x03\x04abc", "line 1: .*this looks like a zip or npz file"),
         (" \n\n", ": empty; wanted at least one"),
         (WATER.format("a") + "H 0 0 1\n", "frame 1, line 6: .*got 'H 0 0 1', wanted the number"),
         (WATER.format("a") + WATER.format("b")[:-20], "frame 1, line 6: .*the file ends"),

@@ -44,6 +44,7 @@ def test_every_name_means_what_it_says(info: dict[Any, Any], identity: tuple[int
         ({"spin_state": 3}, "did you mean multiplicity=3"),
         ({"magmom": 2.0}, "did you mean multiplicity=3"),
         ({"uhf": 2}, "did you mean multiplicity=3"),
+        ({"num_unpaired_electrons": 2}, "did you mean multiplicity=3"),
         ({"charge": True}, "here: charge: got True, wanted an integer"),
         ({"charge": None}, "here: charge: got None"),
         ({"charge": "-2"}, "here: charge: got '-2'"),
