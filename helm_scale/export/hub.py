@@ -1,5 +1,6 @@
 """Uploads bundles to the Hugging Face Hub, or a server of the same protocol, and downloads them."""
 
+import logging
 from pathlib import Path
 
 from helm_scale.export import bundle
@@ -7,6 +8,8 @@ from helm_scale.extras import needs
 
 with needs("hub"):
     from huggingface_hub import HfApi
+
+_log = logging.getLogger(__name__)
 
 
 def push(
@@ -39,7 +42,7 @@ def push(
 def pull(
     repository: str, folder: str | Path, endpoint: str | None = None, revision: str | None = None
 ) -> Path:
-    """Download a bundle into a folder and check it.
+    """Download a bundle, check it and say in the log what it contains; run nothing of it.
 
     Returns:
         the folder, for `Backbone.from_pretrained`.
@@ -51,4 +54,11 @@ def pull(
         repository, revision=revision, local_dir=folder, allow_patterns=names
     )
     bundle.check_sums(Path(folder))
+    _log.warning(
+        "%s: %s; of these %s and %s are code, which helm_scale does not run",
+        folder,
+        ", ".join(bundle.FILES),
+        bundle.PROGRAM,
+        bundle.LOADER,
+    )
     return Path(folder)

@@ -10,6 +10,7 @@ from helm_scale import Backbone
 from helm_scale.export import bundle
 from tests.export.conftest import graph
 from tests.export.hub_server import serving
+from tests.export.test_bundle import make_hostile
 
 pytest.importorskip(
     "huggingface_hub", reason="huggingface_hub is not installed; it is in the extra `hub`"
@@ -50,3 +51,15 @@ def test_a_changed_file_is_neither_pushed_nor_accepted(pristine: Path, tmp_path:
         with pytest.raises(ValueError, match=r"config\.json: SHA-256 got"):
             hub.pull("lab/backbone", tmp_path / "theirs", endpoint=address)
     assert not (tmp_path / "hub/lab/other").exists()
+
+
+def test_pull_says_what_came_and_runs_nothing_of_it(
+    pristine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored, mark = tmp_path / "hub/lab/backbone", tmp_path / "mark"
+    shutil.copytree(pristine, stored, ignore=shutil.ignore_patterns("__pycache__"))
+    make_hostile(stored, mark)
+    with serving(tmp_path / "hub") as address:
+        folder = hub.pull("lab/backbone", tmp_path / "theirs", endpoint=address)
+    Backbone.from_pretrained(folder)
+    assert "model.pt2 and helm_backbone.py are code" in caplog.text and not mark.exists()
