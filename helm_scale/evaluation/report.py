@@ -370,6 +370,9 @@ def _ghost_warning(report: dict[str, Any]) -> list[str]:
     """Say what to do about ghosts that are left after the projection."""
     if not report["rows"]["prediction"].get("ghosts_per_molecule"):
         return []
+    judged = [found for found in report["by_molecule"].values() if "occupied" in found]
+    if all(found.get("kohn_sham", {}).get("ghosts_per_molecule") == 0 for found in judged):
+        return ["The raw prediction has ghosts, and its rows of orbitals, E and F mean little."]
     threshold = report["projection"]["threshold_largest"]
     remedy = (
         f"raise overlap_threshold above {threshold:.1e}, or leave it out to have it chosen from the"

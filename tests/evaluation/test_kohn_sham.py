@@ -80,6 +80,11 @@ def test_the_rows_of_the_projection_stand_beside_the_raw_ones(hydrogen_iodide: L
     text = tables(report)
     assert "prediction as Kohn-Sham matrix, one Fock rebuild" in text
     assert "above the 60 uEh that the projection costs). Molecules projected: 1." in text
+    report["rows"]["prediction"]["ghosts_per_molecule"] = 1.0
+    text = tables(report)
+    assert "The raw prediction has ghosts" in text and "WARNING" not in text
+    report["by_molecule"]["hi"]["kohn_sham"]["ghosts_per_molecule"] = 1.0
+    assert "WARNING: ghosts" in tables(report)
 
 
 def test_an_accurate_model_of_water_in_def2_svp_is_left_alone(water: LABELLED) -> None:
