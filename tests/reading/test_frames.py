@@ -103,6 +103,7 @@ def test_isotopes_and_atomic_numbers_are_read(first: str, tmp_path: Path) -> Non
         ("1\n\nO1 0 0 0\n", "frame 0, line 3: unknown chemical symbol 'O1'"),
         ("1\n\n119 0 0 0\n", "frame 0, line 3: unknown chemical symbol '119'"),
         ("0\n\n", "frame 0, line 1: no atoms"),
+        ("1\n\nHe 0 0 1e300\n", r"frame 0, line 1 .*a position is 1.0e\+300 Angstrom"),
         ('1\na="b c\nO 0 0 0\n', "frame 0, line 2: a: a quote or bracket is not closed"),
         ("1\ncharge=0 charge=-2\nO 0 0 0\n", "frame 0, line 2: charge stands there twice"),
         ("1\nProperties=species:S:1\nO 0 0 0\n", "frame 0, line 2: Properties="),
