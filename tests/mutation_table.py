@@ -205,7 +205,7 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
             "self.variance.take_along_dim(places, dim=side.axis)", "self.variance.clone()",
         ),
         "soap-counts-the-first-gradient": (
-            "stack.update(gradient, step - 1)", "stack.update(gradient, step)",
+            "stacked[some], step - 1)", "stacked[some], step)",
         ),
         "soap-null-spaces-are-left-to-rounding": ("_SEPARATION = 1e-7", "_SEPARATION = 0.0"),
         "soap-rounding-errors-get-full-steps": ("_EPS = 1e-6", "_EPS = 0.0"),
