@@ -74,6 +74,7 @@ def settings(folder: str, quick: bool) -> PretrainConfig:
         f"--out={folder}",
         "--execution.engine=single",
         "--execution.replicas=1",
+        "--execution.pair_ranks=1",
         "--execution.device=cpu",
         "--training.ema_decay=0",
     ]

@@ -209,7 +209,7 @@ def engine_of(engine: str, processes: Processes, config: ModelConfig, optimizer:
     training = TrainingConfig(**OPTIMIZERS[optimizer])
     hidden = hidden_names(model)
     return build_engine(
-        ExecutionConfig(engine=engine),
+        ExecutionConfig(engine=engine, pair_ranks=1),
         processes,
         model=model,
         objective=HamiltonianObjective(config.basis, config.parity, model.reference_onsite),
@@ -222,7 +222,7 @@ def engine_of(engine: str, processes: Processes, config: ModelConfig, optimizer:
 def engine_row(engine: str, config: ModelConfig, atoms: Sequence[int], quick: bool) -> Row:
     """Seconds of a whole step of training from a batch on the host, by optimiser."""
     batch, row = batch_of(atoms, config), dict[str, Any]()
-    with process_group(ExecutionConfig(engine=engine)) as processes:
+    with process_group(ExecutionConfig(engine=engine, pair_ranks=1)) as processes:
         for optimizer in ("adamw", "muon, bfloat16", "soap"):
             made = engine_of(engine, processes, config, optimizer)
             repeats = (1, 1) if quick else (3, 11)

@@ -20,7 +20,7 @@ from helm_scale.parallel.watchdog import Watchdog
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with startup.process_group(ExecutionConfig(engine="ddp", device="cpu")) as ranks:
+    with startup.process_group(ExecutionConfig(engine="ddp", device="cpu", pair_ranks=1)) as ranks:
 
         def joined(execution: ExecutionConfig, watchdog: Watchdog) -> nullcontext[Processes]:
             watchdog.join(ranks.store, ranks.rank, ranks.world_size)
