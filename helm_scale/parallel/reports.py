@@ -5,6 +5,7 @@ a checkpoint is sealed while training computes. Whoever waits looks again and ag
 waits inside the store would keep the watchdog from it.
 """
 
+import itertools
 import json
 import threading
 import time
@@ -17,14 +18,19 @@ from helm_scale.parallel.processes import Processes
 
 _POLL_SECONDS = 0.02
 _GRACE_SECONDS = 5.0  # for the other ranks, once this process is about to end
+_NUMBERS = itertools.count()  # of the Reports that this process has made
 
 
 class Reports:
-    """Reports of all ranks, and decisions of rank 0, by name; each name is used once."""
+    """Reports of all ranks, and decisions of rank 0, by name; each name is used once.
+
+    All ranks make theirs in the same order, so a second run in one process has its own names.
+    """
 
     def __init__(self, processes: Processes) -> None:
         self._rank, self._world_size = processes.rank, processes.world_size
-        self._store = dist.PrefixStore("reports", processes.store or dist.HashStore())
+        store = processes.store or dist.HashStore()
+        self._store = dist.PrefixStore(f"reports/{next(_NUMBERS)}", store)
 
     def send(self, name: str, report: Any) -> None:
         """Say something that JSON can hold."""
