@@ -189,7 +189,7 @@ def test_predict_needs_no_labels(source: Path, tmp_path: Path) -> None:
             {"source": "nowhere"},
             "nowhere: neither a run folder with a checkpoint nor a bundle",
         ),
-        ("predict", {"xyz": "missing.xyz"}, "missing.xyz: XYZ file not found"),
+        ("predict", {"xyz": "missing.xyz"}, "missing.xyz: file not found; wanted extended XYZ"),
     ],
 )
 def test_a_mistake_ends_in_one_line(

@@ -104,13 +104,14 @@ def test_a_new_engine_takes_the_steps_of_one_process(tree: Path, tmp_path: Path)
 
 
 def test_help_lists_a_new_engine_and_a_misspelt_one_is_refused_with_the_names(tree: Path) -> None:
-    assert "zero3|plain_replica; single)" in launch(tree, 1, "--help").stdout
+    assert "zero3|plain_replica; auto)" in launch(tree, 1, "--help").stdout
     refused = launch(tree, 1, "--execution.engine", "plain_replicas")
     assert refused.returncode == 1 and "'plain_replica'" in refused.stderr
 
 
 def test_names_and_files_of_engines_are_the_same() -> None:
-    assert get_args(ExecutionConfig.model_fields["engine"].annotation) == strategies.NAMES
+    names = get_args(ExecutionConfig.model_fields["engine"].annotation)
+    assert names == ("auto", *strategies.NAMES)
     assert all(isinstance(strategies.spec_of(name), EngineSpec) for name in strategies.NAMES)
     folder = Path(str(strategies.__file__)).parent
     with_engine = {path.stem for path in folder.glob("*.py") if "\nENGINE = " in path.read_text()}
