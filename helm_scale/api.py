@@ -104,8 +104,9 @@ class HamiltonianModel:
         from helm_scale.dft.molecule import from_pyscf
         from helm_scale.evaluation import guess
 
-        self.domain_check([from_pyscf(mol, self.method.basis)])
-        return guess.initial_density(mol, self.network, self.method, choice=self._choice())
+        molecule = from_pyscf(mol, self.method.basis)
+        self.domain_check([molecule])
+        return guess.initial_density(self.network, molecule, self.method, choice=self._choice())
 
     def _choice(self) -> "Choice":
         """Whether predictions are projected, and why; said in the log."""

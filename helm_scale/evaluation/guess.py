@@ -1,11 +1,9 @@
 """Densities of predicted Hamiltonians, and the start of anybody's SCF."""
 
-from typing import Any
-
 import numpy as np
 
 from helm_scale.dft.energies import EnergyFunctional, overlap
-from helm_scale.dft.molecule import from_canonical, from_pyscf
+from helm_scale.dft.molecule import from_canonical
 from helm_scale.evaluation import orbitals
 from helm_scale.evaluation.kohn_sham import Choice
 from helm_scale.evaluation.prediction import predict_hamiltonian
@@ -38,15 +36,9 @@ def predict_density(
     return orbitals.solve(hamiltonian, projector, occupied).density_matrix()
 
 
-def initial_density(mol: Any, model: Helm, method: Method, *, choice: Choice) -> np.ndarray:
-    """Predicted density of a PySCF Mole, [nao, nao], in PySCF's AO order.
-
-    Args:
-        mol: a PySCF Mole. method: of the model's labels. choice: as predict_density.
-    Raises:
-        ValueError: another basis, no ECP, ghost atoms, or elements, charge or multiplicity outside
-            the model's range.
-    """
-    molecule = from_pyscf(mol, method.basis)
+def initial_density(
+    model: Helm, molecule: Molecule, method: Method, *, choice: Choice
+) -> np.ndarray:
+    """Predicted density [nao, nao] in PySCF's AO order; arguments and errors of predict_density."""
     density = predict_density(model, molecule, method, choice=choice)
     return from_canonical(density, method.basis, molecule.atomic_numbers)

@@ -64,16 +64,14 @@ class Backbone(loader.Backbone):
         super()._check_molecules(atomic_numbers, batch, charge, spin)
         if self.domain_check.allow_extrapolation:
             return
-        numbers, owner = atomic_numbers.cpu().numpy(), batch.cpu().numpy()
+        order = torch.argsort(batch, stable=True)
+        ends = torch.bincount(batch, minlength=len(charge)).cumsum(0)
+        elements = np.split(atomic_numbers[order].cpu().numpy(), ends[:-1].tolist())
         self.domain_check(
             [
-                Molecule(
-                    f"molecule {index}",
-                    numbers[owner == index],
-                    np.zeros((int((owner == index).sum()), 3)),
-                    charge=int(charge[index]),
-                    spin_multiplicity=int(spin[index]),
+                Molecule(f"molecule {i}", z, np.zeros((len(z), 3)), charge=q, spin_multiplicity=s)
+                for i, (z, q, s) in enumerate(
+                    zip(elements, charge.tolist(), spin.tolist(), strict=True)
                 )
-                for index in range(len(charge))
             ]
         )

@@ -55,10 +55,9 @@ def pull(
     )
     bundle.check_sums(Path(folder))
     _log.warning(
-        "%s: %s; of these %s and %s are code, which helm_scale does not run",
+        "%s: %s; of these %s are code, which helm_scale does not run",
         folder,
         ", ".join(bundle.FILES),
-        bundle.PROGRAM,
-        bundle.LOADER,
+        f"{bundle.PROGRAM} and {bundle.LOADER}",
     )
     return Path(folder)

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -149,8 +150,14 @@ class TrainingDomain:
         # Where there is a composition per element, there is nothing outside
         if self.compositions is None or len(self.compositions) >= len(self.elements):
             return True
-        known = np.array([_parse(formula) for formula in self.compositions], dtype=np.float64)
-        return bool(in_span(known, _counts(atomic_numbers)[None].astype(np.float64))[0])
+        asked = _counts(atomic_numbers)[None].astype(np.float64)
+        return bool(_within(self._span, asked)[0])
+
+    @cached_property
+    def _span(self) -> np.ndarray:
+        """Orthonormal rows that span the compositions."""
+        formulae = [_parse(formula) for formula in self.compositions or ()]
+        return _orthonormal(np.array(formulae, dtype=np.float64))
 
 
 @dataclass
@@ -215,9 +222,18 @@ class DomainCheck:
 
 def in_span(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Whether every asked row is a linear combination of known rows: bool [M]."""
-    _, singular, basis = np.linalg.svd(known, full_matrices=False)
+    return _within(_orthonormal(known), asked)
+
+
+def _orthonormal(rows: np.ndarray) -> np.ndarray:
+    """Orthonormal rows with the same span."""
+    _, singular, basis = np.linalg.svd(rows, full_matrices=False)
     # What rounding leaves of a singular value that is zero is no direction of the span
-    basis = basis[singular > 1e-9 * max(singular.max(initial=0.0), 1e-9)]
+    return basis[singular > 1e-9 * max(singular.max(initial=0.0), 1e-9)]
+
+
+def _within(basis: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Whether every asked row lies in the span of orthonormal rows: bool [M]."""
     return np.abs(asked - asked @ basis.T @ basis).max(axis=1, initial=0.0) < 1e-6
 
 

@@ -61,6 +61,7 @@ def test_messages_and_pairs_have_a_cutoff_each(swap: bool) -> None:
         ({"atomic_numbers": np.array([6, 1, 26])}, "Z = 26 is not among the 58 elements"),
         ({"positions": np.zeros((3, 3))}, "atoms 0 and 1 coincide"),
         ({"positions": np.full((3, 3), np.nan)}, "NaN or infinity"),
+        ({"positions": np.diag([0.0, 1.0, -1e300])}, r"a position is -1\.0e\+300 Angstrom"),
         ({"charge": 9}, r"charge \+9, wanted at most model.max_charge = 6"),
         ({"spin_multiplicity": 0}, "multiplicity 0, wanted 1 to"),
         ({"hamiltonian": np.zeros((7, 7))}, r"hamiltonian has shape \(7, 7\), wanted \(55, 55\)"),

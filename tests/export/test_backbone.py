@@ -146,6 +146,12 @@ def test_an_unseen_element_is_refused_and_what_is_extrapolated_is_said_once(
     strict = helm_scale.Backbone.from_pretrained(pristine)
     with pytest.raises(ValueError, match="element N: never seen in training, which had H C O I Bi"):
         strict.features(ase.build.molecule("NH3"))
+    # Atoms of two molecules in turn
+    positions = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    numbers, owner = torch.tensor([6, 7, 1, 8, 1, 1]), torch.tensor([0, 1, 0, 1, 0, 1])
+    edges, zero, one = torch.zeros((2, 0), dtype=torch.long), torch.zeros(2).long(), torch.ones(2)
+    with pytest.raises(ValueError, match="'molecule 1': element N"):
+        strict(positions, numbers, edges, owner, zero, one.long())
     benzene = ase.build.molecule("C6H6")
     for _ in range(3):
         strict.features(benzene)

@@ -14,8 +14,6 @@ from helm_scale.reading.frames import Frame
 from helm_scale.reading.numbers import numbers
 from helm_scale.types import Molecule
 
-FARTHEST = 1e5  # Angstrom from the origin; beyond it a number was mistyped
-
 log = logging.getLogger(__name__)
 
 
@@ -95,11 +93,6 @@ def _molecule(frame: Frame, number: int, *, ignore_cell: bool) -> Molecule:
     if not frame.atomic_numbers.all():
         raise ValueError(f"{where}: unknown chemical symbol 'X'; wanted a real element")
     identity.check_no_cell(frame.periodic, where, ignore=ignore_cell)
-    if np.abs(frame.positions).max() > FARTHEST:
-        raise ValueError(
-            f"{where}: a position is {np.abs(frame.positions).max():.1e} Angstrom, wanted at most"
-            f" {FARTHEST:.0e}; check the coordinates and their unit"
-        )
     try:
         neighbors.atom_pairs([key], [len(frame.positions)], frame.positions)
     except ValueError as error:

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 MINIMUM_DISTANCE = 0.2  # Angstrom; closer atoms are a mistake in the input
+FARTHEST = 1e5  # Angstrom from the origin; beyond it a number was mistyped
 
 
 def atom_pairs(
@@ -21,7 +22,8 @@ def atom_pairs(
     Returns:
         ([2, T] int64, [T] Angstrom).
     Raises:
-        ValueError: a coordinate is not finite or two atoms coincide; names the molecule.
+        ValueError: a coordinate is not finite or beyond FARTHEST, or two atoms coincide; names the
+            molecule.
     """
     starts = np.cumsum([0, *sizes])
     if not np.isfinite(positions).all():
@@ -29,6 +31,13 @@ def atom_pairs(
         key = keys[int(np.searchsorted(starts, atom, side="right")) - 1]
         raise ValueError(
             f"molecule '{key}': positions hold NaN or infinity; remove or repair the molecule"
+        )
+    if np.abs(positions).max(initial=0.0) > FARTHEST:
+        atom, axis = np.unravel_index(np.abs(positions).argmax(), positions.shape)
+        key = keys[int(np.searchsorted(starts, atom, side="right")) - 1]
+        raise ValueError(
+            f"molecule '{key}': a position is {positions[atom, axis]:.1e} Angstrom, wanted at most"
+            f" {FARTHEST:.0e}; check the coordinates and their unit"
         )
     joined = [_upper(size) + start for size, start in zip(sizes, starts[:-1].tolist(), strict=True)]
     index = np.concatenate([np.zeros((2, 0), dtype=np.int64), *joined], axis=1)
