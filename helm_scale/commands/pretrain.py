@@ -135,6 +135,7 @@ def open_stream(config: PretrainConfig, dataset: Dataset, ranks: Processes) -> S
         world_size=ranks.data_size,
         workers=config.execution.workers,
         quarantine=quarantine,
+        agree=pair_parallel.any_of_pair_ranks(ranks),
     )
 
 

@@ -6,7 +6,7 @@ of the whole loss. As the sum over parts passes gradients back by the same sum, 
 ranks' gradients is exactly that of the whole loss; the gradient of one rank alone means nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -38,3 +38,21 @@ def sum_over_pair_ranks(processes: Processes) -> Callable[[Tensor], Tensor]:
     if processes.pair_world_size == 1:
         return lambda part: part
     return lambda part: cast(Tensor, _SumOverPairRanks.apply(part, processes.pair_group))
+
+
+def any_of_pair_ranks(processes: Processes) -> Callable[[Sequence[bool]], tuple[list[bool], bool]]:
+    """Make a call by which the ranks that share molecules compare flags about them.
+
+    Returns:
+        flags -> (which are set on any of these ranks, whether the flags are the same on all).
+    """
+    if processes.pair_world_size == 1:
+        return lambda flags: (list(flags), True)
+
+    def compare(flags: Sequence[bool]) -> tuple[list[bool], bool]:
+        votes = torch.tensor([[flag, not flag] for flag in flags], dtype=torch.uint8)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=processes.pair_group)
+        # both a flag and its opposite were said: the ranks differ
+        return votes[:, 0].bool().tolist(), not bool(votes.all(dim=1).any())
+
+    return compare

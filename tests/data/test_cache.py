@@ -15,18 +15,27 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from helm_scale.config import DataConfig
-from helm_scale.data.format import cache
+from helm_scale.config import DataConfig, ModelConfig
+from helm_scale.data.format import cache, retries
 from helm_scale.data.format.manifest import Manifest, ShardRecord
 from helm_scale.data.loading.dataset import Dataset
+from helm_scale.data.loading.quarantine import Quarantine
+from helm_scale.data.loading.stream import BatchMaker, Stream
 from tests.data.labels import random_molecule, same, write_dataset
 from tests.tolerances import SHARD_MAX
 
 SIZE = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries in quick succession."""
+    monkeypatch.setattr(retries, "PAUSES", (0.01,) * 6)
 
 
 @pytest.fixture
@@ -46,7 +55,16 @@ def server(dataset: Manifest) -> Iterator[str]:
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Says nothing about requests."""
+    """Says nothing about requests; the first `cut` of them are answered with half of the file."""
+
+    cut = 0
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        """Send the file, or half of it and no more."""
+        content = source.read()
+        half = QuietHandler.cut > 0
+        QuietHandler.cut -= half
+        outputfile.write(content[: len(content) // 2] if half else content)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
@@ -110,14 +128,77 @@ def test_what_arrives_damaged_is_named_and_not_kept(
     message = (
         "cannot be fetched" if damage == "missing" else r"got \d+ bytes with SHA-256 .* wanted"
     )
-    with pytest.raises(ValueError, match=f"shard-000001.tar: {message}"):
+    error = ConnectionError if damage == "missing" else ValueError
+    with pytest.raises(error, match=f"shard-000001.tar: {message}"):
         remote.read(2)
     assert [found.name for found in (tmp_path / "cache").rglob("shard-*")] == ["shard-000000.tar"]
 
 
+@pytest.mark.parametrize("scheme", ["pipe", "s3", "gs", "http"])
+@pytest.mark.parametrize("how", ["nothing", "half", "half, and all seems well"])
+def test_a_network_that_hiccups_costs_time_and_no_sample(
+    scheme: str,
+    how: str,
+    dataset: Manifest,
+    server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Every file fails twice before it comes."""
+    code = 0 if "well" in how else 1
+    half = 'head -c 700 "$FILE"; ' if "half" in how else ""
+    calls = f'echo >> "{tmp_path}/calls-$(basename "$FILE")"'
+    wrong = f'[ $(wc -l < "{tmp_path}/calls-$(basename "$FILE")") -lt 3 ]'
+    script = f'{calls}; if {wrong}; then {half}exit {code}; fi; cat "$FILE"'
+    (tmp_path / "bin").mkdir()
+    for command, place in (("aws", "${4#s3:/}"), ("gsutil", "${2#gs:/}"), ("fetch", "$1")):
+        (tmp_path / "bin" / command).write_text(f'#!/bin/sh\nFILE="{place}"\n{script}\n')
+        (tmp_path / "bin" / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(QuietHandler, "cut", 2 if scheme == "http" else 0)
+    address = {
+        "pipe": f"pipe:fetch {dataset.folder}/{{name}}",
+        "s3": f"s3:/{dataset.folder}",
+        "gs": f"gs:/{dataset.folder}",
+        "http": server,
+    }[scheme]
+    if "well" in how and scheme != "http":  # a manifest has no sum that would tell
+        for path in [dataset.folder / "manifest.json", *(dataset.folder / "columns").glob("*")]:
+            (tmp_path / f"calls-{path.name}").write_text("\n" * 2)
+    remote = opened(address, tmp_path / "cache")
+    monkeypatch.setattr(QuietHandler, "cut", 2 if scheme == "http" else 0)
+    assert same(remote.read(2), random_molecule("hof-2", 2), SHARD_MAX)
+    assert caplog.text.count("once more in 0 s") >= 2
+
+
+def test_what_cannot_be_reached_stops_a_run_that_skips_damage(
+    dataset: Manifest, tmp_path: Path
+) -> None:
+    """To skip it would train on what the network happened to give."""
+    remote = Dataset.open(
+        DataConfig(
+            path=f"pipe:cat {dataset.folder}/{{name}}",
+            cache=str(tmp_path / "cache"),
+            damaged="quarantine",
+        )
+    )
+    (dataset.folder / "shard-000001.tar").unlink()
+    for workers in (0, 1):
+        quarantine = Quarantine(0.9, tmp_path / "quarantine.jsonl")
+        make = BatchMaker(remote, ModelConfig(basis="def2-svp", parity="full"), skip=True)
+        batches = Stream(make, workers=workers, quarantine=quarantine).batches([[0], [2]])
+        assert next(batches).keys == ("hof-0",)
+        with pytest.raises(ConnectionError, match=r"shard-000001.tar: cannot be fetched"):
+            next(batches)
+    assert not (tmp_path / "quarantine.jsonl").exists()
+
+
 def test_what_a_bucket_lacks_is_named(dataset: Manifest, bucket: str, tmp_path: Path) -> None:
     (dataset.folder / "shard-000001.tar").unlink()
-    with pytest.raises(ValueError, match=r"aws s3 cp .*shard-000001.tar' -: cannot be fetched"):
+    with pytest.raises(
+        ConnectionError, match=r"aws s3 cp .*shard-000001.tar' -: cannot be fetched"
+    ):
         opened(bucket, tmp_path / "cache").read(2)
 
 

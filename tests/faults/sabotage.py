@@ -5,7 +5,8 @@ sabotage.py '[["stop", 1, 5], ...]' FLAGS
 Each item is [what, rank, step]; it happens once, on that rank, in that step, in the first life of
 the ranks. What: stop (SIGSTOP), terminate (SIGTERM), fail (an exception), nan (a label), outlier
 (labels of the whole step, 1e4 times as large), wrong (one forward pass gives a wrong sum), flip (a
-bit of a weight).
+bit of a weight), norm (the gradient norm of this rank alone is NaN), unread (this rank cannot read
+a sample, whose number stands in place of the step).
 """
 
 import json
@@ -18,11 +19,13 @@ from typing import Any
 
 import torch
 
+from helm_scale.data.loading.dataset import Dataset
+from helm_scale.parallel import flat_shards
 from helm_scale.parallel.engine import Engine
 from helm_scale.types import couple_labels
 
-PLAN: list[tuple[str, int, int]] = [tuple(item) for item in json.loads(sys.argv[1])]
-_step = Engine.step
+PLAN: list[list[Any]] = json.loads(sys.argv[1])
+_step, _read, _norm = Engine.step, Dataset.read_stored, flat_shards.norm
 
 
 def _sabotaged(engine: Any, micro_batches: list[Any], *rest: Any) -> Any:
@@ -59,10 +62,23 @@ def _do(what: str, engine: Any, micro_batches: list[Any]) -> list[Any]:
                 return replace(sums, total=sums.total + 1e6)
 
         engine._objective = Wrong()
+    elif what == "norm":
+
+        def not_a_number(*rest: Any) -> torch.Tensor:
+            flat_shards.norm = _norm
+            return _norm(*rest) * torch.nan
+
+        flat_shards.norm = not_a_number
     elif what == "flip":
         weight = next(iter(engine.trained.values())).local.detach()
         weight.view(torch.int32)[0] ^= 1 << 20
     return micro_batches
+
+
+def _read_or_not(dataset: Any, index: int, memory: memoryview) -> Any:
+    if ["unread", int(os.environ.get("RANK", "0")), index] in PLAN:
+        raise ValueError(f"sample {index}: bytes have changed")
+    return _read(dataset, index, memory)
 
 
 def _scaled(batch: Any, factor: float) -> Any:
@@ -72,5 +88,6 @@ def _scaled(batch: Any, factor: float) -> Any:
 
 if __name__ == "__main__":
     Engine.step = _sabotaged  # type: ignore[assignment, method-assign]
+    Dataset.read_stored = _read_or_not  # type: ignore[method-assign]
     sys.argv = ["launch/pretrain.py", *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,11 +1,13 @@
 """Bad samples, bad hardware, ranks that stop or fail: named, and never trained on."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from helm_scale import commands, config
+from helm_scale.data.loading.dataset import Dataset
 from helm_scale.pretraining import checkpoint
 from helm_scale.pretraining.guard import SpikeMonitor
 from tests.faults import runs
@@ -16,7 +18,8 @@ from tests.pretraining import launching
 def test_a_bad_label_is_skipped_a_spike_computed_twice_and_wrong_arithmetic_stops_the_run(
     data: Path, tmp_path: Path
 ) -> None:
-    run, plan = tmp_path / "run", [("nan", 1, 5), ("outlier", 0, 20), ("wrong", 1, 22)]
+    run = tmp_path / "run"
+    plan = [("nan", 1, 5), ("norm", 1, 8), ("outlier", 0, 20), ("wrong", 1, 22)]
     settings = {
         "execution__engine": "ddp",
         "training__steps": 24,
@@ -26,7 +29,8 @@ def test_a_bad_label_is_skipped_a_spike_computed_twice_and_wrong_arithmetic_stop
     code, _, err = runs.sabotaged(data, run, 2, plan, **settings)
     assert code != 0
     lines = {line["step"]: line for line in launching.lines(run)}
-    assert [step for step, line in lines.items() if line.get("skipped")] == [5]
+    # a norm that is not finite on one rank alone is skipped by both, which have equal weights after
+    assert [step for step, line in lines.items() if line.get("skipped")] == [5, 8]
     (skipped,) = re.findall(
         r"step 5: loss nan, .*no rank took the step\. Samples: (.*?)\. Replay", err
     )
@@ -49,6 +53,24 @@ def test_a_bad_label_is_skipped_a_spike_computed_twice_and_wrong_arithmetic_stop
     there = re.search(r"together, here: ([\d.e+-]+)", table)
     here = re.search(r"step 22: loss (0\.\d+)", err)
     assert there and here and float(there[1]) == pytest.approx(float(here[1]), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_ranks_that_share_molecules_agree_on_what_is_skipped(data: Path, tmp_path: Path) -> None:
+    """One of two ranks cannot read a sample: the same run as where nobody can."""
+    dataset = Dataset.open(config.DataConfig(path=str(data)))
+    train = {dataset.key[index]: index for index in dataset.split("train")}
+    plan = [("unread", 0, int(train["mol-4"]))]
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    settings = {"data__damaged": "quarantine", "execution__workers": 1}
+    assert runs.sabotaged(data, alone, 1, plan, **settings)[0] == 0
+    two = {**settings, "execution__pair_ranks": 2, "execution__engine": "ddp"}
+    code, _, err = runs.sabotaged(data, shared, 2, plan, **two)
+    assert code == 0, err
+    runs.assert_same_within_round_off(shared, alone)
+    reasons = [json.loads((shared / f"quarantine-{rank}.jsonl").read_text()) for rank in (0, 1)]
+    assert "bytes have changed" in reasons[0]["reason"]
+    assert "could not be read by another rank" in reasons[1]["reason"]
 
 
 @pytest.mark.slow

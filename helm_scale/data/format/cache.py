@@ -9,6 +9,7 @@ that is locked.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import io
 import os
@@ -23,6 +24,7 @@ from webdataset.gopen import gopen
 
 from helm_scale.data.format import columns, manifest
 from helm_scale.data.format.manifest import Manifest, ShardRecord
+from helm_scale.data.format.retries import patiently
 from helm_scale.files import atomic_path, write_atomically
 
 # What webdataset opens; anything else is a folder.
@@ -65,14 +67,14 @@ class RemoteFolder:
         """The bytes of a file.
 
         Raises:
-            ValueError: it cannot be fetched.
+            ConnectionError: it cannot be fetched.
         """
         try:
             with gopen(self.url(name), "rb", bufsize=BLOCK) as stream:
                 while block := stream.read(BLOCK):
                     yield block
         except OSError as error:
-            raise ValueError(
+            raise ConnectionError(
                 f"{self.url(name)}: cannot be fetched ({error}); check address, network and access"
             ) from None
 
@@ -81,19 +83,23 @@ def fetch_manifest(remote: RemoteFolder, cache: Path) -> Manifest:
     """Copy manifest and columns into the cache, in a folder named after the manifest's hash.
 
     Raises:
-        ValueError: they cannot be fetched, or are damaged.
+        ConnectionError: they cannot be fetched. ValueError: they are damaged.
     """
-    content = b"".join(remote.blocks(manifest.NAME))
+    content = patiently(lambda: b"".join(remote.blocks(manifest.NAME)))
     folder = cache / hashlib.sha256(content).hexdigest()[:16]
     (folder / columns.FOLDER).mkdir(parents=True, exist_ok=True)
     with _locked(folder / ".manifest"):
         # The manifest comes last: where it is, its columns are.
         if not (folder / manifest.NAME).is_file():
             for path in manifest.column_files(content):
-                with atomic_path(folder / path) as partial, partial.open("wb") as file:
-                    file.writelines(remote.blocks(path))
+                patiently(functools.partial(_copy, remote, path, folder / path))
             write_atomically(folder / manifest.NAME, content)
     return Manifest.load(folder)
+
+
+def _copy(remote: RemoteFolder, name: str, path: Path) -> None:
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        file.writelines(remote.blocks(name))
 
 
 class CachedShards:
@@ -111,8 +117,8 @@ class CachedShards:
         """Read bytes of a shard, which is fetched if it is not there; returns their number.
 
         Raises:
-            ValueError: the shard cannot be fetched, is not the one that the manifest lists, or does
-                not fit.
+            ConnectionError: the shard cannot be fetched, however often it is tried.
+            ValueError: it is not the one that the manifest lists, or does not fit.
         """
         # preadv has its own offset: threads and forks that share the file do not move each other.
         with self._held(record) as file:
@@ -153,7 +159,7 @@ class CachedShards:
                 return
             try:
                 self._make_room(record, file)
-                self._receive(record, file)
+                patiently(lambda: self._receive(record, file))
             except BaseException:  # Ctrl-C too: a file left there would keep its room reserved
                 partial.unlink()
                 raise

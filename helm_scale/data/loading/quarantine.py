@@ -57,6 +57,9 @@ class Quarantine:
         """Log a sample and append it to the file."""
         self._listed.add(sample.sample)
         _log.warning("skipped %s", sample.reason)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a") as file:
-            file.write(json.dumps(vars(sample)) + "\n")
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a") as file:
+                file.write(json.dumps(vars(sample)) + "\n")
+        except OSError as error:  # a full disk: the log has the sample all the same
+            _log.error("%s: could not be written: %s", self._file, error)

@@ -1,6 +1,6 @@
 """Loads this rank's micro-batches, step after step, made ahead by worker processes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import tee
 from typing import Protocol
@@ -15,6 +15,16 @@ from helm_scale.data.loading.quarantine import Quarantine, SkippedSample
 from helm_scale.data.loading.sampler import Sampler
 from helm_scale.data.loading.workers import in_processes
 from helm_scale.types import BlockBatch
+
+# Whether each sample was left out -> whether any rank that shares the batch left it out, and
+# whether all of them left out the same.
+Agree = Callable[[Sequence[bool]], tuple[list[bool], bool]]
+_ELSEWHERE = "could not be read by another rank that shares its molecules"
+
+
+def agree_with_itself(skipped: Sequence[bool]) -> tuple[list[bool], bool]:
+    """Agreement of a rank that shares no molecules."""
+    return list(skipped), True
 
 
 class SampleReader(Protocol):
@@ -63,9 +73,16 @@ class BatchMaker:
             self._reader.expect(index)
         return samples
 
-    def __call__(self, samples: Sequence[int], empty: Empty = new_tensor) -> LoadedBatch:
+    def __call__(
+        self,
+        samples: Sequence[int],
+        empty: Empty = new_tensor,
+        unread: Mapping[int, str] | None = None,
+    ) -> LoadedBatch:
         """Make the batch of samples (maybe none).
 
+        Args:
+            unread: samples that are left out unread, and why.
         Raises:
             ValueError: a sample that cannot be read (unless skipped) or collated.
         """
@@ -74,6 +91,9 @@ class BatchMaker:
             self._memory = np.empty(sum(sizes), dtype=np.uint8)
         memory, stored, skipped, place = self._memory.data, [], [], 0
         for index, size in zip(samples, sizes, strict=True):
+            if unread and index in unread:
+                skipped.append(SkippedSample(index, unread[index]))
+                continue
             try:
                 stored.append(self._reader.read_stored(index, memory[place : place + size]))
             except ValueError as error:
@@ -94,6 +114,8 @@ class Stream:
         make: samples (maybe none) -> batch; with workers it must survive a fork.
         workers: processes that make batches ahead; 0 makes them in this one.
         quarantine: counts skipped samples; none: nothing is ever skipped.
+        agree: tells the ranks that share molecules what any of them has skipped; called by all of
+            them for every batch of `steps` and `batches_of_rank`.
     """
 
     def __init__(
@@ -104,9 +126,10 @@ class Stream:
         world_size: int = 1,
         workers: int = 0,
         quarantine: Quarantine | None = None,
+        agree: Agree = agree_with_itself,
     ) -> None:
         self._make, self._rank, self._world_size = make, rank, world_size
-        self._workers, self._quarantine = workers, quarantine
+        self._workers, self._quarantine, self._agree = workers, quarantine, agree
 
     def steps(self, sampler: Sampler, first: int, last: int) -> Iterator[list[BlockBatch]]:
         """Yield the micro-batches of this rank of every step first, ..., last - 1 (from 0).
@@ -120,25 +143,29 @@ class Stream:
         )
         per_step = sampler.micro_batches // self._world_size
         # The caller may ask for a step while it still holds the one before.
-        batches = self.batches(micro_batches, kept=2 * per_step)
+        batches = self._batches(micro_batches, self._agree, kept=2 * per_step)
         for step in range(first, last):
             # The noise of a flow hangs on step and molecule, not on rank: see model/flow.py.
             yield [replace(next(batches), noise_seed=step + 1) for _ in range(per_step)]
 
     def batches_of_rank(self, micro_batches: Sequence[Sequence[int]]) -> Iterator[BlockBatch]:
         """Yield this rank's batches of micro-batches that all ranks divide among themselves."""
-        return self.batches(micro_batches[self._rank :: self._world_size])
+        return self._batches(micro_batches[self._rank :: self._world_size], self._agree)
 
-    def batches(
-        self, micro_batches: Iterable[Sequence[int]], kept: int = 2
-    ) -> Iterator[BlockBatch]:
+    def batches(self, micro_batches: Iterable[Sequence[int]]) -> Iterator[BlockBatch]:
         """Yield one batch per micro-batch, in order; without the samples that are quarantined.
 
-        Args:
-            kept: batches that the caller holds at a time.
+        No other rank is asked, so that one rank alone may call it.
+
         Raises:
             ValueError: a sample that cannot be read or collated, or too many that were skipped.
         """
+        return self._batches(micro_batches, agree_with_itself)
+
+    def _batches(
+        self, micro_batches: Iterable[Sequence[int]], agree: Agree, kept: int = 2
+    ) -> Iterator[BlockBatch]:
+        """As `batches`; `kept` is the number of batches that the caller holds at a time."""
         tasks, members = tee(micro_batches)
         # Without workers nothing runs ahead: to announce what is read next gains nothing.
         announced = map(self._make.announced, tasks)
@@ -149,5 +176,18 @@ class Stream:
         )
         for loaded, samples in zip(batches, members, strict=True):
             if self._quarantine:
+                loaded = self._agreed(loaded, samples, agree)
                 self._quarantine.note(len(samples), loaded.skipped)
             yield loaded.batch
+
+    def _agreed(self, loaded: LoadedBatch, samples: Sequence[int], agree: Agree) -> LoadedBatch:
+        """The batch without whatever a rank that shares it could not read."""
+        while samples:
+            why = {skip.sample: skip.reason for skip in loaded.skipped}
+            anywhere, unanimous = agree([sample in why for sample in samples])
+            if unanimous:
+                break
+            unread = [s for s, skipped in zip(samples, anywhere, strict=True) if skipped]
+            reasons = {s: why.get(s, f"sample {s}: {_ELSEWHERE}") for s in unread}
+            loaded = self._make(samples, unread=reasons)
+        return loaded
