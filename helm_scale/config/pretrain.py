@@ -256,7 +256,17 @@ class ExecutionConfig(Strict):
             "Steps between comparisons of the weights of ranks that must hold the same ones."
         ),
     )
+    keep_replays: int = Field(
+        4, ge=1, description="Newest files of doubtful steps to keep; each holds all weights."
+    )
     progress: bool = Field(True, description="Show a progress bar on rank 0.")
+    metrics_details: bool = Field(
+        False,
+        description=(
+            "Write names of the samples and the seconds of every rank into metrics.jsonl, too:"
+            " some 100 kB per step for 4,096 molecules on 512 ranks."
+        ),
+    )
     memory_limit_gib: float = Field(
         0.0,
         ge=0,

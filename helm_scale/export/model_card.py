@@ -43,10 +43,13 @@ def origin(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
 def metrics_of(checkpoint: Path) -> dict[str, Any]:
     """Errors on training batch and validation split, of the last validation up to a checkpoint
     RUN/checkpoints/step-N; nothing where there is none."""
-    path, number = checkpoint.resolve().parents[1] / "metrics.jsonl", checkpoint.name[-8:]
-    if not path.is_file() or not number.isdigit():
+    run, number = checkpoint.resolve().parents[1], checkpoint.name[-8:]
+    if not number.isdigit():
         return {}
-    lines = [json.loads(text) for text in path.read_text().splitlines() if '"validation_' in text]
+    lines = []
+    for path in sorted(run.glob("metrics*.jsonl")):  # a long run has several
+        with path.open() as file:
+            lines += [json.loads(text) for text in file if '"validation_' in text]
     # a run goes on after its best checkpoint; later metrics are not those of these weights
     earlier = [line for line in lines if line["step"] <= int(number)]
     wanted = ("step", "loss", "h_mae", "validation_")

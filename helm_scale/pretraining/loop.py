@@ -15,6 +15,7 @@ from typing import Any
 
 from helm_scale.config import PretrainConfig
 from helm_scale.data.loading.sampler import Sampler
+from helm_scale.files import write_atomically
 from helm_scale.optim.average import WeightAverage
 from helm_scale.optim.schedule import cosine_schedule
 from helm_scale.parallel import collectives
@@ -115,11 +116,16 @@ class _Votes:
     stopping: dict[int, int]
     seconds: list[float]
 
-    def pace(self) -> dict[str, Any]:
-        """Seconds before each rank waits for the others, and the slowest rank."""
+    def pace(self, details: bool) -> dict[str, Any]:
+        """Seconds before ranks wait for the slowest one, which is named."""
+        slowest = max(self.seconds)
+        by_rank = {"seconds_by_rank": [round(value, 4) for value in self.seconds]}
         return {
-            "seconds_by_rank": [round(value, 4) for value in self.seconds],
-            "slowest_rank": self.seconds.index(max(self.seconds)),
+            "ranks": len(self.seconds),
+            "seconds_mean": round(sum(self.seconds) / len(self.seconds), 4),
+            "seconds_max": round(slowest, 4),
+            "slowest_rank": self.seconds.index(slowest),
+            **(by_rank if details else {}),
         }
 
 
@@ -143,7 +149,13 @@ class _Trainer:
             settings=run.settings,
         )
         self._spikes = guard.SpikeMonitor(run.config.execution.spike_score)
-        self._dump = FailureDump(Path(run.config.out), run.engine, run.record, run.config.data.path)
+        self._dump = FailureDump(
+            Path(run.config.out),
+            run.engine,
+            record=run.record,
+            data=run.config.data.path,
+            keep=run.config.execution.keep_replays,
+        )
         self._skipped = 0
 
     def recall(self, guards: Mapping[str, Any]) -> None:
@@ -164,7 +176,8 @@ class _Trainer:
             # After every step: a signal may reach one rank only, or all at different steps.
             votes = self._vote(reading + result.seconds)
             # before the save: a resumed run does not take again the steps of its checkpoint
-            self._monitor.write(line | validation | votes.pace())
+            details = run.config.execution.metrics_details
+            self._monitor.write(line | validation | votes.pace(details))
             if votes.stopping or self._save_is_due(step):
                 self._save(step, validation.get("validation_loss"))
             if votes.stopping and step < last:
@@ -213,7 +226,7 @@ class _Trainer:
             "molecules_per_second": result.molecules / seconds,
             "pairs_per_second": result.pairs / seconds,
             "peak_memory_mb": peak_memory_mb(),
-            "keys": run.keys_of(step),
+            **({"keys": run.keys_of(step)} if run.config.execution.metrics_details else {}),
             **({} if result.stepped else {"skipped": True}),
         }
 
@@ -315,7 +328,7 @@ class _Trainer:
         folder, steps = Path(self._run.config.out), self._run.config.training.steps
         why = ", ".join(f"{guard.reason(code)} on rank {rank}" for rank, code in stopping.items())
         if self._run.engine.rank == 0:
-            (folder / REQUEUE).write_text(f"step {step}: {why}\n")
+            _write_if_possible(folder / REQUEUE, f"step {step}: {why}\n")
         text = f"{folder}: stopped at step {step} of {steps} ({why}); the same line resumes"
         return RunOutcome(text, requeue=True)
 
@@ -362,8 +375,16 @@ def _open_monitor(run: TrainingRun, done: int) -> SilentMonitor:
         return SilentMonitor()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REQUEUE).unlink(missing_ok=True)  # this is the start that was asked for
-    (folder / "config.yaml").write_text(run.settings)
+    _write_if_possible(folder / "config.yaml", run.settings)
     return Monitor(folder, done, config.training.steps, config.execution.progress)
+
+
+def _write_if_possible(path: Path, text: str) -> None:
+    """Write a file without which training can go on."""
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        _log.error("%s: could not be written: %s; training goes on", path, error)
 
 
 def _out_of_memory(run: TrainingRun, step: int, error: BatchMemoryError) -> str:

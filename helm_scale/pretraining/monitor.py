@@ -4,8 +4,7 @@ Only rank 0 has a Monitor that writes; the others have a silent one, so that the
 everywhere.
 """
 
-import json
-import os
+import contextlib
 import resource
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from helm_scale.files import write_atomically
+from helm_scale.pretraining.metrics import Board, MetricsFile
 from helm_scale.units import MICROHARTREE
 
 
@@ -38,7 +37,7 @@ class SilentMonitor:
 
 
 class Monitor(SilentMonitor):
-    """Writes a run's metrics.
+    """Writes a run's metrics; a full disk does not end it.
 
     Args:
         run: folder.
@@ -48,13 +47,8 @@ class Monitor(SilentMonitor):
     """
 
     def __init__(self, run: Path, done: int, steps: int, progress: bool) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # seconds, which rank 0 alone pays
-
-        path = run / "metrics.jsonl"
-        _truncate(path, done)
-        self._file = path.open("a")
-        # purge_step hides the points of steps that a killed run took after its last checkpoint
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
+        self._metrics = MetricsFile(run, done)
+        self._board = Board(run / "tensorboard", first=done + 1)
         self._bar = tqdm(
             total=steps,
             initial=done,
@@ -66,31 +60,31 @@ class Monitor(SilentMonitor):
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line and scalars, and move the bar."""
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()  # for whoever reads along; to the disk it goes before a save
-        for name, value in line.items():
-            if isinstance(value, int | float) and name not in ("step", "skipped"):
-                self._board.add_scalar(
-                    name.replace("validation_", "validation/"), value, line["step"]
-                )
+        self._metrics.write(line)
+        numbers = {
+            name.replace("validation_", "validation/"): value
+            for name, value in line.items()
+            if isinstance(value, int | float) and name not in ("step", "skipped")
+        }
+        self._board.add(line["step"], numbers)
         shown = {"loss": f"{line['loss']:.3e}"}
         if "h_mae_ueh" in line:
             shown["H MAE"] = f"{line['h_mae_ueh']:.1f} uEh"
-        self._bar.set_postfix(shown, refresh=False)  # `update` draws, not oftener than it should
-        self._bar.update()
+        with contextlib.suppress(OSError):  # standard error may go to the full disk, too
+            self._bar.set_postfix(shown, refresh=False)  # `update` draws, not oftener than due
+            self._bar.update()
 
     def flush(self) -> None:
         """Put everything on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._metrics.flush()
         self._board.flush()
 
     def close(self) -> None:
         """Close the files and end the bar."""
-        self.flush()
-        self._file.close()
+        self._metrics.close()
         self._board.close()
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
 
 
 def in_microhartree(metrics: Mapping[str, float], prefix: str = "") -> dict[str, float]:
@@ -109,19 +103,3 @@ def peak_memory_mb() -> float:
         return torch.cuda.max_memory_allocated() / 1e6
     # ru_maxrss counts kB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-
-
-def _truncate(path: Path, done: int) -> None:
-    """Keep the lines of steps up to `done`; a line that a kill has torn is dropped."""
-    if not path.is_file():
-        return
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            step = json.loads(text)["step"]
-        except json.JSONDecodeError:  # the last line before a kill; nothing of worth follows
-            break
-        if step > done:
-            break
-        lines.append(text + "\n")
-    write_atomically(path, "".join(lines))

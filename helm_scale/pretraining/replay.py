@@ -4,7 +4,6 @@ One file holds the weights before the step, the names of its samples, and what c
 """
 
 import json
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from helm_scale.files import atomic_path
 from helm_scale.parallel.engine import Engine, StepResult
 from helm_scale.parallel.objective import Objective
 from helm_scale.parallel.snapshot import write_tensors
 from helm_scale.types import GraphBatch
-
-_log = logging.getLogger(__name__)
 
 
 class FailureDump:
@@ -27,12 +25,20 @@ class FailureDump:
 
     Args:
         run: folder. record: what model.json says. data: folder of the dataset.
+        keep: newest files that stay.
     """
 
     def __init__(
-        self, run: Path, engine: Engine, record: Mapping[str, Any], data: str | Sequence[str]
+        self,
+        run: Path,
+        engine: Engine,
+        *,
+        record: Mapping[str, Any],
+        data: str | Sequence[str],
+        keep: int,
     ) -> None:
-        self._run, self._engine, self._record, self._data = run, engine, record, data
+        self._folder, self._engine = run / "replay", engine
+        self._record, self._data, self._keep = record, data, keep
         self._weights: dict[str, Tensor] | None = None
 
     def capture_weights(self) -> None:
@@ -55,7 +61,7 @@ class FailureDump:
         """
         weights = self._engine.full_state() if self._weights is None else self._weights
         self._weights = None
-        path = self._run / "replay" / f"step-{step:08d}.safetensors"
+        path = self._folder / f"step-{step:08d}.safetensors"
         about = {
             **self._record,
             "step": step,
@@ -69,11 +75,18 @@ class FailureDump:
         }
         if self._engine.rank == 0:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_tensors(path, weights, {"about": json.dumps(about)})
+                self._write(path, weights, {"about": json.dumps(about)})
             except OSError as error:  # a full disk must not hide what the dump was about
-                _log.error("%s: could not be written: %s", path, error)
+                return f"{path} could not be written: {error}"
         return f"Replay on a CPU: helm-scale replay --file {path}"
+
+    def _write(self, path: Path, weights: Mapping[str, Tensor], about: dict[str, str]) -> None:
+        """Write a file, and remove the oldest ones beyond those to keep."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            write_tensors(partial, weights, about)
+        for old in sorted(self._folder.glob("step-*.safetensors"))[: -self._keep]:
+            old.unlink()
 
 
 def replay(

@@ -30,7 +30,8 @@ METHOD = Method(
     program="none: made-up labels",
 )
 CLOCK = {
-    "molecules_per_second", "pairs_per_second", "peak_memory_mb", "seconds_by_rank", "slowest_rank",
+    "molecules_per_second", "pairs_per_second", "peak_memory_mb", "seconds_by_rank",
+    "seconds_mean", "seconds_max", "slowest_rank", "ranks",
 }  # fmt: skip
 TINY = {
     "model.basis": "def2-svp", "model.parity": "full", "model.lmax": 4, "model.mmax": 4,
@@ -40,6 +41,7 @@ TINY = {
     "training.warmup_steps": 2, "training.learning_rate": 1e-3,
     "training.muon_learning_rate": 1e-3,
     "execution.progress": False, "execution.device": "cpu",
+    "execution.metrics_details": True,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from tests.pretraining import launching
 LINE = {
     "step", "epoch", "loss", "h_mae_ueh", "h_mae_onsite_ueh", "h_mae_offsite_ueh", "grad_norm",
     "learning_rate", "molecules_per_second", "pairs_per_second", "peak_memory_mb", "keys",
-    "seconds_by_rank", "slowest_rank",
+    "seconds_by_rank", "seconds_mean", "seconds_max", "slowest_rank", "ranks",
 }  # fmt: skip
 
 
