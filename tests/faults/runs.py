@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def sabotaged(
     data: Path,
     run: Path,
     ranks: int,
-    plan: list[tuple[str, int, int]],
+    plan: Sequence[Sequence[str | int]],
     restarts: int = 0,
     **changes: Any,
 ) -> tuple[int, str, str]:

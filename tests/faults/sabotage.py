@@ -6,7 +6,7 @@ Each item is [what, rank, step]; it happens once, on that rank, in that step, in
 the ranks. What: stop (SIGSTOP), terminate (SIGTERM), fail (an exception), nan (a label), outlier
 (labels of the whole step, 1e4 times as large), wrong (one forward pass gives a wrong sum), flip (a
 bit of a weight), norm (the gradient norm of this rank alone is NaN), unread (this rank cannot read
-a sample, whose number stands in place of the step).
+a sample, whose number stands in place of the step), flag (a flag of its own, in place of the step).
 """
 
 import json
@@ -89,5 +89,9 @@ def _scaled(batch: Any, factor: float) -> Any:
 if __name__ == "__main__":
     Engine.step = _sabotaged  # type: ignore[assignment, method-assign]
     Dataset.read_stored = _read_or_not  # type: ignore[method-assign]
-    sys.argv = ["launch/pretrain.py", *sys.argv[2:]]
+    rank = int(os.environ.get("RANK", "0"))
+    own = [item[2] for item in PLAN if item[:2] == ["flag", rank]]
+    keys = tuple(flag.partition("=")[0] + "=" for flag in own)
+    shared = [flag for flag in sys.argv[2:] if not flag.startswith(keys)]
+    sys.argv = ["launch/pretrain.py", *shared, *own]
     runpy.run_path(sys.argv[0], run_name="__main__")

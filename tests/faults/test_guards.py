@@ -1,12 +1,16 @@
 """Bad samples, bad hardware, ranks that stop or fail: named, and never trained on."""
 
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from helm_scale import commands, config
+from helm_scale.data.format.codec import StoredSample
 from helm_scale.data.loading.dataset import Dataset
 from helm_scale.pretraining import checkpoint
 from helm_scale.pretraining.guard import SpikeMonitor
@@ -56,16 +60,26 @@ def test_a_bad_label_is_skipped_a_spike_computed_twice_and_wrong_arithmetic_stop
 
 
 @pytest.mark.slow
-def test_ranks_that_share_molecules_agree_on_what_is_skipped(data: Path, tmp_path: Path) -> None:
+def test_ranks_that_share_molecules_agree_on_what_is_skipped(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One of two ranks cannot read a sample: the same run as where nobody can."""
     dataset = Dataset.open(config.DataConfig(path=str(data)))
     train = {dataset.key[index]: index for index in dataset.split("train")}
-    plan = [("unread", 0, int(train["mol-4"]))]
+    lost, read = int(train["mol-4"]), Dataset.read_stored
+
+    def all_but_one(self: Dataset, index: int, memory: memoryview) -> StoredSample:
+        if index == lost:
+            raise ValueError("bytes have changed")
+        return read(self, index, memory)
+
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     settings = {"data__damaged": "quarantine", "execution__workers": 1}
-    assert runs.sabotaged(data, alone, 1, plan, **settings)[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Dataset, "read_stored", all_but_one)
+        launching.pretrain(data, alone, **{**runs.SETTINGS, **settings})
     two = {**settings, "execution__pair_ranks": 2, "execution__engine": "ddp"}
-    code, _, err = runs.sabotaged(data, shared, 2, plan, **two)
+    code, _, err = runs.sabotaged(data, shared, 2, [("unread", 0, lost)], **two)
     assert code == 0, err
     runs.assert_same_within_round_off(shared, alone)
     reasons = [json.loads((shared / f"quarantine-{rank}.jsonl").read_text()) for rank in (0, 1)]
@@ -124,6 +138,47 @@ def test_a_rank_that_fails_is_named_by_the_others_and_torchrun_resumes(
     )
     assert "resumed from step-00000003" in err
     runs.assert_same_within_round_off(tmp_path, unbroken)
+
+
+@pytest.mark.slow
+def test_ranks_that_were_started_differently_are_named_before_the_first_step(
+    data: Path, tmp_path: Path
+) -> None:
+    other = launching.write_dataset(tmp_path / "other", seed=8)
+    plan = [
+        ["flag", 1, "--training.learning_rate=0.02"],
+        ["flag", 1, "--training.seed=1"],
+        ["flag", 2, f"--data.path={other}"],
+    ]
+    code, _, err = runs.sabotaged(data, tmp_path / "run", 3, plan, execution__engine="fsdp2")
+    assert code != 0 and not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert re.search(
+        r"the ranks were not started alike: rank 1 \(host \S+\) has .*"
+        r"training\.seed: 1, but 0 on rank 0",
+        err,
+    )
+    assert "training.learning_rate: 0.02, but 0.001 on rank 0" in err
+    assert re.search(r"rank 2 \(host \S+\) has .*dataset: '\w+', but '\w+' on rank 0", err)
+
+
+@pytest.mark.slow
+def test_a_data_process_that_is_killed_while_it_waits_ends_the_run_in_one_line(
+    data: Path, tmp_path: Path
+) -> None:
+    settings = {**runs.SETTINGS, "training__steps": 100000, "execution__workers": 1}
+    process = launching.start(launching.command(data, tmp_path, **settings))
+    while len(launching.lines(tmp_path)) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(0.5)  # it has made all that it may make ahead
+    (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    os.kill(process.pid, signal.SIGCONT)
+    code, out, err = launching.finish(process)
+    assert code == 1 and not out
+    (line,) = err.strip().splitlines()
+    assert re.match(r"a data process died \(exit code -9\) over the samples \[\d", line)
 
 
 def test_a_spike_stands_out_of_the_spread_and_noise_does_not() -> None:

@@ -4,7 +4,6 @@ The nodes are two network namespaces joined by a cable where namespaces are perm
 agents on the loopback.
 """
 
-import re
 import shlex
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import nodes, runs
+from tests.faults import lost_node, runs
 from tests.pretraining import launching
 
 PRIVATE = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
@@ -88,12 +87,4 @@ def test_a_node_dies_and_the_other_goes_on(data: Path, unbroken: Path, tmp_path:
 
 @pytest.mark.slow
 def test_of_three_nodes_one_dies_and_two_go_on(data: Path, unbroken: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    flags = launching.flags(data, run, **runs.SETTINGS, execution__engine="fsdp2")
-    three = nodes.Nodes("2:3", 3, flags=flags, logs=tmp_path / "logs")
-    three.wait_for_step(run, 4)
-    three.kill(2)
-    assert three.finish()[0] == 0, three.said()
-    assert {line["ranks"] for line in launching.lines(run)} == {3, 2}
-    assert re.search(r"rank 2 \(host .* does not answer", three.said())
-    runs.assert_same_within_round_off(run, unbroken)
+    lost_node.lose_one_of_three(data, unbroken, tmp_path)

@@ -121,7 +121,7 @@ class _WorkerProcess:
         self._tasks.append(task)
         try:
             self._connection.send(task)
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:
             raise self._died(samples) from None
 
     def answer(self) -> Any:
@@ -133,7 +133,7 @@ class _WorkerProcess:
         number, samples = self._tasks.popleft()
         try:
             batch = self._connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # gone, maybe in the middle of an answer
             raise self._died(samples) from None
         if isinstance(batch, Exception):
             self._free.extend([] if number is None else [number])
