@@ -6,6 +6,7 @@ has the CRC-32 that the manifest lists. Every measurement is a process of its ow
 dataset, plans the step, reads, checks and collates its 64 molecules, at the start or after a
 resume; the coupling tables, which do not depend on the dataset, are made before. CPU times stand
 beside wall times: on a machine that does other work, too, only they say what is needed.
+scale_checkpoint.py adds what ranks open to resume, for up to 512 of them.
 
     python benchmarks/scale.py [--quick] [--samples 10000000] [--folder runs/scale]
 """
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import scale_checkpoint
 from report import command_line, in_fresh_process, report
 
 from helm_scale.config import DataConfig, ModelConfig
@@ -204,7 +206,8 @@ def main() -> None:
         rows = measure_all(folder, RESUMED[:: 2 if arguments.quick else 1])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    report("scale", samples=samples, manifest_mb=megabytes, rows=rows)
+    ranks = scale_checkpoint.measured_rows(arguments.quick)
+    report("scale", samples=samples, manifest_mb=megabytes, rows=rows, checkpoint=ranks)
 
 
 if __name__ == "__main__":

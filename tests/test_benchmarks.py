@@ -187,6 +187,9 @@ def test_a_large_manifest_is_opened_and_read_at_any_step() -> None:
         has(row, "open_cpu_s", "first_batch_cpu_s") and row["peak_mb"] < 2000
         for row in result["rows"]
     )
+    opens = {(row["saved_by"], row["loaded_by"]): row["opens_most"] for row in result["checkpoint"]}
+    assert opens[8, 8] == opens[64, 64] == 2, "the index, and a rank's own file"
+    assert opens[64, 56] < 20 and has(result["checkpoint"][-1], "index_seconds")
 
 
 @pytest.mark.slow

@@ -13,12 +13,14 @@ import json
 import os
 import re
 import struct
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -114,25 +116,19 @@ def capture(shards: Mapping[str, FlatShard], rank: int, world_size: int) -> Snap
     return Snapshot(f"rank-{rank:05d}-of-{world_size:05d}.safetensors", tensors, metadata)
 
 
-class Part(NamedTuple):
-    """A range of a tensor: its first element, their number, and number of the file that has it."""
-
-    start: int
-    length: int
-    file: int
-
-
 @dataclass(frozen=True)
 class Index:
     """Where every tensor of a folder lies.
 
     Attributes:
-        files: names. shapes: of the whole tensors, by name. parts: of each, by name.
+        files: names. shapes: of the whole tensors, by name.
+        parts: of each tensor, by name, [parts, 3]: first element, number of elements, number of the
+            file that has them. Arrays: a large run has some 100,000 parts.
     """
 
     files: list[str]
     shapes: dict[str, tuple[int, ...]]
-    parts: dict[str, list[Part]]
+    parts: dict[str, np.ndarray]
 
 
 def write_index(folder: Path, names: Sequence[str]) -> Written:
@@ -142,7 +138,8 @@ def write_index(folder: Path, names: Sequence[str]) -> Written:
         ValueError: a file is not one of ours. OSError: the disk is full or cannot be written.
     """
     index = _index_of(folder, sorted(names))
-    return write_synced(folder / INDEX, json.dumps(vars(index)) + "\n")
+    parts = {name: rows.tolist() for name, rows in index.parts.items()}
+    return write_synced(folder / INDEX, json.dumps({**vars(index), "parts": parts}) + "\n")
 
 
 def read_index(folder: Path) -> Index:
@@ -158,13 +155,21 @@ def read_index(folder: Path) -> Index:
     try:
         content = json.loads(text)
         shapes = {name: tuple(map(int, shape)) for name, shape in content["shapes"].items()}
-        parts = {name: [Part(*map(int, p)) for p in ps] for name, ps in content["parts"].items()}
         files = [str(name) for name in content["files"]]
         if not all(map(_NAME.fullmatch, files)):  # no way out of the folder
             raise ValueError("names of files that no rank writes")
+        parts = {name: _table(rows, len(files)) for name, rows in content["parts"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _not_ours(folder / INDEX, error) from None
     return Index(files, shapes, parts)
+
+
+def _table(rows: list[list[int]], files: int) -> np.ndarray:
+    """Parts of a tensor as an array."""
+    table = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
+    if table.size and not (table.min() >= 0 and table[:, 2].max() < files):
+        raise ValueError("parts that lie nowhere")
+    return table
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -179,19 +184,20 @@ def _names_in(folder: Path) -> list[str]:
 
 def _index_of(folder: Path, names: Sequence[str]) -> Index:
     """Read what every file says of itself."""
-    index = Index(list(names), {}, {})
+    shapes: dict[str, tuple[int, ...]] = {}
+    parts = defaultdict[str, list[list[int]]](list)
     for number, name in enumerate(names):
         path = folder / name
         try:
             file = safe_open(path, framework="pt", device="cpu")
             for tensor, place in json.loads(file.metadata()["places"]).items():
-                index.shapes[tensor] = tuple(map(int, place["shape"]))
+                shapes[tensor] = tuple(map(int, place["shape"]))
                 length = prod(file.get_slice(tensor).get_shape())
-                part = Part(int(place["start"]), length, number)
-                index.parts.setdefault(tensor, []).append(part)
+                parts[tensor].append([int(place["start"]), length, number])
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _not_ours(path, error) from None
-    return index
+    tables = {tensor: _table(rows, len(names)) for tensor, rows in parts.items()}
+    return Index(list(names), shapes, tables)
 
 
 class StateReader:
@@ -226,7 +232,7 @@ class StateReader:
         for name in file.keys():  # noqa: SIM118
             shape = tuple(file.get_slice(name).get_shape())
             self.shapes[prefix + name] = shape
-            self._parts[prefix + name] = ([Part(0, prod(shape), number)], name)
+            self._parts[prefix + name] = (np.array([[0, prod(shape), number]]), name)
 
     def has(self, prefix: str) -> bool:
         """Whether the name of a tensor begins like this."""
@@ -246,14 +252,14 @@ class StateReader:
         local, filled = shard.local.detach(), 0
         end = shard.start + local.numel()
         parts, stored_name = self._parts[name]
-        for start, length, number in parts:
+        begins_before, ends_after = parts[:, 0] < end, parts[:, :2].sum(axis=1) > shard.start
+        wanted = parts[begins_before & ends_after] if local.numel() else parts[:0]
+        for start, length, number in wanted.tolist():
             first, last = max(start, shard.start), min(start + length, end)
-            if last > first:
-                # mapped, not read yet
-                stored = self._open(number).get_tensor(stored_name).view(-1)
-                overlap = stored[first - start : last - start]
-                local[first - shard.start : last - shard.start] = overlap
-                filled += last - first
+            # mapped, not read yet
+            stored = self._open(number).get_tensor(stored_name).view(-1)
+            local[first - shard.start : last - shard.start] = stored[first - start : last - start]
+            filled += last - first
         if filled != local.numel():
             raise ValueError(
                 f"{self._folder}: {name}: got {filled} of {local.numel()} elements;"
