@@ -6,7 +6,8 @@ Each item is [what, rank, step]; it happens once, on that rank, in that step, in
 the ranks. What: stop (SIGSTOP), terminate (SIGTERM), fail (an exception), nan (a label), outlier
 (labels of the whole step, 1e4 times as large), wrong (one forward pass gives a wrong sum), flip (a
 bit of a weight), norm (the gradient norm of this rank alone is NaN), unread (this rank cannot read
-a sample, whose number stands in place of the step), flag (a flag of its own, in place of the step).
+a sample, whose number stands in place of the step), flag (a flag of its own, in place of the step),
+memory (none is left for this rank's part of the checkpoint of the step).
 """
 
 import json
@@ -15,6 +16,7 @@ import runpy
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,10 +24,12 @@ import torch
 from helm_scale.data.loading.dataset import Dataset
 from helm_scale.parallel import flat_shards
 from helm_scale.parallel.engine import Engine
+from helm_scale.parallel.snapshot import Snapshot
 from helm_scale.types import couple_labels
 
 PLAN: list[list[Any]] = json.loads(sys.argv[1])
 _step, _read, _norm = Engine.step, Dataset.read_stored, flat_shards.norm
+_write = Snapshot.write
 
 
 def _sabotaged(engine: Any, micro_batches: list[Any], *rest: Any) -> Any:
@@ -81,6 +85,13 @@ def _read_or_not(dataset: Any, index: int, memory: memoryview) -> Any:
     return _read(dataset, index, memory)
 
 
+def _write_or_not(state: Any, folder: Path) -> Any:
+    step = int(folder.parent.stem.removeprefix("step-"))
+    if ["memory", int(os.environ.get("RANK", "0")), step] in PLAN:
+        raise MemoryError("no 8 GiB left")
+    return _write(state, folder)
+
+
 def _scaled(batch: Any, factor: float) -> Any:
     batch = couple_labels(batch, "cpu")
     return replace(batch, onsite_target=batch.onsite_target * factor)
@@ -89,6 +100,7 @@ def _scaled(batch: Any, factor: float) -> Any:
 if __name__ == "__main__":
     Engine.step = _sabotaged  # type: ignore[assignment, method-assign]
     Dataset.read_stored = _read_or_not  # type: ignore[method-assign]
+    Snapshot.write = _write_or_not  # type: ignore[method-assign]
     rank = int(os.environ.get("RANK", "0"))
     own = [item[2] for item in PLAN if item[:2] == ["flag", rank]]
     keys = tuple(flag.partition("=")[0] + "=" for flag in own)
