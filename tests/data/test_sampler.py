@@ -3,12 +3,14 @@
 It is fair to every sample and to every rank.
 """
 
+import time
 from itertools import chain
 
 import numpy as np
 import pytest
 
 from helm_scale.data.loading import epochs
+from helm_scale.data.loading.ahead import ahead
 from helm_scale.data.loading.epochs import ShuffledEpochs
 from helm_scale.data.loading.sampler import (
     Sampler,
@@ -98,6 +100,37 @@ def test_bins_are_balanced_and_none_is_empty() -> None:
         "the costliest goes first"
     )
     assert all(len(members) == 1 for members in pack(np.zeros(3), 3))
+
+
+def test_a_large_step_is_packed_as_item_by_item() -> None:
+    """The rule in plain words, against the arrays that follow it: ties go by position."""
+    costs = np.random.default_rng(0).integers(1, 9, size=300).astype(np.float64)
+    loads, plain = [[0.0, 0, number] for number in range(32)], [[] for _ in range(32)]
+    for i in sorted(range(300), key=lambda i: (-costs[i], i)):
+        least = min(loads)
+        least[0], least[1] = least[0] + costs[i], least[1] + 1
+        plain[least[2]].append(i)
+    assert pack(costs, 32) == [sorted(members) for members in plain]
+
+
+def test_steps_are_planned_ahead_in_order_and_errors_come_in_their_turn() -> None:
+    asked: list[int] = []
+
+    def plan(step: int) -> int:
+        asked.append(step)
+        if step == 4:
+            raise ValueError("step 4")
+        return 10 * step
+
+    plans = ahead(plan, range(9))
+    assert [next(plans) for _ in range(2)] == [0, 10]
+    deadline = time.monotonic() + 10
+    while len(asked) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert asked == [0, 1, 2, 3], "two more than were taken, and no more"
+    assert [next(plans) for _ in range(2)] == [20, 30]
+    with pytest.raises(ValueError, match="step 4"):
+        next(plans)
 
 
 def test_validation_takes_every_sample_once_and_pads_for_all_ranks() -> None:

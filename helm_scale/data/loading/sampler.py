@@ -29,12 +29,12 @@ def pack(costs: Sequence[float] | np.ndarray, bins: int) -> list[list[int]]:
         positions in `costs` of every bin, ascending.
     """
     # Ties go by position, so that the packing is the same on every rank and machine.
-    order = sorted(range(len(costs)), key=lambda i: (-costs[i], i))
+    order = np.argsort(-np.asarray(costs, dtype=np.float64), kind="stable")
     loads = [(0.0, 0, number) for number in range(bins)]  # load, items, bin: a heap
     packed: list[list[int]] = [[] for _ in range(bins)]
-    for i in order:
+    for i, cost in zip(order.tolist(), np.asarray(costs)[order].tolist(), strict=True):
         load, items, number = loads[0]
-        heapq.heapreplace(loads, (load + float(costs[i]), items + 1, number))
+        heapq.heapreplace(loads, (load + cost, items + 1, number))
         packed[number].append(i)
     return [sorted(members) for members in packed]
 
@@ -89,10 +89,12 @@ class Sampler:
         """Sample numbers of every micro-batch of a step."""
         samples = np.array(self.samples_of(step))
         costs, per_rank = self._costs[samples], self.micro_batches // self._ranks
-        shares = [np.array(members, dtype=np.int64) for members in pack(costs, self._ranks)]
+        shares = pack(costs, self._ranks)
+        if per_rank == 1:
+            return [samples[share].tolist() if share else [] for share in shares]
         divided = [
-            [samples[share[part]].tolist() for part in pack(costs[share], per_rank)]
-            for share in shares
+            [samples[share][part].tolist() if part else [] for part in pack(costs[share], per_rank)]
+            for share in (np.array(share, dtype=np.int64) for share in shares)
         ]
         # rank r finds its own at r, r + ranks, ...
         return [of_rank[number] for number in range(per_rank) for of_rank in divided]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import tee
+from itertools import chain, tee
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from helm_scale.config import ModelConfig
 from helm_scale.data.format import codec
 from helm_scale.data.graphs.blocks import Empty, new_tensor
 from helm_scale.data.graphs.collate import collate_stored
+from helm_scale.data.loading.ahead import ahead
 from helm_scale.data.loading.quarantine import Quarantine, SkippedSample
 from helm_scale.data.loading.sampler import Sampler
 from helm_scale.data.loading.workers import in_processes
@@ -136,11 +137,12 @@ class Stream:
 
         Each step has equally many on every rank.
         """
-        micro_batches = (
-            members
-            for step in range(first, last)
-            for members in sampler.micro_batches_of_rank(step, self._rank, self._world_size)
+        # For thousands of molecules a plan takes milliseconds, which training need not wait for.
+        plans = ahead(
+            lambda step: sampler.micro_batches_of_rank(step, self._rank, self._world_size),
+            range(first, last),
         )
+        micro_batches = chain.from_iterable(plans)
         per_step = sampler.micro_batches // self._world_size
         # The caller may ask for a step while it still holds the one before.
         batches = self._batches(micro_batches, self._agree, kept=2 * per_step)
