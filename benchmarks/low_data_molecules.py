@@ -41,9 +41,15 @@ FORBIDDEN = [
 ]
 
 
-def draw(generator: np.random.Generator) -> str | None:
-    """Canonical SMILES of a random molecule, or None where the draw is no ordinary one."""
-    size = generator.choice(list(HEAVY_ATOMS), p=list(HEAVY_ATOMS.values()))
+def draw(
+    generator: np.random.Generator, *, size: int | None = None, most_atoms: int = MOST_ATOMS
+) -> str | None:
+    """Canonical SMILES of a random molecule, or None where the draw is no ordinary one.
+
+    size: heavy atoms; None draws their number from HEAVY_ATOMS.
+    """
+    if size is None:
+        size = int(generator.choice(list(HEAVY_ATOMS), p=list(HEAVY_ATOMS.values())))
     symbols = generator.choice(list(ELEMENTS), size, p=list(ELEMENTS.values()))
     free = [VALENCE[symbol] for symbol in symbols]
     mol = Chem.RWMol()
@@ -61,7 +67,7 @@ def draw(generator: np.random.Generator) -> str | None:
             return None
         mol.AddBond(first, second, Chem.BondType.values[order])
         free[first], free[second] = free[first] - order, free[second] - order
-    if size + sum(free) > MOST_ATOMS:
+    if size + sum(free) > most_atoms:
         return None
     whole = mol.GetMol()
     return None if Chem.SanitizeMol(whole, catchErrors=True) else Chem.MolToSmiles(whole)
@@ -89,8 +95,14 @@ def embedded(smiles: str) -> Chem.Mol | None:
     return mol
 
 
-def heated(mol: Chem.Mol, generator: np.random.Generator, sweeps: int = 60) -> np.ndarray:
-    """Positions [N, 3] (Angstrom) after sweeps of Metropolis moves at TEMPERATURE from a minimum.
+def heated(
+    mol: Chem.Mol,
+    generator: np.random.Generator,
+    *,
+    sweeps: int = 60,
+    temperature: float = TEMPERATURE,
+) -> np.ndarray:
+    """Positions [N, 3] (Angstrom) after sweeps of Metropolis moves at a temperature (Kelvin).
 
     One atom is moved at a time.
     """
@@ -101,7 +113,7 @@ def heated(mol: Chem.Mol, generator: np.random.Generator, sweeps: int = 60) -> n
         moved = x.copy()
         moved[atom] += STEP * generator.normal(size=3)
         proposed = field.CalcEnergy(moved.ravel().tolist())
-        if generator.uniform() < np.exp(min((energy - proposed) / (BOLTZMANN * TEMPERATURE), 0.0)):
+        if generator.uniform() < np.exp(min((energy - proposed) / (BOLTZMANN * temperature), 0.0)):
             x, energy = moved, proposed
     return x - x.mean(axis=0)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from helm_scale.config import HeadConfig, ModelConfig, parse, read_record
+from helm_scale.export import shipped
 from helm_scale.finetuning.targets import new_property_model
 from helm_scale.model.energy import EnergyModel
 from helm_scale.model.heads import HEADS
@@ -81,7 +82,8 @@ def load_property_model(folder: str | Path) -> tuple[PropertyModel, dict[str, An
         ValueError: nothing to load there, a model of Hamiltonians, a target without head, or files
             that do not fit each other.
     """
-    path = Path(folder) / "model.json"
+    folder = shipped.resolve(folder)
+    path = folder / "model.json"
     if not path.is_file():
         raise ValueError(
             f"{folder}: no model.json, so this is no energy model;"
@@ -101,7 +103,7 @@ def load_property_model(folder: str | Path) -> tuple[PropertyModel, dict[str, An
         parse(HeadConfig, record["head"], str(path)),
     )
     model.training_domain = TrainingDomain.read(record, str(path))
-    load_state(model, load_weights(Path(folder) / WEIGHTS), str(folder))
+    load_state(model, load_weights(folder / WEIGHTS), str(folder))
     return model.eval(), record
 
 
@@ -123,12 +125,13 @@ def load_energy_model(folder: str | Path) -> tuple[EnergyModel, dict[str, Any]]:
 def find_model(source: str | Path) -> tuple[Path, dict[str, Any]]:
     """Find the folder with model.safetensors, and the record beside it.
 
-    The record is config.json of a bundle, whose checksums must hold, or model.json of a checkpoint.
+    The source may be the name of a model (export/shipped.py). The record is config.json of a
+    bundle, whose checksums must hold, or model.json of a checkpoint.
 
     Raises:
         ValueError: there is none, or a file of the bundle is missing or changed.
     """
-    folder = Path(source)
+    folder = shipped.resolve(source)
     if (folder / "config.json").is_file():
         from helm_scale.export.bundle import check_sums
 

@@ -82,6 +82,8 @@ def label(job: LabelJob) -> Molecule:
     molecule, method = job.molecule, job.method
     solver = kohn_sham(build_mol(molecule, method.basis), method)
     solver.max_cycle = job.max_cycle
+    if method.auxbasis:
+        solver.with_df.build()  # else a pure functional computes its integrals in every cycle
     energy = float(solver.kernel())
     if not solver.converged:
         raise RuntimeError(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from helm_scale.config import read_record
-from helm_scale.export import bundle, loader
+from helm_scale.export import bundle, loader, shipped
 from helm_scale.export.atoms import molecule_of
 from helm_scale.export.program import LayerFeatures
 from helm_scale.reading.domain import DomainCheck, TrainingDomain
@@ -42,7 +42,7 @@ class Backbone(loader.Backbone):
         Raises:
             ValueError: no bundle, or one with a missing or changed file.
         """
-        folder = Path(path)
+        folder = shipped.resolve(path)
         bundle.check_sums(folder)
         record = read_record(folder / "config.json")
         network = LayerFeatures(bundle.trunk(folder))
