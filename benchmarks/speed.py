@@ -1,5 +1,8 @@
 """Seconds of one training step, beside the machine's own rate of matrix products in the same run.
 
+Forward and backward pass of every variant, and the optimiser's step of every config, which has the
+same cost whatever the molecule; the table has the passes alone and with it.
+
 python benchmarks/speed.py [--quick] [--atoms 40] [--threads 2]
 """
 
@@ -11,7 +14,13 @@ from collections.abc import Callable
 import torch
 from report import command_line, report
 from synthetic import Step, model_config
+from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
+
+from helm_scale.config import PretrainConfig, load
+from helm_scale.model.helm import Helm
+from helm_scale.optim.build import hidden_names, make_optimizers
+from helm_scale.parallel.flat_shards import from_replicated
 
 VARIANTS = {
     "reference plain": ("omol_csh_58k", (0, "none", 1)),
@@ -38,11 +47,23 @@ def operations(step: Step) -> int:
     return int(counter.get_total_flops())
 
 
+def optimizers_of(config: str, model: Helm) -> list[Optimizer]:
+    """The optimisers of a config, with gradients to step on."""
+    trained = {name: from_replicated(tensor) for name, tensor in model.named_parameters()}
+    for shard in trained.values():
+        shard.local.grad = torch.randn_like(shard.local)
+    training = load(PretrainConfig, ["--config", f"configs/{config}.yaml"]).training
+    return make_optimizers(trained, training, hidden_names(model))
+
+
 def in_turn(steps: dict[str, Step], square: torch.Tensor, rounds: int) -> dict[str, float]:
-    """Median seconds of every variant and of a matrix product."""
-    times: dict[str, list[float]] = {PRODUCT: [], **{name: [] for name in VARIANTS}}
+    """Median seconds of every variant, of a matrix product and of every config's optimisers."""
+    optimizers = {config: optimizers_of(config, step.model) for config, step in steps.items()}
+    times: dict[str, list[float]] = {name: [] for name in (PRODUCT, *VARIANTS, *steps)}
     for _ in range(rounds + 1):  # the first round warms up
         times[PRODUCT].append(seconds(lambda: square @ square))
+        for config, of_config in optimizers.items():
+            times[config].append(seconds(lambda of=of_config: [o.step() for o in of]))
         for name, (config, memory) in VARIANTS.items():
             steps[config].model.set_memory(*memory)
             times[name].append(seconds(steps[config]))
@@ -74,8 +95,15 @@ def main() -> None:
     rows = {}
     for name, (config, _) in VARIANTS.items():
         share = flops[config] / median[name] / rate
-        rows[name] = {"seconds": median[name], "share_of_matrix_product_rate": share}
-        print(f"{name:38s} {median[name]:8.3f} s, {share:6.1%} of the rate of a matrix product")
+        rows[name] = {
+            "seconds": median[name],
+            "seconds_with_optimizer": median[name] + median[config],
+            "share_of_matrix_product_rate": share,
+        }
+        print(
+            f"{name:38s} {median[name]:8.3f} s, {share:6.1%} of the rate of a matrix product;"
+            f" with the optimiser's step {median[name] + median[config]:8.3f} s"
+        )
     report("speed", atoms=atoms, threads=arguments.threads, gflop_per_second=rate / 1e9, rows=rows)
 
 

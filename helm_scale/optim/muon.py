@@ -1,10 +1,11 @@
 """Muon on stacks of matrices of one shape, whole or sharded.
 
 StackedMuon differs from torch.optim.Muon in arithmetic only: matrices of one shape are
-orthogonalised as one batch, in float32 or bfloat16 where torch's own goes one by one in bfloat16,
-and sharded matrices are gathered whole. On one thread of a Xeon with bfloat16 units torch's step
-takes 1.4 times as long as ours in float32 and 2.5 times as in bfloat16 for the model of
-configs/water.yaml, 2.2 and 2.6 times for that of configs/quickstart.yaml (benchmarks/muon.py).
+orthogonalised as one batch, in float32 or bfloat16 where torch's own goes one by one in bfloat16;
+under every engine each rank works on its share of them, gathered whole for that. On one thread of a
+Xeon with bfloat16 units torch's step takes 1.4 times as long as ours in float32 and 2.5 times as in
+bfloat16 for the model of configs/water.yaml, 2.2 and 2.6 times for that of configs/quickstart.yaml
+(benchmarks/muon.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor
 from helm_scale.config import TrainingConfig
 from helm_scale.optim.spec import OptimizerSpec
 from helm_scale.parallel.flat_shards import FlatShard
-from helm_scale.parallel.sharded_matrices import ShardedMatrices
+from helm_scale.parallel.sharded_matrices import shared_out
 
 # Of the Newton-Schulz iteration, as in torch.optim.Muon: the slope at 0 is as steep as it can be.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -57,7 +58,7 @@ class StackedMuon(torch.optim.Optimizer):
     ) -> None:
         options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__([shard.local for shard in shards], options)
-        self._dtype, self._nesterov, self._matrices = dtype, nesterov, ShardedMatrices(shards)
+        self._dtype, self._nesterov, self._matrices = dtype, nesterov, shared_out(shards)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

@@ -1,4 +1,7 @@
-"""Applies functions of whole matrices, such as Muon's orthogonalisation, to sharded ones."""
+"""Applies functions of whole matrices, such as Muon's orthogonalisation, to those of many ranks.
+
+Whether matrices are cut over ranks or lie whole on each, every rank works on its share of them.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -100,6 +103,48 @@ class ShardedMatrices:
         )
         by_rank = zip(received.split(incoming), sizes, strict=True)
         return [list(tensor.split(of_rank)) for tensor, of_rank in by_rank]
+
+
+class ReplicatedMatrices:
+    """Matrices that every rank holds whole; each rank applies a function to its share of them.
+
+    One all-gather, whatever the number of matrices. All ranks then go on from the same results.
+
+    Args:
+        shards: of matrices that lie whole on all ranks of the run.
+    """
+
+    def __init__(self, shards: Sequence[FlatShard]) -> None:
+        self.shapes = [(shard.shape[0], shard.shape[1]) for shard in shards]
+        self._owned = owned_matrices(self.shapes, shards[0].replicas)
+        self._own = self._owned[shards[0].replica]
+        sizes = [shard.local.numel() for shard in shards]
+        self._sizes = [[sizes[i] for i in indices] for indices in self._owned]  # [rank][matrix]
+
+    def apply(
+        self, function: Callable[[Matrices], Matrices], tensors: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """See ShardedMatrices.apply; the tensors must be the same on all ranks."""
+        results = function([tensors[i].view(self.shapes[i]) for i in self._own])
+        # As long on every rank as on the one with most, since backends gather equal sizes only.
+        longest = max(map(sum, self._sizes))
+        send = torch.cat([tensors[0].new_empty(0), *(result.reshape(-1) for result in results)])
+        send = torch.nn.functional.pad(send, (0, longest - len(send)))
+        gathered = send.new_empty(len(self._owned) * longest)
+        dist.all_gather_into_tensor(gathered, send)
+        by_matrix: dict[int, Tensor] = {}
+        for of_rank, sizes, indices in zip(
+            gathered.split(longest), self._sizes, self._owned, strict=True
+        ):
+            parts = of_rank.split([*sizes, longest - sum(sizes)])
+            by_matrix.update(zip(indices, parts, strict=False))  # the last part is the padding
+        return [by_matrix[i] for i in range(len(by_matrix))]
+
+
+def shared_out(shards: Sequence[FlatShard]) -> ShardedMatrices | ReplicatedMatrices:
+    """Whole matrices for functions without a state, shared out over all ranks that hold them."""
+    replicated = shards[0].group is None and shards[0].replicas > 1
+    return ReplicatedMatrices(shards) if replicated else ShardedMatrices(shards)
 
 
 def owned_matrices(shapes: Sequence[tuple[int, int]], world_size: int) -> list[list[int]]:

@@ -23,8 +23,9 @@ from helm_scale.optim.muon import StackedMuon
 from helm_scale.parallel import collectives, divergence, pair_parallel, snapshot
 from helm_scale.parallel.build import build_engine
 from helm_scale.parallel.engine import Engine
-from helm_scale.parallel.flat_shards import FlatShard
+from helm_scale.parallel.flat_shards import FlatShard, from_replicated
 from helm_scale.parallel.processes import Processes
+from helm_scale.parallel.sharded_matrices import shared_out
 from helm_scale.parallel.step_sums import StepSums
 from tests.parallel.test_engine import MicroBatchSums, SquaredDistance, batch_of
 
@@ -100,11 +101,22 @@ def work(rank: int, folder: Path) -> None:
     ((1 + rank) * total).backward()
     assert part.grad is not None
     found["pair ranks"] = [total.item(), part.grad.item()]
+    found["workers"] = who_works(rank)
     found["any"] = [collectives.on_any_rank(rank == number) for number in range(3)]
     found["numbers"] = collectives.gather_numbers([float(rank), 5.0])
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     os._exit(0)  # gloo's threads may abort an interpreter that ends in the ordinary way
+
+
+def who_works(rank: int) -> list[list[float]]:
+    """Of matrices that both ranks hold whole, what each gets where a rank writes its number."""
+    shapes = [(2, 2), (3, 3), (2, 1), (1, 9)]
+    held = [from_replicated(torch.zeros(shape), rank, 2) for shape in shapes]
+    results = shared_out(held).apply(
+        lambda matrices: [matrix + rank for matrix in matrices], [s.local for s in held]
+    )
+    return [result.tolist() for result in results]
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +214,9 @@ def test_a_checksum_notices_exchanged_and_flipped_numbers() -> None:
     flipped = weights.clone()
     flipped.view(torch.int32)[5] ^= -(2**31)
     assert divergence.checksum([flipped]) != before
+
+
+def test_ranks_that_hold_equal_matrices_divide_the_work_on_them(found: list) -> None:
+    # 27, 9, 8 and 2 multiplications: the dearest for the first rank, the others for the second
+    wanted = [[1.0] * 4, [0.0] * 9, [1.0] * 2, [1.0] * 9]
+    assert [of_rank["workers"] for of_rank in found] == [wanted, wanted]
