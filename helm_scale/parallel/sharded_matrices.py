@@ -82,10 +82,7 @@ class ShardedMatrices:
             [[own_sizes[i] for i in indices] for indices in self._owned],
             like=like,
         )
-        by_matrix: dict[int, Tensor] = {}
-        for indices, shards in zip(self._owned, returned, strict=True):
-            by_matrix.update(zip(indices, shards, strict=True))
-        return [by_matrix[i] for i in range(len(by_matrix))]
+        return _in_order(self._owned, returned)
 
     def _exchange(
         self, outgoing: list[Matrices], sizes: list[list[int]], *, like: Tensor
@@ -132,13 +129,19 @@ class ReplicatedMatrices:
         send = torch.nn.functional.pad(send, (0, longest - len(send)))
         gathered = send.new_empty(len(self._owned) * longest)
         dist.all_gather_into_tensor(gathered, send)
-        by_matrix: dict[int, Tensor] = {}
-        for of_rank, sizes, indices in zip(
-            gathered.split(longest), self._sizes, self._owned, strict=True
-        ):
-            parts = of_rank.split([*sizes, longest - sum(sizes)])
-            by_matrix.update(zip(indices, parts, strict=False))  # the last part is the padding
-        return [by_matrix[i] for i in range(len(by_matrix))]
+        parts = [
+            of_rank.split([*sizes, longest - sum(sizes)])[:-1]  # the last part is the padding
+            for of_rank, sizes in zip(gathered.split(longest), self._sizes, strict=True)
+        ]
+        return _in_order(self._owned, parts)
+
+
+def _in_order(owned: Sequence[Sequence[int]], of_ranks: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """What every rank made of the matrices that it owns, in the order of the matrices."""
+    by_matrix: dict[int, Tensor] = {}
+    for indices, tensors in zip(owned, of_ranks, strict=True):
+        by_matrix.update(zip(indices, tensors, strict=True))
+    return [by_matrix[i] for i in range(len(by_matrix))]
 
 
 def shared_out(shards: Sequence[FlatShard]) -> ShardedMatrices | ReplicatedMatrices:

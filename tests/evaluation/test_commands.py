@@ -187,7 +187,7 @@ def test_predict_needs_no_labels(source: Path, tmp_path: Path) -> None:
         (
             "evaluate",
             {"source": "nowhere"},
-            "nowhere: neither a run folder with a checkpoint nor a bundle",
+            "nowhere: neither a folder nor a model that ships",
         ),
         ("predict", {"xyz": "missing.xyz"}, "missing.xyz: file not found; wanted extended XYZ"),
     ],

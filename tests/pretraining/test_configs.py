@@ -32,6 +32,7 @@ DATA = {
     "water": "water_data",
     "water_flow": "water_data",
     "low_data": "low_data",
+    "helm_small": "helm_small_data",
 }
 NARROW = {
     "model.channels": 4, "model.hidden_channels": 4, "model.edge_channels": 8,
@@ -99,9 +100,8 @@ def dataset_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Method], P
 
 
 def test_every_config_of_pretraining_is_listed() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} - {"quickstart_data", "water_data"} == (
-        set(DATA)
-    )
+    of_data = {"quickstart_data", "water_data", "helm_small_data"}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} - of_data == set(DATA)
 
 
 @pytest.mark.parametrize("name", DATA)
