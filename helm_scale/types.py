@@ -74,6 +74,7 @@ class Molecule:
         hamiltonian, baseline_hamiltonian, overlap: [nao, nao] float64, Hartree (overlap: none),
             canonical AO order.
         energy: Hartree. forces: [N, 3] Hartree/Angstrom. method: how the labels were made.
+        scf_retry: what made the SCF converge where it failed at first (dft/convergence.py).
         properties: further labels of the whole molecule by name, as {"dipole": [3] e*Angstrom};
             the dipole of an ion is taken about its centre of nuclear charge.
     """
@@ -90,6 +91,7 @@ class Molecule:
     energy: float | None = None
     forces: np.ndarray | None = None
     method: Method | None = None
+    scf_retry: str | None = None
     properties: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def value(self, name: str) -> np.ndarray | None:

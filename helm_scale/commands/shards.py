@@ -15,6 +15,7 @@ from helm_scale.config import (
     VerifyConfig,
 )
 from helm_scale.files import sha256
+from helm_scale.types import Molecule
 
 
 def shards_generate(config: GenerateConfig) -> str:
@@ -29,16 +30,19 @@ def shards_generate(config: GenerateConfig) -> str:
     from helm_scale.data.format import staging, xyz
     from helm_scale.data.format.manifest import Manifest, RejectedMolecule
     from helm_scale.dft import generate
-    from helm_scale.dft.molecule import check_electrons
+    from helm_scale.dft.molecule import check_auxiliary_basis, check_closed_shell
 
     out, method, labels = Path(config.out), generate.method_of(config), generate.labels_of(config)
-    molecules, splits = xyz.read_xyz(config.xyz, ignore_cell=config.ignore_cell)
-    for frame, molecule in enumerate(molecules):
-        check_electrons(molecule, config.basis, f"{config.xyz}, frame {frame} ({molecule.key})")
+
+    def check(molecule: Molecule, where: str) -> None:
+        check_closed_shell(molecule, config.basis, f"{where} ({molecule.key})")
+
+    molecules, splits, unusable = xyz.read_usable(config.xyz, check, ignore_cell=config.ignore_cell)
+    check_auxiliary_basis(config.auxbasis, molecules)
     source = f"XYZ file, SHA-256 {sha256(config.xyz)}"
     work = staging.StagingFolder(out, method, labels)
     if staging.finished_dataset(out, method=method, labels=labels, source=source) is None:
-        rejected = []
+        rejected = list(unusable)
         todo = work.missing(molecules)
         jobs = [
             generate.LabelJob(
@@ -48,6 +52,7 @@ def shards_generate(config: GenerateConfig) -> str:
                 overlap=config.overlap,
                 max_cycle=config.max_cycle,
                 dipole=config.dipole,
+                scf_retries=config.scf_retries,
             )
             for molecule in todo
         ]

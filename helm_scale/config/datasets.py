@@ -53,7 +53,13 @@ class GenerateConfig(Strict):
         ),
     )
     conv_tol: float = Field(1e-10, gt=0, description="Energy threshold of the SCF, Hartree.")
-    max_cycle: int = Field(100, ge=1, description="SCF cycles after which a molecule is rejected.")
+    max_cycle: int = Field(100, ge=1, description="SCF cycles of one attempt.")
+    scf_retries: tuple[Literal["level_shift", "second_order"], ...] = Field(
+        ("level_shift", "second_order"),
+        description=(
+            "What is tried in turn where an SCF fails. []: the molecule is rejected at once."
+        ),
+    )
     baseline: Literal["none", "atoms", "minao"] = Field("none", description="Kind of H0 to store.")
     forces: bool = Field(True, description="Store forces.")
     dipole: bool = Field(False, description="Store the dipole moment.")

@@ -9,6 +9,7 @@ import pyscf
 from pyscf.dft.rks import RKS
 
 from helm_scale.config import GenerateConfig
+from helm_scale.dft.convergence import converge
 from helm_scale.dft.molecule import (
     baseline_hamiltonian,
     build_mol,
@@ -26,7 +27,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LabelJob:
-    """One molecule to label; max_cycle: SCF cycles before it is given up."""
+    """One molecule to label.
+
+    Attributes:
+        max_cycle: SCF cycles before it is given up. scf_retries: names of convergence.RETRIES.
+    """
 
     molecule: Molecule
     method: Method
@@ -34,6 +39,7 @@ class LabelJob:
     overlap: bool
     max_cycle: int
     dipole: bool = False
+    scf_retries: tuple[str, ...] = ()
 
 
 def method_of(config: GenerateConfig) -> Method:
@@ -84,11 +90,7 @@ def label(job: LabelJob) -> Molecule:
     solver.max_cycle = job.max_cycle
     if method.auxbasis:
         solver.with_df.build()  # else a pure functional computes its integrals in every cycle
-    energy = float(solver.kernel())
-    if not solver.converged:
-        raise RuntimeError(
-            f"SCF did not converge to {method.conv_tol:.0e} Eh in {job.max_cycle} cycles"
-        )
+    solver, scf_retry = converge(solver, job.scf_retries)
 
     def stored(matrix: np.ndarray) -> np.ndarray:
         ordered = to_canonical(np.asarray(matrix), method.basis, molecule.atomic_numbers)
@@ -102,9 +104,10 @@ def label(job: LabelJob) -> Molecule:
         if method.baseline != "none"
         else None,
         overlap=stored(solver.get_ovlp()) if job.overlap else None,
-        energy=energy,
+        energy=float(solver.e_tot),
         forces=-solver.nuc_grad_method().kernel() / BOHR_IN_ANGSTROM if job.forces else None,
         method=method,
+        scf_retry=scf_retry,
         properties={"dipole": dipole(solver, molecule)} if job.dipole else {},
     )
 
@@ -137,4 +140,6 @@ def label_all(jobs: Sequence[LabelJob], processes: int) -> Iterator[tuple[int, M
     ):
         if isinstance(result, str):
             log.warning("rejected %s: %s", jobs[number].molecule.key, result)
+        elif result.scf_retry:
+            log.info("%s: the SCF converged by %s", result.key, result.scf_retry)
         yield number, result

@@ -7,12 +7,15 @@ basis, in silence.
 import contextlib
 import difflib
 import io
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from pyscf import dft, gto
 from pyscf.data import radii
 from pyscf.dft import libxc
+from pyscf.lib.exceptions import BasisNotFoundError
 from pyscf.scf import dispersion
 
 from helm_scale.basis import conventions, electrons, elements
@@ -34,6 +37,41 @@ def check_electrons(molecule: Molecule, basis: str, where: str) -> None:
         multiplicity=molecule.spin_multiplicity,
         where=where,
     )
+
+
+def check_closed_shell(molecule: Molecule, basis: str, where: str) -> None:
+    """Raise ValueError naming `where` for an open shell, or what `check_electrons` refuses."""
+    check_electrons(molecule, basis, where)
+    if molecule.spin_multiplicity != 1:
+        raise ValueError(f"{where}: {_open_shell(molecule.spin_multiplicity)}")
+
+
+def _open_shell(multiplicity: int) -> str:
+    return f"multiplicity {multiplicity}: only closed shells (multiplicity 1) have one Hamiltonian"
+
+
+def check_auxiliary_basis(name: str | None, molecules: Iterable[Molecule]) -> None:
+    """Raise ValueError for a density-fitting basis that PySCF lacks, or lacks for an element."""
+    numbers = sorted({int(z) for molecule in molecules for z in molecule.atomic_numbers})
+    missing = [] if name is None else [z for z in numbers if not _has_basis(name, z)]
+    if name is None or not missing:
+        return
+    if not any(_has_basis(name, z) for z in elements.ELEMENTS):
+        fitting = [alias for alias in gto.basis.ALIAS if "fit" in alias]
+        close = difflib.get_close_matches(name.lower().replace("-", ""), fitting, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise ValueError(f"auxbasis: got '{name}', not a basis of PySCF{hint}")
+    symbols = " ".join(elements.symbol(z) for z in missing)
+    raise ValueError(f"auxbasis: '{name}' lacks {symbols}; wanted one that covers all molecules")
+
+
+def _has_basis(name: str, atomic_number: int) -> bool:
+    with warnings.catch_warnings():  # PySCF recommends another package
+        warnings.simplefilter("ignore")
+        try:
+            return bool(gto.basis.load(name, elements.symbol(atomic_number)))
+        except (BasisNotFoundError, KeyError):
+            return False
 
 
 def build_mol(molecule: Molecule, basis: str) -> gto.Mole:
@@ -94,9 +132,7 @@ def kohn_sham(mol: gto.Mole, method: Method) -> dft.rks.RKS:
         ValueError: open shell: two Hamiltonians, which the model does not describe.
     """
     if mol.spin != 0:
-        raise ValueError(
-            f"multiplicity {mol.spin + 1}: only closed shells (multiplicity 1) have one Hamiltonian"
-        )
+        raise ValueError(_open_shell(mol.spin + 1))
     solver = dft.RKS(mol, xc=method.xc.removesuffix(WITHOUT_VV10))
     if method.xc.endswith(WITHOUT_VV10):
         solver.nlc = 0

@@ -83,31 +83,55 @@ class Frame:
     periodic: bool = False
 
 
-def read_frames(path: Path) -> list[Frame]:
+@dataclass(frozen=True)
+class BadFrame:
+    """A frame that cannot be read, and the error that says why with file, frame and line."""
+
+    error: ValueError
+
+
+def read_frames(path: Path) -> list[Frame | BadFrame]:
     """Read every frame of an XYZ file, which may be compressed with gzip.
 
     Between frames there may be blank lines and lines that start with #. D and T are read as
     hydrogen, and numbers in the place of symbols as atomic numbers.
 
     Raises:
-        ValueError: no such file, none of this format, or a line that does not fit; names file,
-            frame and line.
+        ValueError: no such file, none of this format, or lines that cannot be counted into frames.
     """
     text = _text(path)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    frames: list[Frame | BadFrame] = []
     try:
-        frames = [
-            _frame(lines, start, f"{path}, frame {number}")
-            for number, start in enumerate(_starts(lines, path))
-        ]
+        for number, start in enumerate(_starts(lines, path)):
+            try:
+                frames.append(_frame(lines, start, f"{path}, frame {number}"))
+            except ValueError as error:
+                frames.append(BadFrame(_hinted(error, text)))
     except ValueError as error:
-        kind = next((kind for word, kind in FOREIGN.items() if word in text), None)
-        if kind is None:
-            raise
-        raise ValueError(f"{error}; this looks like {kind}") from None
+        all_sound(frames)  # a wrong number of atoms is seen there first
+        raise _hinted(error, text) from None
     if not frames:
         raise ValueError(f"{path}: empty; wanted at least one molecule in extended XYZ")
     return frames
+
+
+def all_sound(frames: list[Frame | BadFrame]) -> list[Frame]:
+    """The frames, if all could be read.
+
+    Raises:
+        ValueError: that of the first frame that could not.
+    """
+    for frame in frames:
+        if isinstance(frame, BadFrame):
+            raise frame.error
+    return [frame for frame in frames if isinstance(frame, Frame)]
+
+
+def _hinted(error: ValueError, text: str) -> ValueError:
+    """The error, with what the file looks like if that is another format."""
+    kind = next((kind for word, kind in FOREIGN.items() if word in text), None)
+    return ValueError(f"{error}; this looks like {kind}") if kind else error
 
 
 def _text(path: Path) -> str:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from helm_scale import commands
 from helm_scale.config import GenerateConfig
+from helm_scale.data.format import codec
 from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader, verify
 from helm_scale.dft.energies import EnergyFunctional
@@ -85,7 +87,9 @@ def processes_of_session(session: int) -> bool:
 def command(config: GenerateConfig) -> list[str]:
     """The launcher's command line."""
     options = [
-        f"--{name}={value}" for name, value in config.model_dump().items() if value is not None
+        f"--{name}={list(value) if isinstance(value, tuple) else value}".replace("'", "")
+        for name, value in config.model_dump().items()
+        if value is not None
     ]
     return [sys.executable, "launch/shards.py", "generate", *options]
 
@@ -227,14 +231,23 @@ def test_a_killed_run_continues_and_gives_the_same_bytes(config: Make, tmp_path:
 def test_failures_are_named_and_a_finished_dataset_is_left_alone(
     config: Make, tmp_path: Path
 ) -> None:
-    triplet = "2\nkey=oxygen multiplicity=3\nO 0 0 0\nO 0 0 1.2\n"
+    triplet = (
+        "2\nkey=oxygen multiplicity=3\nO 0 0 0\nO 0 0 1.2\n"
+        "2\nkey=radical\nO 0 0 0\nH 0 0 1\n"
+        "2\nkey=dented\nF 0 0 0\nH 0 0 nan\n"
+        "2\nkey=touching\nF 0 0 0\nH 0 0 0.01\n"
+    )
     settings = config(frames(1) + triplet)
     report = commands.shards_generate(settings)
-    assert "rejected: 1\n  oxygen: ValueError: multiplicity 3: only closed shells" in report
+    for line in (
+        "rejected: 4\n  oxygen: frame 1, line 6 (oxygen): multiplicity 3: only closed shells",
+        "\n  radical: frame 2, line 10 (radical): 9 electrons (charge +0) cannot have",
+        "\n  frame-000003: frame 3, line 17: got 'nan', wanted a finite number",
+        "\n  touching: frame 4, line 18 (touching): molecule 'touching': atoms 0 and 1 coincide",
+    ):
+        assert line in report
     finished = Manifest.load(tmp_path / "out")
-    assert finished.key.tolist() == ["water-0"] and [one.key for one in finished.rejected] == [
-        "oxygen"
-    ]
+    assert finished.key.tolist() == ["water-0"]
     assert ShardReader(finished).read(0).energy == pytest.approx(-76.2, abs=0.2)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert commands.shards_generate(settings) == report
@@ -280,13 +293,67 @@ def test_kept_labels_of_another_method_or_geometry_are_not_used(
         )
 
 
+@pytest.mark.parametrize("retry", ["level_shift", "second_order"])
+def test_an_scf_that_fails_is_retried_and_the_sample_says_how_it_converged(retry: str) -> None:
+    # DIIS drifts off between the ionic and the covalent state of stretched lithium hydride.
+    job = LabelJob(
+        molecule=Molecule("lih", np.array([3, 1]), np.array([[0.0, 0, 0], [0, 0, 4.0]])),
+        method=replace(SVP, grid_level=0, conv_tol=1e-9),
+        forces=False,
+        overlap=True,
+        max_cycle=50,
+    )
+    with pytest.raises(RuntimeError, match=r"did not converge to 1e-09 Eh in 50 cycles$"):
+        label(job)
+    labelled = label(replace(job, scf_retries=(retry,)))
+    assert codec.decode(codec.encode(labelled), "here").scf_retry == retry
+    _, orbitals = scipy.linalg.eigh(labelled.hamiltonian, labelled.overlap)
+    density = 2 * orbitals[:, :2] @ orbitals[:, :2].T
+    energy = EnergyFunctional(labelled, job.method).energy_and_fock(density)[0]
+    assert energy == pytest.approx(labelled.energy, abs=1e-5)
+    assert energy == pytest.approx(-7.94845, abs=1e-5)  # of both
+
+
+def test_a_state_with_its_homo_above_its_lumo_is_no_label() -> None:
+    # The closed shell of O2 lies above its triplet: no filling of its orbitals is self-consistent.
+    oxygen = Molecule("o2", np.array([8, 8]), np.array([[0.0, 0, 0], [0, 0, 1.2]]))
+    job = LabelJob(
+        molecule=oxygen,
+        method=replace(SVP, grid_level=0, conv_tol=1e-9),
+        forces=False,
+        overlap=False,
+        max_cycle=50,
+        scf_retries=("second_order",),
+    )
+    reason = label_or_reason(job)
+    assert reason == (
+        "RuntimeError: SCF did not converge to 1e-09 Eh in 50 cycles; second_order: HOMO above LUMO"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"xc": "pbee"}, "xc: got 'pbee', not a functional of PySCF"),
+        ({"auxbasis": "def2-universl-jkfit"}, "not a basis of PySCF; did you mean 'def2univ"),
+        ({"auxbasis": "cc-pvdz-jkfit"}, "auxbasis: 'cc-pvdz-jkfit' lacks Li; wanted one that"),
+    ],
+)
+def test_functional_and_fitting_basis_are_checked_before_the_first_molecule(
+    changes: dict, message: str, config: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        commands.shards_generate(config("2\n\nLi 0 0 0\nH 0 0 1.6\n", **changes))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", r"in.xyz: empty"),
         (
             "2\nkey=hi\nI 0 0 0\nH 0 0 1.6\n",
-            r"in.xyz, frame 0 \(hi\): element I is not among the 26 elements of def2-svp",
+            r"in.xyz, frame 0, line 1 \(hi\): element I is not among the 26 elements of def2-svp",
         ),
         (
             "2\nkey=oh\nO 0 0 0\nH 0 0 1\n",

@@ -57,8 +57,10 @@ def encode(molecule: Molecule) -> dict[str, bytes]:
         "labels": labels_of(molecule),
         "method": asdict(molecule.method),
     }
+    # Readers that do not know the next two keys leave them alone, so they need no new version.
+    if molecule.scf_retry:
+        header["scf_retry"] = molecule.scf_retry
     if molecule.properties:
-        # Readers that do not know this key leave it alone, so it needs no new version.
         header["properties"] = {
             name: np.asarray(value, dtype=np.float64).tolist()
             for name, value in molecule.properties.items()
@@ -291,6 +293,7 @@ def _stored(header: dict[str, Any], arrays: dict[str, np.ndarray], where: str) -
         spin_multiplicity=header["spin_multiplicity"],
         energy=header["energy"],
         method=method,
+        scf_retry=header.get("scf_retry"),
         positions=vectors["positions"],
         forces=vectors.get("forces"),
         properties=properties,

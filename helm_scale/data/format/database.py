@@ -1,6 +1,6 @@
 """Frames of files of molecules, by their ending: ASE databases and trajectories, else XYZ."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from ase.calculators.calculator import all_properties
 from ase.io.trajectory import Trajectory
 
 from helm_scale.extras import MissingExtraError, needs
-from helm_scale.reading.frames import Frame, read_frames
+from helm_scale.reading.frames import BadFrame, Frame, all_sound, read_frames
 from helm_scale.reading.numbers import numbers
 from helm_scale.units import BOHR_IN_ANGSTROM
 
@@ -28,6 +28,12 @@ def read_file(path: Path) -> tuple[list[Frame], dict[str, Any]]:
         ValueError: no such file, none of its format, an empty one, or a name with two values.
         MissingExtraError: .aselmdb without the package that reads it.
     """
+    frames, metadata = read_any(path)
+    return all_sound(frames), metadata
+
+
+def read_any(path: Path) -> tuple[list[Frame | BadFrame], dict[str, Any]]:
+    """As `read_file`, but what cannot be read is among the frames with its error."""
     if not path.is_file():
         raise ValueError(
             f"{path}: file not found; wanted extended XYZ (.xyz, .extxyz, .xyz.gz), an ASE"
@@ -38,7 +44,7 @@ def read_file(path: Path) -> tuple[list[Frame], dict[str, Any]]:
     return _read_database(path) if path.suffix in DATABASES else (read_frames(path), {})
 
 
-def _read_database(path: Path) -> tuple[list[Frame], dict[str, Any]]:
+def _read_database(path: Path) -> tuple[list[Frame | BadFrame], dict[str, Any]]:
     try:
         with needs("aselmdb"), ase.db.connect(path) as database:
             metadata, rows = dict(database.metadata), list(database.select())
@@ -50,10 +56,10 @@ def _read_database(path: Path) -> tuple[list[Frame], dict[str, Any]]:
     if not rows:
         raise ValueError(f"{path}: empty; wanted at least one molecule")
     scale = _angstrom(metadata, path)
-    return [_frame_of_row(row, scale, f"{path}, frame {i}") for i, row in enumerate(rows)], metadata
+    return _each(lambda row, where: _frame_of_row(row, scale, where), rows, path), metadata
 
 
-def _read_trajectory(path: Path) -> list[Frame]:
+def _read_trajectory(path: Path) -> list[Frame | BadFrame]:
     try:
         with Trajectory(path) as trajectory:
             images = list(trajectory)
@@ -64,7 +70,20 @@ def _read_trajectory(path: Path) -> list[Frame]:
         ) from None
     if not images:
         raise ValueError(f"{path}: empty; wanted at least one molecule")
-    return [_frame_of_atoms(atoms, f"{path}, frame {i}") for i, atoms in enumerate(images)]
+    return _each(_frame_of_atoms, images, path)
+
+
+def _each(
+    read: Callable[[Any, str], Frame], entries: Iterable[Any], path: Path
+) -> list[Frame | BadFrame]:
+    """Read every entry; read: (entry, file and frame for messages) -> frame."""
+    frames: list[Frame | BadFrame] = []
+    for number, entry in enumerate(entries):
+        try:
+            frames.append(read(entry, f"{path}, frame {number}"))
+        except ValueError as error:
+            frames.append(BadFrame(error))
+    return frames
 
 
 def _frame_of_atoms(atoms: Any, where: str) -> Frame:

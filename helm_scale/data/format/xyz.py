@@ -1,16 +1,17 @@
 """Molecules from the frames of extended XYZ files and of ASE databases."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from helm_scale.data.format.database import read_file
+from helm_scale.data.format.database import read_any, read_file
+from helm_scale.data.format.manifest import RejectedMolecule
 from helm_scale.data.graphs import neighbors
 from helm_scale.reading import free_atoms, identity
-from helm_scale.reading.frames import Frame
+from helm_scale.reading.frames import BadFrame, Frame
 from helm_scale.reading.numbers import numbers
 from helm_scale.types import Molecule
 
@@ -34,6 +35,38 @@ def read_xyz(path: str | Path, *, ignore_cell: bool = False) -> tuple[list[Molec
     frames, _ = read_file(Path(path))
     molecules = molecules_of(frames, path, ignore_cell=ignore_cell)
     return molecules, [str(frame.info.get("split", "train")) for frame in frames]
+
+
+def read_usable(
+    path: str | Path, check: Callable[[Molecule, str], None], *, ignore_cell: bool = False
+) -> tuple[list[Molecule], list[str], list[RejectedMolecule]]:
+    """Read a file as `read_xyz` does, but leave out frames that are wrong by themselves.
+
+    Args:
+        check: raises ValueError for a molecule that has no use; gets it and its place in the file.
+    Returns:
+        (molecules, name of the split of each, what was left out by name with the reason).
+    Raises:
+        ValueError: as `read_xyz` for what concerns the whole file, or no usable frame.
+    """
+    usable: list[Frame] = []
+    rejected, first_error = [], None
+    for number, frame in enumerate(read_any(Path(path))[0]):
+        try:
+            if isinstance(frame, BadFrame):
+                raise frame.error
+            frame.info.setdefault("key", default_key(number))
+            check(_molecule(frame, number, ignore_cell=ignore_cell), frame.where)
+            usable.append(frame)
+        except ValueError as error:
+            first_error = first_error or error
+            named = frame.info["key"] if isinstance(frame, Frame) else default_key(number)
+            rejected.append(RejectedMolecule(str(named), str(error).removeprefix(f"{path}, ")))
+            log.warning("rejected %s: %s", named, error)
+    if not usable and first_error:
+        raise first_error
+    molecules = molecules_of(usable, path, ignore_cell=ignore_cell)
+    return molecules, [str(frame.info.get("split", "train")) for frame in usable], rejected
 
 
 def molecules_of(
@@ -68,13 +101,18 @@ def molecules_of(
     return molecules
 
 
+def default_key(number: int) -> str:
+    """Name of a frame that has none."""
+    return f"frame-{number:06d}"
+
+
 def key_of(frame: Frame, number: int) -> str:
     """Name of a frame's molecule.
 
     Raises:
         ValueError: neither text nor an integer, or empty.
     """
-    key = frame.info.get("key", f"frame-{number:06d}")
+    key = frame.info.get("key", default_key(number))
     if isinstance(key, bool) or not isinstance(key, str | int | np.integer) or key == "":
         raise ValueError(f"{frame.where}: key: got {key!r}, wanted text")
     return str(key)
