@@ -90,11 +90,13 @@ class HamiltonianModel:
 
         return kohn_sham(build_mol(self._checked(atoms), self.method.basis), self.method)
 
-    def initial_guess(self, mol: Any) -> np.ndarray:
+    def initial_guess(self, mol: Any, *, check: bool = True) -> np.ndarray:
         """Density matrix to start an SCF from: `mf.kernel(dm0=model.initial_guess(mf.mol))`.
 
         Args:
             mol: a PySCF Mole in the basis of the model, with its ECP; closed shell.
+            check: give PySCF's minao density, with a warning, where the energy of the predicted
+                one lies above what minao's first cycle reaches; takes two Fock builds and H0.
         Returns:
             [nao, nao], PySCF's AO order.
         Raises:
@@ -106,7 +108,8 @@ class HamiltonianModel:
 
         molecule = from_pyscf(mol, self.method.basis)
         self.domain_check([molecule])
-        return guess.initial_density(self.network, molecule, self.method, choice=self._choice())
+        density_of = guess.checked_density if check else guess.initial_density
+        return density_of(self.network, molecule, self.method, choice=self._choice())
 
     def _choice(self) -> "Choice":
         """Whether predictions are projected, and why; said in the log."""

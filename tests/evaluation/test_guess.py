@@ -56,6 +56,19 @@ def test_the_guess_is_the_density_of_the_predicted_hamiltonian_in_the_users_orde
     assert np.trace(found @ solver.get_ovlp()) == pytest.approx(26.0, abs=1e-8)
 
 
+def test_a_guess_that_is_worse_than_minao_is_replaced_with_a_warning(
+    source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, mol = helm_scale.load(source, projection="off"), gto.M(atom=ATOMS, **BASIS)
+    torch.manual_seed(1)
+    model.network.set_reference(torch.randn_like(model.network.reference), 1e-9)  # untrained
+    minao = dft.RKS(mol, xc="pbe").get_init_guess(key="minao")
+    np.testing.assert_allclose(model.initial_guess(mol), minao, atol=1e-10)
+    (record,) = [r for r in caplog.records if r.name.endswith("guess")]
+    assert "the start is minao's: the energy of the predicted density is" in record.message
+    assert np.abs(model.initial_guess(mol, check=False) - minao).max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
