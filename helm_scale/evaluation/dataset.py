@@ -22,7 +22,7 @@ from helm_scale.data.format.manifest import Manifest
 from helm_scale.data.format.shards import ShardReader
 from helm_scale.dft import fields
 from helm_scale.dft.energies import EnergyFunctional, overlap
-from helm_scale.evaluation import embedding, kohn_sham, orbitals, report, stretch
+from helm_scale.evaluation import embedding, kohn_sham, orbitals, report, stretch, tables, verdict
 from helm_scale.evaluation.kohn_sham import Choice
 from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecules
 from helm_scale.evaluation.plots.embedding import plot_embedding
@@ -70,7 +70,7 @@ def evaluate_dataset(
         "matrix": str(choice),
     }
     summary = report.build_report(results, about)
-    sections = [report.tables(summary)]
+    sections = [tables.tables(summary)]
     _write_report(out, summary, sections[0])
     if drawn is not None and "orbitals" in config.extras:
         draw_molecule(predictor, drawn, manifest=manifest, config=config, choice=choice)
@@ -316,7 +316,7 @@ def map_backbones(
         [
             title,
             *(
-                report.number(100 * embedding.separation(points, labels))
+                verdict.number(100 * embedding.separation(points, labels))
                 for labels in ([str(z) for z in numbers], names)
             ),
         ]
@@ -325,6 +325,6 @@ def map_backbones(
     heads = ["backbone", "variance between elements / %", "variance between environments / %"]
     return (
         f"Node features (l = 0) of {len(numbers)} atoms.\n\n"
-        + "\n".join(report.grid(heads, rows))
+        + "\n".join(tables.grid(heads, rows))
         + "\n"
     )

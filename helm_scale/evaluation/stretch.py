@@ -17,7 +17,8 @@ from helm_scale.dft.molecule import bonded
 from helm_scale.dft.processes import run_parallel
 from helm_scale.evaluation import orbitals
 from helm_scale.evaluation.geometry import distances
-from helm_scale.evaluation.report import grid, number
+from helm_scale.evaluation.tables import grid
+from helm_scale.evaluation.verdict import number
 from helm_scale.types import Method, Molecule
 from helm_scale.units import HARTREE_IN_EV, HARTREE_IN_MEV
 

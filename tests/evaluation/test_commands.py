@@ -90,7 +90,7 @@ def evaluated(options: Options) -> Path:
     """The folder that one command writes."""
     done = _launch("evaluate", **options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("| Hamiltonian | H MAE over molecules / uEh |")
+    assert done.stdout.startswith(f"# Evaluation of {options['source']}\n")
     assert "evaluate: 100%" in done.stderr  # the progress bar
     return Path(str(options["out"]))
 

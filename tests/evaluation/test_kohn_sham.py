@@ -10,7 +10,8 @@ from helm_scale.dft import potential
 from helm_scale.evaluation import kohn_sham
 from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecule
 from helm_scale.evaluation.prediction import PredictJob, write_prediction
-from helm_scale.evaluation.report import build_report, tables
+from helm_scale.evaluation.report import build_report
+from helm_scale.evaluation.tables import tables
 from helm_scale.types import Molecule
 from tests.evaluation.labels import SVP, TZVPD, noise_like
 

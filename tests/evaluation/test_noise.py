@@ -10,7 +10,8 @@ import pytest
 
 from helm_scale.evaluation.error_sums import mean_errors
 from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecule
-from helm_scale.evaluation.report import build_report, tables
+from helm_scale.evaluation.report import build_report
+from helm_scale.evaluation.tables import tables
 from helm_scale.types import Molecule
 from helm_scale.units import HARTREE_IN_MEV, MICROHARTREE
 from tests.evaluation.labels import BENZENE, hexane, noise_like

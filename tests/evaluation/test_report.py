@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecule
-from helm_scale.evaluation.report import build_report, number, tables
+from helm_scale.evaluation.report import build_report
 from helm_scale.evaluation.results import MoleculeResult
+from helm_scale.evaluation.tables import tables
+from helm_scale.evaluation.verdict import number
 from helm_scale.types import Molecule
 from tests.evaluation.labels import SVP, noise_like
 
@@ -173,19 +175,41 @@ def test_scf_cycles_and_seconds_are_reported(records: list[MoleculeResult]) -> N
 def test_ghosts_are_reported_with_a_remedy(records: list[MoleculeResult]) -> None:
     report = build_report(records, ABOUT)
     assert "WARNING" not in tables(report)
+    assert "chemically accurate (1 kcal/mol is 43 meV), better than one Fock" in tables(report)
     report["rows"]["prediction"] |= {"ghosts_per_molecule": 0.5}
     assert "raise overlap_threshold above" in tables(report)
     report["projection"]["threshold_largest"] = 1e-2
-    assert "too large to tell which orbitals are occupied" in tables(report)
+    text = tables(report)
+    assert "too large to tell which orbitals are occupied" in text
+    assert text.index("**Verdict.**") < text.index("WARNING: ghosts") < text.index("\n| ")
+
+
+def test_the_page_says_what_was_judged_and_how_good_it_is_in_words(
+    records: list[MoleculeResult],
+) -> None:
+    report = build_report(records, ABOUT | {"data": "water", "model": {"channels": 8, "lmax": 4}})
+    text = tables(report)
+    assert text.startswith("# Evaluation of noise\n\n- model: 8 channels, lmax 4\n- data: water,")
+    assert "- method: xc pbe, basis def2-svp" in text
+    assert "| chemical accuracy: 1 kcal/mol (per A) | 43.4 | 43.4 |  |" in text
+    report["rows"]["prediction"]["energy_mae_meV"] = 23456.0
+    report["rows"]["truth"]["energy_mae_meV"] = 2.0
+    text = tables(report)
+    assert (
+        "Energies: mean error 23,500 meV, 541 times chemical accuracy (43 meV), no better" in text
+    )
+    assert "WARNING: stored energies differ from those of the stored H by 2.00 meV" in text
+    assert "e+0" not in text
 
 
 def test_numbers_near_a_hundred_keep_their_digits() -> None:
-    assert [number(value) for value in (99.98764, 100.0, 0.0, 12.345, 1e-7, None)] == [
+    assert [number(value) for value in (99.98764, 100.0, 0.0, 12.345, 1e-7, 12345.6, None)] == [
         "99.9876",
         "100",
         "0.00",
         "12.3",
         "1.00e-07",
+        "12,300",
         "",
     ]
 
