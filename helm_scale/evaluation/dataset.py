@@ -33,6 +33,7 @@ from helm_scale.evaluation.plots.stretch import plot_stretch
 from helm_scale.evaluation.predictors import Predictor
 from helm_scale.model.energy import EnergyModel
 from helm_scale.types import Molecule
+from helm_scale.units import HARTREE_IN_EV
 
 SPACING = 0.2  # of cube files, Angstrom
 EMBEDDED = 500  # molecules of the embedding map at most
@@ -224,7 +225,10 @@ def draw_molecule(
     )
     names = {"pyscf": "PySCF", "model": "model"}
     titles = [
-        [(f"{level}_{whose}", f"{level.upper()}, {name}") for level in ("homo", "lumo")]
+        [
+            (f"{level}_{whose}", f"{level.upper()}, {name}: {energy * HARTREE_IN_EV:.2f} eV")
+            for level, energy in (("homo", states[whose].homo), ("lumo", states[whose].lumo))
+        ]
         for whose, name in names.items()
     ]
     titles[0].append(("density_difference", "density, model - PySCF"))

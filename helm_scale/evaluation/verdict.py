@@ -37,7 +37,7 @@ def verdict(report: dict[str, Any]) -> str:
     rows = report["rows"]
     used = "kohn_sham" if "kohn_sham" in rows else "prediction"
     sentences = [
-        *_of_hamiltonian(rows, used),
+        *_of_hamiltonian(rows),
         *_of_energy(rows, used),
         *_of_forces(rows, used),
         *_of_scf(report["scf"], used),
@@ -57,9 +57,10 @@ def warnings(report: dict[str, Any]) -> list[str]:
     return found
 
 
-def _of_hamiltonian(rows: dict[str, Any], used: str) -> list[str]:
+def _of_hamiltonian(rows: dict[str, Any]) -> list[str]:
     name = "hamiltonian_mae_over_molecules_uEh"
-    ours, minao = rows[used][name], rows.get("minao", {}).get(name)
+    # As predicted: only these rows are over all molecules
+    ours, minao = rows["prediction"][name], rows.get("minao", {}).get(name)
     if minao is None:
         return [f"H: mean error {number(ours)} uEh."]
     relation = "no better than" if ours >= minao else f"{number(minao / ours)} times less than"

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from helm_scale.basis import elements
 from helm_scale.evaluation.embedding import EmbeddingMap
-from helm_scale.evaluation.plots.figure import FAINT, INK, new_figure, save
+from helm_scale.evaluation.plots.figure import FAINT, INK, explain, new_figure, save
 
 # Close to the colours that molecule viewers give the elements; all others share one.
 _COLOURS = {
@@ -21,6 +21,9 @@ _COLOURS = {
     17: "#3fae49",
 }
 _OTHER = "#8b5cf6"
+NAMED = 8  # environments at most
+# Of a letter and a line, in units of a panel
+LETTER_WIDTH, LINE_HEIGHT = 0.016, 0.04
 
 
 def plot_embedding(
@@ -44,6 +47,7 @@ def plot_embedding(
                 fontsize=11,
                 color=INK,
             )
+    explain(figure, "Good: atoms of one environment lie together, apart from other environments.")
     save(figure, path)
 
 
@@ -70,21 +74,31 @@ def _draw_map(panel: Axes, points: np.ndarray, numbers: np.ndarray, names: Seque
             alpha=0.6,
             label="others",
         )
-    environments, counts = np.unique(np.array(names), return_counts=True)
-    # More than eight names overlap on a panel of this size.
-    for environment in environments[np.argsort(-counts)][:8]:
-        x, y = points[np.array(names) == environment].mean(axis=0)
-        panel.annotate(
-            environment,
-            (x, y),
-            fontsize=8,
-            color=INK,
-            ha="center",
-            va="bottom",
-            xytext=(0, 4),
-            textcoords="offset points",
-        )
+    _name_environments(panel, points, np.array(names))
     panel.legend(frameon=False, fontsize=8)
     panel.set_xticks([])
     panel.set_yticks([])
     panel.spines[:].set_color(FAINT)
+
+
+def _name_environments(panel: Axes, points: np.ndarray, names: np.ndarray) -> None:
+    """Write the most frequent environments where they lie; one that finds no room is left out."""
+    low, size = points.min(axis=0), np.ptp(points, axis=0) + 1e-12
+    environments, counts = np.unique(names, return_counts=True)
+    taken: list[tuple[np.ndarray, float]] = []
+    for environment in environments[np.argsort(-counts)][:NAMED]:
+        own = points[names == environment]
+        # The atom nearest to the middle: the middle of two groups is none of their places.
+        place = own[np.linalg.norm((own - own.mean(axis=0)) / size, axis=1).argmin()]
+        width = LETTER_WIDTH * len(environment)
+        for shift in (0.0, 0.05, -0.05, 0.1, -0.1, 0.15, -0.15):
+            spot = (place - low) / size + [0.0, shift]
+            if all(
+                abs(spot[0] - other[0]) > (width + other_width) / 2
+                or abs(spot[1] - other[1]) > LINE_HEIGHT
+                for other, other_width in taken
+            ):
+                taken.append((spot, width))
+                x, y = low + size * spot
+                panel.text(x, y, environment, fontsize=8, color=INK, ha="center", va="bottom")
+                break

@@ -15,6 +15,7 @@ from helm_scale.evaluation.plots.figure import (
     INK,
     MICROHARTREE_LABEL,
     SIZE,
+    explain,
     new_figure,
     save,
 )
@@ -60,6 +61,7 @@ def plot_element_pairs(path: Path, onsite: dict[str, Any], pairs: dict[str, Any]
     bar.update_ticks()
     bar.set_label(MICROHARTREE_LABEL, color=INK)
     bar.outline.set_visible(False)
+    explain(figure, "Good: everywhere alike and small; a dark row is an element to add data for.")
     save(figure, path)
 
 
@@ -113,4 +115,5 @@ def plot_distances(path: Path, distances: dict[str, Any]) -> None:
     axis.tick_params(colors=INK)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
+    explain(figure, "Good: |dH| far below |H| at every distance.")
     save(figure, path)

@@ -5,11 +5,20 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
+from scipy import ndimage
 
 from helm_scale.basis import elements
 from helm_scale.dft.fields import Fields
-from helm_scale.evaluation.plots.figure import FAINT, INK, new_figure, save
+from helm_scale.evaluation.plots.figure import FAINT, INK, explain, new_figure, save
 from helm_scale.types import Molecule
+
+# Contours in units of the largest value; halved from one to the next, as orbitals decay.
+LEVELS = np.array([-0.64, -0.32, -0.16, -0.08, -0.04, 0.04, 0.08, 0.16, 0.32, 0.64])
+FINER = 3  # grid points of a picture per point of the cube files, along each axis
+COVERED = 0.4  # Angstrom between two atoms in the picture whose symbols would collide
+ORBITAL_UNIT = "orbital / bohr^-3/2"
+DENSITY_UNIT = "difference / electrons per bohr^3"
 
 
 def plot_fields(
@@ -21,7 +30,7 @@ def plot_fields(
     middle plane.
 
     Args:
-        titles: panels by row: (name of the field, title).
+        titles: panels by row: (name of the field, title); a column shares one colour scale.
     """
     shape = next(iter(fields.values.values())).shape
     axis = int(np.argmin(np.array(shape) * fields.step))
@@ -34,31 +43,56 @@ def plot_fields(
             shape[axis] - 2,
         )
     )
-    figure = new_figure(4.3 * len(titles[0]), 4.2 * len(titles))
+    width = 4.3  # inches of a panel
+    height = width * shape[up] * fields.step[up] / (shape[across] * fields.step[across])
+    figure = new_figure(width * len(titles[0]), (height + 0.3) * len(titles) + 1.0)
     panels = figure.subplots(len(titles), len(titles[0]), squeeze=False)
-    for row, names in zip(panels, titles, strict=True):
-        for panel in row[len(names) :]:
-            panel.set_axis_off()
-        for panel, (name, title) in zip(row, names, strict=False):
-            projection = _largest_magnitude(np.moveaxis(fields.values[name], axis, 0)[middle:])
-            # A quantile, because core orbitals and nuclei have peaks that would hide the rest.
-            largest = float(np.quantile(np.abs(projection), 0.998)) or 1.0
-            edges = [fields.origin[k] + fields.step[k] * np.arange(shape[k]) for k in (across, up)]
-            # Halved from level to level: orbitals decay exponentially.
-            levels = largest * np.array(
-                [-0.64, -0.32, -0.16, -0.08, -0.04, 0.04, 0.08, 0.16, 0.32, 0.64]
-            )
-            panel.contourf(
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for column in range(len(titles[0])):
+        drawn = [
+            (row[column], panels[k, column]) for k, row in enumerate(titles) if column < len(row)
+        ]
+        seen = {
+            name: _seen(np.moveaxis(fields.values[name], axis, 0)[middle:])
+            for (name, _), _ in drawn
+        }
+        # A quantile, because core orbitals and nuclei have peaks that would hide the rest.
+        largest = max(float(np.quantile(np.abs(view), 0.998)) for view in seen.values()) or 1.0
+        levels = largest * LEVELS
+        for (name, title), panel in drawn:
+            view = seen[name]
+            edges = [
+                fields.origin[k] + np.linspace(0, fields.step[k] * (shape[k] - 1), size)
+                for k, size in zip((across, up), view.shape, strict=True)
+            ]
+            shown = panel.contourf(
                 *edges,
-                np.clip(projection.T, levels[0], levels[-1]),
+                view.T,
                 levels=levels,
                 cmap="RdBu_r",
+                norm=BoundaryNorm(levels, 256, extend="both"),
                 extend="both",
             )
-            panel.contour(*edges, projection.T, levels=levels, colors=INK, linewidths=0.3)
-            _draw_atoms(panel, molecule, across, up)
+            panel.contour(*edges, view.T, levels=levels, colors=INK, linewidths=0.3)
+            _draw_atoms(panel, molecule, (across, up, axis))
+            panel.set_axis_on()
             panel.set_title(title, fontsize=11, color=INK)
+        bar = figure.colorbar(shown, ax=panels[:, column], location="bottom", aspect=35, pad=0.02)
+        bar.set_ticks(levels[::2].tolist(), labels=[f"{level:.2g}" for level in levels[::2]])
+        bar.set_label(DENSITY_UNIT if "density" in name else ORBITAL_UNIT, color=INK)
+        bar.ax.tick_params(labelsize=8)
+    explain(
+        figure,
+        "Good: model and PySCF look alike, up to the order of orbitals of one energy, and the"
+        " density hardly differs.",
+    )
     save(figure, path)
+
+
+def _seen(stack: np.ndarray) -> np.ndarray:
+    """Project a field along its first axis, interpolated so that contours are smooth."""
+    return _largest_magnitude(ndimage.zoom(stack, FINER, order=3))
 
 
 def _largest_magnitude(stack: np.ndarray) -> np.ndarray:
@@ -67,18 +101,21 @@ def _largest_magnitude(stack: np.ndarray) -> np.ndarray:
     return np.take_along_axis(stack, place[None], axis=0)[0]
 
 
-def _draw_atoms(panel: Axes, molecule: Molecule, across: int, up: int) -> None:
-    for number, xyz in zip(molecule.atomic_numbers, molecule.positions, strict=True):
-        panel.plot(xyz[across], xyz[up], "o", color="white", markeredgecolor=INK, markersize=11)
-        panel.text(
-            xyz[across],
-            xyz[up],
-            elements.symbol(int(number)),
-            ha="center",
-            va="center",
-            fontsize=7,
-            color=INK,
-        )
+def _draw_atoms(panel: Axes, molecule: Molecule, axes: tuple[int, int, int]) -> None:
+    """Draw the atoms, the nearest last; one that another covers has no symbol.
+
+    axes: across, up, and the line of sight.
+    """
+    places = molecule.positions[:, axes[:2]]
+    order = np.argsort(molecule.positions[:, axes[2]])
+    for rank, atom in enumerate(order):
+        x, y = places[atom]
+        panel.plot(x, y, "o", color="white", markeredgecolor=INK, markersize=11)
+        nearer = places[order[rank + 1 :]]
+        if (np.linalg.norm(nearer - places[atom], axis=1) < COVERED).any():
+            continue
+        symbol = elements.symbol(int(molecule.atomic_numbers[atom]))
+        panel.text(x, y, symbol, ha="center", va="center", fontsize=7, color=INK)
     panel.set_aspect("equal")
     panel.set_xticks([])
     panel.set_yticks([])

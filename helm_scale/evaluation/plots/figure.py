@@ -20,6 +20,11 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def explain(figure: Figure, text: str) -> None:
+    """Write below a figure what a good model looks like."""
+    figure.supxlabel(text, fontsize=10, color=SIZE)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
     figure.savefig(path, dpi=160, facecolor="white")

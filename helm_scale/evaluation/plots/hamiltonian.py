@@ -9,7 +9,13 @@ from matplotlib.colors import SymLogNorm
 
 from helm_scale.basis import elements
 from helm_scale.basis.layout import ao_offsets
-from helm_scale.evaluation.plots.figure import INK, MICROHARTREE_LABEL, new_figure, save
+from helm_scale.evaluation.plots.figure import (
+    INK,
+    MICROHARTREE_LABEL,
+    explain,
+    new_figure,
+    save,
+)
 from helm_scale.units import MICROHARTREE
 
 
@@ -58,6 +64,7 @@ def plot_hamiltonian(
         bar.ax.minorticks_off()
         bar.set_label(unit, color=INK)
         bar.outline.set_visible(False)
+    explain(figure, "Good: the first two look the same, and the third has no pattern of atoms.")
     save(figure, path)
 
 

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from helm_scale.evaluation.plots.figure import ERROR, FAINT, INK, SIZE, new_figure, save
+from helm_scale.evaluation.plots.figure import (
+    ERROR,
+    FAINT,
+    INK,
+    SIZE,
+    explain,
+    new_figure,
+    save,
+)
 from helm_scale.evaluation.stretch import StretchPoint
 from helm_scale.units import HARTREE_IN_EV
 
@@ -40,11 +48,12 @@ def plot_stretch(path: Path, title: str, points: Sequence[StretchPoint]) -> None
             label=label,
         )
     orbital_axis.set_ylabel("HOMO and LUMO / eV", color=INK)
-    energy_axis.set_ylabel("energy above the first point of PySCF / eV", color=INK)
+    energy_axis.set_ylabel("energy, PySCF's first = 0 / eV", color=INK)
     for axis in (orbital_axis, energy_axis):
         axis.set_xlabel("length of the bond / Angstrom", color=INK)
         axis.grid(True, color=FAINT)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
     orbital_axis.set_title(title, fontsize=12, color=INK, loc="left")
+    explain(figure, "Good: the lines of the model lie on those of PySCF, or run parallel to them.")
     save(figure, path)
