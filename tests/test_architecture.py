@@ -38,7 +38,7 @@ DOORS = {
         "reading/frames.py",
     ),
     "deepspeed": ("parallel/",),
-    "e3nn": ("irreps/", "export/fairchem.py"),
+    "e3nn": ("export/fairchem.py",),
     "fairchem": ("export/fairchem.py",),
     "h5py": ("importers/",),
     "huggingface_hub": ("export/hub.py",),

@@ -171,7 +171,7 @@ class Trunk(nn.Module):
         self.chunk = 0
         # Where several processes share the edges of a batch, this one works on every n-th of them.
         self.pair_rank, self.pair_world_size = 0, 1
-        self.all_reduce: Callable[[Tensor], Tensor] = lambda total: total
+        self.all_reduce: Callable[[Tensor], Tensor] = _of_one_process
         self.element = nn.Embedding(MAX_Z + 1, config.channels)
         self.charge = nn.Embedding(2 * config.max_charge + 1, config.channels)
         self.spin = nn.Embedding(config.max_multiplicity + 1, config.channels)
@@ -249,3 +249,8 @@ class Trunk(nn.Module):
         """Sum over all edges of a batch, those of other processes included."""
         over_chunks = sum_chunks_recomputed if self.chunk else sum_chunks
         return self.all_reduce(over_chunks(function, chunks))
+
+
+def _of_one_process(total: Tensor) -> Tensor:
+    """Sum over processes where there is one; a function with a name, so that models pickle."""
+    return total

@@ -1,5 +1,7 @@
 """The loader's interface: features of molecules and of ASE Atoms, and what is refused."""
 
+import copy
+import pickle
 from pathlib import Path
 
 import ase
@@ -38,6 +40,18 @@ def test_backbone_and_loader_give_the_features_of_the_model(
             1,
         )
         assert one.train() is one and one.eval() is one
+
+
+def test_a_backbone_survives_pickle_torch_save_and_deepcopy(
+    backbone: loader.Backbone, tmp_path: Path
+) -> None:
+    torch.save(backbone, tmp_path / "backbone.pt")
+    for copied in (
+        pickle.loads(pickle.dumps(backbone)),
+        torch.load(tmp_path / "backbone.pt", weights_only=False),
+        copy.deepcopy(backbone),
+    ):
+        assert torch.equal(copied.features(METHANOL), backbone.features(METHANOL))
 
 
 def test_no_constant_of_the_program_is_bound_to_the_cpu(pristine: Path) -> None:

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 import torch
+from e3nn import o3
 from torch import Tensor
 
-from helm_scale.irreps.coupling import couple, coupling_matrix, uncouple
+from helm_scale.irreps.coupling import clebsch_gordan, couple, coupling_matrix, uncouple
 from tests.rotations import random_rotation, wigner
 from tests.tolerances import ALGEBRA
 
@@ -30,6 +31,13 @@ def test_coupling_matrices_are_orthogonal_float64(l1: int, l2: int) -> None:
     matrix = coupling_matrix(l1, l2)
     assert matrix.dtype == torch.float64
     assert (matrix.T @ matrix - torch.eye(len(matrix), dtype=torch.float64)).abs().max() < EXACT
+
+
+def test_tables_are_those_of_e3nn_for_all_degrees_up_to_ten() -> None:
+    for l1, l2 in [*itertools.product(range(5), repeat=2), (1, 9), (6, 3)]:
+        for degree in range(abs(l1 - l2), l1 + l2 + 1):
+            wanted = (2 * degree + 1) ** 0.5 * o3.wigner_3j(l1, l2, degree, dtype=torch.float64)
+            assert (clebsch_gordan(l1, l2, degree) - wanted).abs().max() < EXACT
 
 
 @pytest.mark.parametrize(("l1", "l2"), PAIRS)

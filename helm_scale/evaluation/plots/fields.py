@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
+from matplotlib.contour import ContourSet
 from scipy import ndimage
 
 from helm_scale.basis import elements
@@ -50,37 +51,23 @@ def plot_fields(
     for panel in panels.flat:
         panel.set_axis_off()
     for column in range(len(titles[0])):
-        drawn = [
-            (row[column], panels[k, column]) for k, row in enumerate(titles) if column < len(row)
-        ]
-        seen = {
-            name: _seen(np.moveaxis(fields.values[name], axis, 0)[middle:])
-            for (name, _), _ in drawn
-        }
+        below = list(zip(titles, panels[:, column], strict=True))
+        drawn = [(*row[column], panel) for row, panel in below if column < len(row)]
+        seen = [_seen(np.moveaxis(fields.values[name], axis, 0)[middle:]) for name, *_ in drawn]
         # A quantile, because core orbitals and nuclei have peaks that would hide the rest.
-        largest = max(float(np.quantile(np.abs(view), 0.998)) for view in seen.values()) or 1.0
-        levels = largest * LEVELS
-        for (name, title), panel in drawn:
-            view = seen[name]
+        largest = max(float(np.quantile(np.abs(view), 0.998)) for view in seen) or 1.0
+        for (_, title, panel), view in zip(drawn, seen, strict=True):
             edges = [
                 fields.origin[k] + np.linspace(0, fields.step[k] * (shape[k] - 1), size)
                 for k, size in zip((across, up), view.shape, strict=True)
             ]
-            shown = panel.contourf(
-                *edges,
-                view.T,
-                levels=levels,
-                cmap="RdBu_r",
-                norm=BoundaryNorm(levels, 256, extend="both"),
-                extend="both",
-            )
-            panel.contour(*edges, view.T, levels=levels, colors=INK, linewidths=0.3)
+            shown = _draw_view(panel, edges, view.T, largest * LEVELS)
             _draw_atoms(panel, molecule, (across, up, axis))
-            panel.set_axis_on()
             panel.set_title(title, fontsize=11, color=INK)
         bar = figure.colorbar(shown, ax=panels[:, column], location="bottom", aspect=35, pad=0.02)
-        bar.set_ticks(levels[::2].tolist(), labels=[f"{level:.2g}" for level in levels[::2]])
-        bar.set_label(DENSITY_UNIT if "density" in name else ORBITAL_UNIT, color=INK)
+        ticks = (largest * LEVELS[::2]).tolist()
+        bar.set_ticks(ticks, labels=[f"{level:.2g}" for level in ticks])
+        bar.set_label(DENSITY_UNIT if "density" in drawn[0][0] else ORBITAL_UNIT, color=INK)
         bar.ax.tick_params(labelsize=8)
     explain(
         figure,
@@ -88,6 +75,16 @@ def plot_fields(
         " density hardly differs.",
     )
     save(figure, path)
+
+
+def _draw_view(
+    panel: Axes, edges: Sequence[np.ndarray], view: np.ndarray, levels: np.ndarray
+) -> ContourSet:
+    """Fill the contours of one view; returns what a colour scale belongs to."""
+    panel.set_axis_on()
+    norm = BoundaryNorm(levels, 256, extend="both")
+    panel.contour(*edges, view, levels=levels, colors=INK, linewidths=0.3)
+    return panel.contourf(*edges, view, levels=levels, cmap="RdBu_r", norm=norm, extend="both")
 
 
 def _seen(stack: np.ndarray) -> np.ndarray:
