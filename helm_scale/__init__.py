@@ -11,15 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from helm_scale.api import HamiltonianModel, load
+    from helm_scale.api import EnergyCalculator, HamiltonianModel, load
     from helm_scale.export.backbone import Backbone
-    from helm_scale.export.calculator import EnergyCalculator
 
 __version__ = "0.1.0"
 __all__ = ["Backbone", "EnergyCalculator", "HamiltonianModel", "load"]
 _HOMES = {
     "Backbone": "helm_scale.export.backbone",
-    "EnergyCalculator": "helm_scale.export.calculator",
+    "EnergyCalculator": "helm_scale.api",
     "HamiltonianModel": "helm_scale.api",
     "load": "helm_scale.api",
 }

@@ -5,8 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from torch import nn
 
-from helm_scale.commands.models import load_predictor, validation_error
+from helm_scale.commands.models import (
+    best_device,
+    load_energy_model,
+    load_predictor,
+    validation_error,
+)
+from helm_scale.export import calculator
 from helm_scale.export.atoms import molecule_of
 from helm_scale.model.helm import Helm
 from helm_scale.reading.domain import DomainCheck
@@ -129,6 +136,29 @@ class HamiltonianModel:
         prediction.check_molecules([molecule], self.method.basis)
         self.domain_check([molecule])
         return molecule
+
+
+class EnergyCalculator(calculator.EnergyCalculator):
+    """ASE calculator of a finetuned model: `EnergyCalculator("runs/finetune/finetuned")`."""
+
+    def __init__(
+        self,
+        model: nn.Module | str | Path,
+        *,
+        allow_extrapolation: bool = False,
+        **keywords: Any,
+    ) -> None:
+        """Take a folder that `helm-scale finetune` wrote, or a module GraphBatch -> energies [B].
+
+        Args:
+            model: a module gives Hartree and has a `config`, its ModelConfig.
+            allow_extrapolation, keywords: as of export/calculator.py.
+        Raises:
+            ValueError: nothing to load there, or no model of energies.
+        """
+        if isinstance(model, str | Path):
+            model = load_energy_model(model)[0].to(best_device())
+        super().__init__(model, allow_extrapolation=allow_extrapolation, **keywords)
 
 
 def load(

@@ -53,7 +53,10 @@ DOORS = {
     "tensorboard": ("pretraining/",),
     "torch.distributed": ("parallel/",),
     "torch.utils.tensorboard": ("pretraining/",),
-    "tqdm": ("data/", "dft/", "evaluation/", "finetuning/", "pretraining/"),
+    "tqdm": (
+        *("data/", "dft/", "evaluation/", "export/batches.py", "finetuning/"),
+        "pretraining/",
+    ),
     "webdataset": ("data/",),
     "yaml": ("config/",),
 }

@@ -4,6 +4,7 @@ Unlike the loader, it starts at once, runs no program of the bundle, moves with 
 checks the files of the bundle, and holds molecules against what the model was trained on.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from helm_scale.config import read_record
 from helm_scale.export import bundle, loader, shipped
 from helm_scale.export.atoms import molecule_of
+from helm_scale.export.batches import ATOMS, packed, with_progress
 from helm_scale.export.program import LayerFeatures
 from helm_scale.reading.domain import DomainCheck, TrainingDomain
 from helm_scale.types import Molecule
@@ -47,6 +49,33 @@ class Backbone(loader.Backbone):
         record = read_record(folder / "config.json")
         network = LayerFeatures(bundle.trunk(folder))
         return cls(network, record, allow_extrapolation=allow_extrapolation).eval()
+
+    def features_of(
+        self,
+        frames: Iterable[Any],
+        layer: int = -1,
+        invariants: bool = False,
+        *,
+        atoms_per_batch: int = ATOMS,
+        progress: bool = False,
+    ) -> Iterator[Tensor]:
+        """Features of many molecules, one tensor each, in their order; as `features` otherwise.
+
+        Three to four times faster than one after another, as small molecules share a batch.
+
+        Args:
+            atoms_per_batch: atoms of one batch; a larger molecule is a batch of its own.
+            progress: show a progress bar.
+        """
+        device = next(self.parameters()).device
+        for members in packed(with_progress(frames, progress), atoms_per_batch, size=len):
+            parts = zip(*(self.read_atoms(atoms) for atoms in members), strict=True)
+            positions, numbers, charge, spin = (torch.cat(part).to(device) for part in parts)
+            sizes = [len(atoms) for atoms in members]
+            batch = torch.repeat_interleave(torch.tensor(sizes, device=device))
+            edge_index = loader.neighbours(positions, batch, self.cutoff)
+            features = self(positions, numbers, edge_index, batch, charge, spin, layer=layer)
+            yield from (features[:, 0] if invariants else features).split(sizes)
 
     def read_atoms(self, atoms: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Positions, atomic numbers, charge and multiplicity of ASE Atoms, by all known names."""

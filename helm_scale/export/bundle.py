@@ -85,8 +85,6 @@ def _write_files(model: Helm, folder: Path, record: dict[str, Any]) -> None:
     torch.export.save(export_program(LayerFeatures(model.trunk), example), folder / PROGRAM)
     shutil.copyfile(loader.__file__, folder / LOADER)
     (folder / SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in CHECKED))
-    for name in (*FILES, SUMS):
-        (folder / name).chmod(0o644)  # safetensors writes for the owner alone
 
 
 def verify(folder: Path) -> Verification:

@@ -7,17 +7,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from helm_scale.files import ordinary_mode
+
 
 def save_weights(
     state: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write tensors under their names; shared or strided storage is copied first."""
+    """Write tensors under their names; shared or strided storage is copied first.
+
+    The file has the permissions that the user's other files get.
+    """
     # safetensors refuses views of one storage, and stores no strides.
     save_file(
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()},
         path,
         metadata,
     )
+    path.chmod(ordinary_mode())  # safetensors writes for the owner alone
 
 
 def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -54,6 +54,18 @@ def test_a_backbone_survives_pickle_torch_save_and_deepcopy(
         assert torch.equal(copied.features(METHANOL), backbone.features(METHANOL))
 
 
+def test_features_of_a_list_are_those_of_each_in_batches_of_few_atoms(
+    backbone: loader.Backbone,
+) -> None:
+    hydroxide = ase.Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"charge": -1})
+    frames = [METHANOL, hydroxide, ase.build.molecule("C6H6"), METHANOL]
+    found = list(backbone.features_of(iter(frames), atoms_per_batch=8))
+    for features, atoms in zip(found, frames, strict=True):
+        torch.testing.assert_close(features, backbone.features(atoms), rtol=1e-5, atol=1e-5)
+    invariant = next(backbone.features_of(frames, invariants=True))
+    torch.testing.assert_close(invariant, found[0][:, 0], rtol=1e-5, atol=1e-5)
+
+
 def test_no_constant_of_the_program_is_bound_to_the_cpu(pristine: Path) -> None:
     network = loader.load(pristine, device="cpu").network
     moved = torch.export.passes.move_to_device_pass(

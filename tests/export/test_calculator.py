@@ -1,5 +1,6 @@
 """The ASE calculator of energy models: physics, and what it refuses."""
 
+import os
 from pathlib import Path
 
 import ase
@@ -16,6 +17,7 @@ import helm_scale
 from helm_scale import commands
 from helm_scale.export.atoms import molecule_of
 from helm_scale.model.energy import EnergyModel
+from helm_scale.model.weights import save_weights
 from helm_scale.types import GraphBatch
 from tests.export.conftest import DOMAIN
 from tests.rotations import random_rotation
@@ -152,3 +154,25 @@ def test_an_unseen_element_is_refused_and_what_is_extrapolated_is_said_once(
 def test_what_is_no_molecule_is_refused(given: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         molecule_of(given)
+
+
+def test_a_folder_is_enough_and_a_list_gives_what_each_molecule_gives(energy_folder: Path) -> None:
+    calculator = helm_scale.EnergyCalculator(energy_folder, allow_extrapolation=True)
+    frames = [ase.build.molecule(name) for name in ("CH3OH", "H2O", "C6H6", "NH3")]
+    for frame, (energy, forces) in zip(
+        frames, calculator.evaluate(frames, atoms_per_batch=9), strict=True
+    ):
+        frame.calc = calculator
+        assert energy == pytest.approx(frame.get_potential_energy(), abs=1e-5)
+        np.testing.assert_allclose(forces, frame.get_forces(), atol=1e-4)
+    with pytest.raises(ValueError, match=r"no model\.json, so this is no energy model"):
+        helm_scale.EnergyCalculator(energy_folder.parent)
+
+
+def test_files_of_weights_have_ordinary_permissions(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        save_weights({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o644
