@@ -59,6 +59,7 @@ COMMANDS = {
     "shards concat": Command(config.ConcatConfig, ("out",), more="folders"),
 }
 HELP = ("--help", "-h")
+INTERRUPTED = 130  # exit code of shells for a command that SIGINT ended
 # What a user can cause; of everything else the traceback is kept. ChildProcessError is an OSError.
 MISTAKES = (OSError, FloatingPointError, MemoryError, MissingExtraError)
 
@@ -69,14 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: of the command line, without the program's name; none: sys.argv.
     Raises:
-        SystemExit: after --help, with one clear message for a mistake of the user, or with one line
-            that names the file of the traceback for an error that was not foreseen.
+        SystemExit: after --help, with one clear message for a mistake of the user, with one line
+            that names the file of the traceback for an error that was not foreseen, or with
+            INTERRUPTED after Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else arguments
     try:
         text = _run(*parse(given))
     except MISTAKES as error:
         raise SystemExit(str(error) or repr(error)) from None
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{' '.join(['helm-scale', *given[:1]])}: interrupted\n")
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         known = isinstance(error, ValueError) and crash_log.is_meant_for_users(error)
         raise SystemExit(str(error) if known else crash_log.keep(error, given)) from None

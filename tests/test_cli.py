@@ -143,6 +143,19 @@ def test_an_unforeseen_error_ends_in_one_line_and_a_file_has_its_traceback(
     assert any("in broken" in line for line in lines)
 
 
+def test_ctrl_c_ends_a_command_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(settings: config.Strict) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "shards_verify", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["shards", "verify", "somewhere"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\nhelm-scale shards: interrupted\n"
+
+
 def test_errors_of_ours_are_meant_for_users_from_other_processes_too() -> None:
     unit = functools.partial(label_units.energy_unit, where="here")
     for function, meant in ((unit, True), (int, False)):

@@ -7,12 +7,13 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _WINDOW = 64  # losses that are remembered
 _FEWEST = 16  # losses before any is judged
 _LEAST_SPREAD = 0.05  # of log(loss), so that a very quiet run does not cry wolf
+_HEARD = b"\nCtrl-C: this step is finished and saved; once more stops at once, without saving\n"
 
 
 class SpikeMonitor:
@@ -54,7 +55,9 @@ class SpikeMonitor:
 
 
 class StopRequest:
-    """Whether this process should save and stop: SIGTERM, SIGUSR1, or the wall clock.
+    """Whether this process should save and stop: SIGTERM, SIGUSR1, Ctrl-C, or the wall clock.
+
+    A second Ctrl-C ends the process at once.
 
     Args:
         wall_clock_seconds: limit counted from the start of the process; 0 for none.
@@ -68,7 +71,8 @@ class StopRequest:
         """Inside, the signals ask to stop instead of killing."""
         # SLURM sends SIGUSR1 where asked to warn before the time limit, SIGTERM before the kill
         before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)
+            number: signal.signal(number, self._note)
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
         }
         try:
             yield self
@@ -85,6 +89,12 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         # No more than this: a handler may interrupt a collective or a write.
+        if number == signal.SIGINT:
+            if self._signal == signal.SIGINT:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGINT)  # dies of the signal, so that shells see it
+            with suppress(OSError):
+                os.write(2, _HEARD)
         self._signal = number
 
 

@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -62,6 +64,44 @@ def test_a_signal_is_noted_inside_and_handled_as_before_outside() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert stop.code == signal.SIGUSR1 and guard.reason(stop.code) == "SIGUSR1"
     assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_ctrl_c_saves_and_stops_a_run_that_the_same_line_resumes(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        while len(launching.lines(tmp_path)) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    with pytest.raises(SystemExit) as ended:
+        launching.pretrain(data, tmp_path, **{**runs.SETTINGS, "training__steps": 100000})
+    thread.join()
+    assert ended.value.code == 75
+    said = (tmp_path / "REQUEUE").read_text()
+    assert (
+        said.endswith("SIGINT on rank 0\n") and "once more stops at once" in capfd.readouterr().err
+    )
+    assert checkpoint.step_of(checkpoint.committed(tmp_path)[-1]) == len(launching.lines(tmp_path))
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
+    code = """
+import os, signal
+from helm_scale.pretraining import guard
+with guard.StopRequest(0.0).listening() as stop:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop.code == signal.SIGINT
+    os.kill(os.getpid(), signal.SIGINT)
+    print("still here")
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=launching.environment(), capture_output=True, text=True
+    )
+    assert run.returncode == -signal.SIGINT and run.stdout == ""
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize("script", ["launch/torchrun.sh", "launch/slurm.sbatch"])
