@@ -49,6 +49,7 @@ COMMANDS = {
     "export": Command(config.ExportConfig),
     "replay": Command(config.ReplayConfig),
     "low-data": Command(config.LowDataConfig),
+    "summary": Command(config.SummaryConfig, ("folder",)),
     "shards generate": Command(config.GenerateConfig),
     "shards import": Command(config.ImportConfig, ("dataset",), choices=_importers),
     "shards verify": Command(config.VerifyConfig, ("folder",)),

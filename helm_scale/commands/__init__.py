@@ -29,6 +29,7 @@ from helm_scale.commands.shards import (
     shards_split,
     shards_verify,
 )
+from helm_scale.commands.summary import summary
 
 __all__ = [
     "evaluate",
@@ -51,5 +52,6 @@ __all__ = [
     "shards_repack",
     "shards_split",
     "shards_verify",
+    "summary",
     "validation_error",
 ]

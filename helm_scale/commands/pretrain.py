@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from helm_scale.commands.initial_weights import start_from
+from helm_scale.commands.models import find_model
 from helm_scale.commands.shards import shards_verify
 from helm_scale.config import PretrainConfig, TrainingConfig, VerifyConfig
 from helm_scale.data.graphs.collate import collate
@@ -57,6 +59,8 @@ def pretrain(config: PretrainConfig) -> str:
         config, dataset, world_size=world_size, ranks_per_node=startup.launched_per_node()
     )
     preflight.check(config, dataset)
+    if config.init_from:
+        find_model(config.init_from)  # a wrong name ends here, before processes start
     if config.dry_run:
         return _dry_run(config, dataset, world_size)
     config, sampler = choices.fit_memory_limit(config, dataset, world_size=world_size)
@@ -72,6 +76,8 @@ def pretrain(config: PretrainConfig) -> str:
         if resume_from is None:
             samples = sampler.head(training.reference_molecules)
             model.set_reference(*_fit_reference(model, batches, samples=samples, ranks=ranks))
+            if config.init_from:
+                start_from(model, config.init_from, dataset.method)
         engine = start_engine(config, model, loss=loss, ranks=ranks)
         outcome = train(
             TrainingRun(
@@ -82,7 +88,7 @@ def pretrain(config: PretrainConfig) -> str:
                 keys=dataset.key,
                 batches=functools.partial(batches.steps, sampler),
                 validation=_validation(config, dataset, sampler, batches=batches, ranks=ranks),
-                record=_record(config, dataset, ranks=ranks, resume_from=resume_from),
+                record=_record(config, dataset, model, ranks=ranks, resume_from=resume_from),
                 settings=asked.to_resume(),
                 resume_from=resume_from,
             )
@@ -179,12 +185,18 @@ def _fit_reference(
 
 
 def _record(
-    config: PretrainConfig, dataset: Dataset, *, ranks: Processes, resume_from: Path | None
+    config: PretrainConfig,
+    dataset: Dataset,
+    model: Helm,
+    *,
+    ranks: Processes,
+    resume_from: Path | None,
 ) -> dict[str, Any]:
     """What model.json is to hold; rank 0 reads what the training molecules have in common."""
     record = preflight.model_record(config, dataset)
+    before = model.training_domain  # of the model that training starts from, if there is one
     return collectives.from_rank_zero(
-        ranks.rank, lambda: preflight.trained_on(record, dataset, resume_from)
+        ranks.rank, lambda: preflight.trained_on(record, dataset, resume_from, before)
     )
 
 

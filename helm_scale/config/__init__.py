@@ -11,7 +11,7 @@ from helm_scale.config.datasets import (
     SplitConfig,
     VerifyConfig,
 )
-from helm_scale.config.evaluate import EvaluateConfig, PredictConfig
+from helm_scale.config.evaluate import EvaluateConfig, PredictConfig, SummaryConfig
 from helm_scale.config.finetune import ExportConfig, FinetuneConfig, LowDataConfig
 from helm_scale.config.model import HeadConfig, ModelConfig
 from helm_scale.config.pretrain import ExecutionConfig, PretrainConfig, ReplayConfig, TrainingConfig
@@ -40,6 +40,7 @@ __all__ = [
     "ReplayConfig",
     "SplitConfig",
     "Strict",
+    "SummaryConfig",
     "TrainingConfig",
     "VerifyConfig",
     "completed",

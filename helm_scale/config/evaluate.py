@@ -133,3 +133,12 @@ class PredictConfig(Strict):
         0, ge=0, description="Euler steps of a flow model. 0: as it was trained."
     )
     processes: int = Field(2, ge=1, description="PySCF processes.")
+
+
+class SummaryConfig(Strict):
+    """Say in a few lines what the reports of evaluations and finetunings found."""
+
+    folder: str = Field(
+        "runs/quickstart",
+        description="The `out` of an evaluation or finetuning, or a folder that holds several.",
+    )

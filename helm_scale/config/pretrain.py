@@ -291,6 +291,13 @@ class PretrainConfig(Strict):
         "runs/pretrain", description="Folder of checkpoints, metrics and TensorBoard files."
     )
     data: DataConfig = DataConfig()
+    init_from: str | None = Field(
+        None,
+        description=(
+            "Run, checkpoint, bundle or name of a model whose weights training starts from, as far"
+            " as they fit. Null: random weights. A run that resumes reads its own checkpoint."
+        ),
+    )
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     execution: ExecutionConfig = ExecutionConfig()

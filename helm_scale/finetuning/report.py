@@ -166,6 +166,8 @@ def _write_report(
     record: dict[str, Any] = {
         "target": quantity.name,
         "units": f"{quantity.unit}, Angstrom",
+        "report_unit": quantity.report_unit,
+        "in_report_unit": quantity.in_report_unit,
         "rows": [asdict(result) for result in results],
         "train_molecules": len(labelled.train),
         "validation_molecules": len(labelled.validation),

@@ -20,7 +20,7 @@ from helm_scale.parallel import startup
 from helm_scale.pretraining import checkpoint, choices
 from helm_scale.pretraining.memory.footprint import BatchSize
 from helm_scale.pretraining.memory.plan import MemoryPlanner
-from helm_scale.reading.domain import DOMAIN
+from helm_scale.reading.domain import DOMAIN, TrainingDomain
 
 _log = logging.getLogger(__name__)
 RANKS_PER_NODE = 8  # where a plan is made for ranks that were not started
@@ -55,25 +55,32 @@ def model_record(config: PretrainConfig, dataset: Dataset) -> dict[str, Any]:
             "train_split": config.data.train_split,
             "licence": dataset.licence,
         },
+        **({"init_from": config.init_from} if config.init_from else {}),
         "training": config.training.model_dump(mode="json"),
     }
 
 
 def trained_on(
-    record: dict[str, Any], dataset: Dataset, resume_from: Path | None
+    record: dict[str, Any],
+    dataset: Dataset,
+    resume_from: Path | None,
+    before: TrainingDomain | None = None,
 ) -> dict[str, Any]:
     """Add to a record what the training molecules have in common (reading/domain.py).
 
     A checkpoint of the same data has it already; else the head of each training sample is read.
 
+    Args:
+        before: of the model that training started from.
     Raises:
         ValueError: a training sample that cannot be read.
     """
     if resume_from is not None:
-        before = read_record(resume_from / "model.json")
-        if before.get("data") == record["data"] and before.get(DOMAIN):
-            return {**record, DOMAIN: before[DOMAIN]}
-    return {**record, DOMAIN: training_domain(dataset).record()}
+        resumed = read_record(resume_from / "model.json")
+        if resumed.get("data") == record["data"] and resumed.get(DOMAIN):
+            return {**record, DOMAIN: resumed[DOMAIN]}
+    shown = training_domain(dataset)
+    return {**record, DOMAIN: (before | shown if before else shown).record()}
 
 
 def facts(config: PretrainConfig, dataset: Dataset) -> dict[str, object]:

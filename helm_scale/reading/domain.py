@@ -107,6 +107,21 @@ class TrainingDomain:
             ) from None
         return domain
 
+    def __or__(self, other: "TrainingDomain") -> "TrainingDomain":
+        """The domain of a model that was trained on both, one after the other."""
+        formulae = [*(self.compositions or ()), *(other.compositions or ())]
+        elements = Counter(self.elements) + Counter(other.elements)
+        return TrainingDomain(
+            molecules=self.molecules + other.molecules,
+            elements=dict(sorted(elements.items(), key=lambda item: atomic_number(item[0]))),
+            atoms=(min(self.atoms[0], other.atoms[0]), max(self.atoms[1], other.atoms[1])),
+            charges=_both(self.charges, other.charges),
+            multiplicities=_both(self.multiplicities, other.multiplicities),
+            compositions=None
+            if self.compositions is None or other.compositions is None
+            else tuple(map(_formula, _spanning(np.array([_parse(name) for name in formulae])))),
+        )
+
     def record(self) -> dict[str, Any]:
         """The JSON that `read` takes."""
         return {
@@ -281,6 +296,15 @@ def _name(z: int) -> str:
 
 def _listed(values: Iterable[int], form: str) -> str:
     return ", ".join(form.format(value) for value in values)
+
+
+def _both(one: dict[int, int] | None, other: dict[int, int] | None) -> dict[int, int] | None:
+    """Molecules by charge or multiplicity of two domains together; None: unknown."""
+    return (
+        None
+        if one is None or other is None
+        else dict(sorted((Counter(one) + Counter(other)).items()))
+    )
 
 
 def _by_number(content: Mapping[str, int] | None) -> dict[int, int] | None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from helm_scale.evaluation.molecule import EvaluationJob, evaluate_molecule
 from helm_scale.evaluation.report import build_report
 from helm_scale.evaluation.results import MoleculeResult
+from helm_scale.evaluation.summary import summarise
 from helm_scale.evaluation.tables import tables
 from helm_scale.evaluation.verdict import number
 from helm_scale.types import Molecule
@@ -217,3 +219,25 @@ def test_numbers_near_a_hundred_keep_their_digits() -> None:
 def test_no_molecules_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"no molecules; wanted at least one in the split"):
         build_report([], ABOUT)
+
+
+def test_the_summary_holds_the_model_against_minao(
+    records: list[MoleculeResult], tmp_path: Path
+) -> None:
+    report = build_report(records, ABOUT | {"data": "data_shards/water"})
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "report.json").write_text(json.dumps(report))
+    text = summarise(tmp_path)
+    lines = {line[:44].strip(): line[44:].split() for line in text.splitlines()}
+    plain, ours = (report["rows"][row]["energy_mae_meV"] for row in ("minao", "prediction"))
+    cells = [float(cell.replace(",", "")) for cell in lines["error of the total energy / meV"]]
+    assert cells == pytest.approx([plain, ours], rel=0.05) and plain > 100 * ours
+    cycles = report["scf"]["cycles"]
+    saved = f"{100 * (1 - cycles['prediction'] / cycles['minao']):.0f} % fewer cycles"
+    assert saved in text and "e+" not in text and "report" in text
+    assert summarise(tmp_path / "evaluation") == text
+
+
+def test_a_summary_needs_a_report(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no report\.json"):
+        summarise(tmp_path)

@@ -20,6 +20,7 @@ from helm_scale import commands
 from helm_scale.config import FinetuneConfig
 from helm_scale.data.format.shards import ShardWriter
 from helm_scale.data.graphs.collate import collate
+from helm_scale.evaluation.summary import summarise
 from helm_scale.finetuning import labels
 from helm_scale.model.weights import save_weights
 from helm_scale.units import HARTREE_IN_EV
@@ -66,6 +67,7 @@ def test_the_launcher_writes_tables_record_pictures_and_models(
         and "backbone, frozen" in result.stdout
         and "+-" in result.stdout
     )
+    assert "network without pretraining" in summarise(out)
     report = json.loads((out / "report.json").read_text())
     assert [row["mode"] for row in report["rows"][:4]] == [
         "reference only",
