@@ -65,6 +65,7 @@ class EnergyFunctional:
         self._solver = kohn_sham(self._mol, method)
         self._builder = device.builder(self._solver, method.program)
         self._core: np.ndarray | None = None
+        self._baselines: dict[str, np.ndarray] = {}
         self._projection: Projection | None = None
 
     def prepare(self) -> None:
@@ -113,8 +114,10 @@ class EnergyFunctional:
         return self._canonical(np.asarray(self._solver.get_init_guess(key=key)))
 
     def baseline(self, kind: str = "minao") -> np.ndarray:
-        """Build H0 [nao, nao], Hartree: the Fock matrix of the density "minao" or "atoms"."""
-        return self._canonical(baseline_hamiltonian(self._solver, kind))
+        """H0 [nao, nao], Hartree: the Fock matrix of the density "minao" or "atoms", built once."""
+        if kind not in self._baselines:
+            self._baselines[kind] = self._canonical(baseline_hamiltonian(self._solver, kind))
+        return self._baselines[kind]
 
     def kohn_sham_matrix(self, hamiltonian: np.ndarray) -> np.ndarray:
         """The Kohn-Sham matrix nearest to a predicted one, [nao, nao], Hartree (potential.py).
@@ -123,7 +126,9 @@ class EnergyFunctional:
             ValueError: the integrals of the molecule take too much memory.
         """
         if self._projection is None:
-            self._projection = Projection(self._solver)
+            self._projection = Projection(
+                self._solver, minao_fock=self._pyscf(self.baseline("minao"))
+            )
         return self._canonical(self._projection(self._pyscf(hamiltonian)))
 
     def scf(self, density: np.ndarray, max_cycle: int = 50) -> ScfRun:

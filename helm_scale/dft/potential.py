@@ -2,14 +2,17 @@
 
 A Kohn-Sham matrix is F = h + K + V: the core Hamiltonian, kinetic energy, nuclei and ECPs; the
 exact exchange of hybrid functionals; and the matrix of a local potential v, which is the Coulomb
-potential of some charge and so is expanded in an auxiliary basis:
+potential of some charge. What is fitted is the difference from a potential V0 that is known, that
+of the density of free atoms ("minao"), because the difference is small; it is expanded in an
+auxiliary basis:
 
-    V_ij = sum_P c_P (ij|P) [+ sum_P d_P (nabla i . nabla j|P)],
+    V_ij - V0_ij = sum_P c_P (ij|P) [+ sum_P d_P (nabla i . nabla j|P)],
 
 the second sum for meta-GGAs, whose derivative by the kinetic-energy density stands between
-gradients. Some 2 N coefficients (4 N) are fitted to N^2/2 elements by least squares: noise averages
-out, and where combinations of orbitals nearly vanish, so does the fitted matrix, as the true one
-does. Noise there makes ghosts of a matrix that was not projected.
+gradients, and for which V0 = 0 is better, as measured. Some 2 N coefficients (4 N) are fitted to
+N^2/2 elements by least squares: noise averages out, and where combinations of orbitals nearly
+vanish, so does the fitted matrix, as the true one does. Noise there makes ghosts of a matrix that
+was not projected.
 
 Potentials expanded like this are those of the optimised effective potential in finite basis sets
 (Yang and Wu, Phys. Rev. Lett. 89, 143002 (2002)); (ij|P) is the integral of density fitting
@@ -89,15 +92,19 @@ def _integrals(
 class Projection:
     """Projects matrices of one molecule; integrals are made once."""
 
-    def __init__(self, solver: RKS, auxbasis: str = AUXBASIS) -> None:
+    def __init__(
+        self, solver: RKS, auxbasis: str = AUXBASIS, *, minao_fock: np.ndarray | None = None
+    ) -> None:
         """Prepare for the functional of a Kohn-Sham solver.
 
+        Args:
+            minao_fock: the Fock matrix of the density "minao", where the caller has it.
         Raises:
             ValueError: as PotentialSpace.
         """
         self._solver = solver
         self._space = PotentialSpace(solver.mol, auxbasis, gradients=is_meta_gga(solver))
-        self._core = solver.get_hcore()
+        self._fixed = _fixed_part(solver, minao_fock)
         overlap = torch.from_numpy(solver.get_ovlp())
         (self._orthogonalizer,) = canonical_orthogonalizers(overlap, [OVERLAP_THRESHOLD])[1]
 
@@ -106,24 +113,40 @@ class Projection:
 
         Exchange is that of the density of the fit, in passes until the density stands still.
 
-        Property: h + V comes back to 1e-10 for any V of the space; turns with the molecule.
+        Property: h + V0 + V comes back to 1e-10 for any V of the space; turns with the molecule.
         """
-        residual = hamiltonian - self._core
-        if not self._solver._numint.libxc.is_hybrid_xc(self._solver.xc):
-            return np.asarray(self._core + self._space(residual))
+        residual = hamiltonian - self._fixed
+        if not is_hybrid(self._solver):
+            return np.asarray(self._fixed + self._space(residual))
         exchange, before = np.zeros_like(residual), np.full_like(residual, np.inf)
         for _ in range(PASSES):
-            density = self._density(self._core + exchange + self._space(residual - exchange))
+            density = self._density(self._fixed + exchange + self._space(residual - exchange))
             if np.abs(density - before).max() < STANDS_STILL:
                 break
             exchange, before = exact_exchange(self._solver, density), density
-        return np.asarray(self._core + exchange + self._space(residual - exchange))
+        return np.asarray(self._fixed + exchange + self._space(residual - exchange))
 
     def _density(self, hamiltonian: np.ndarray) -> np.ndarray:
         """Closed-shell density of a matrix."""
         _, orbitals = solve_roothaan_hall(torch.from_numpy(hamiltonian), self._orthogonalizer)
         filled = orbitals[:, : self._solver.mol.nelectron // 2].numpy()
         return 2 * filled @ filled.T
+
+
+def _fixed_part(solver: RKS, minao_fock: np.ndarray | None) -> np.ndarray:
+    """What is not fitted: h + V0, for meta-GGAs h alone. [N, N], Hartree."""
+    if is_meta_gga(solver):
+        return np.asarray(solver.get_hcore())
+    density = solver.get_init_guess(key="minao")
+    fock = solver.get_fock(dm=density) if minao_fock is None else minao_fock
+    if is_hybrid(solver):
+        fock = fock - exact_exchange(solver, density)
+    return np.asarray(fock)
+
+
+def is_hybrid(solver: RKS) -> bool:
+    """Whether the functional has exact exchange."""
+    return bool(solver._numint.libxc.is_hybrid_xc(solver.xc))
 
 
 def is_meta_gga(solver: RKS) -> bool:

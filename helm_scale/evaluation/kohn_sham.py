@@ -17,8 +17,8 @@ from helm_scale.units import MICROHARTREE
 _log = logging.getLogger(__name__)
 
 Setting = Literal["auto", "on", "off"]
-# Hartree: the projection leaves 14e-6 (def2-SVP) to 88e-6 on a true matrix (docs/potential.md).
-FLOOR = 60e-6
+# Hartree: the projection leaves 6e-6 to 30e-6 on a true matrix (docs/potential.md).
+FLOOR = 30e-6
 NEARLY_SINGULAR = ("def2-tzvpd",)
 
 

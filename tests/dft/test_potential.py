@@ -13,7 +13,7 @@ from helm_scale.basis import elements
 from helm_scale.dft import potential
 from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.generate import LabelJob, label
-from helm_scale.dft.molecule import build_mol, kohn_sham, to_canonical
+from helm_scale.dft.molecule import baseline_hamiltonian, build_mol, kohn_sham, to_canonical
 from helm_scale.evaluation import orbitals
 from helm_scale.types import Method, Molecule
 from helm_scale.units import HARTREE_IN_MEV
@@ -111,21 +111,24 @@ def operators(method: Method, mol_of: Molecule) -> np.ndarray:
 def test_any_potential_of_the_span_comes_back(name: str, xc: str) -> None:
     method = METHODS[xc]
     solver = kohn_sham(build_mol(MOLECULES[name], method.basis), method)
-    matrix = solver.get_hcore() + operators(method, MOLECULES[name])
+    known = solver.get_hcore() if xc == "r2SCAN" else baseline_hamiltonian(solver, "minao")
+    matrix = known + operators(method, MOLECULES[name])
     projected = potential.Projection(solver)(matrix)
     assert np.abs(projected - matrix).max() < 1e-10 * np.abs(matrix).max()
 
 
 @pytest.mark.parametrize("method", [METHODS["PBE"], METHODS["r2SCAN"]], ids=["PBE", "r2SCAN"])
 def test_the_projection_turns_with_the_molecule(method: Method) -> None:
-    rotation = random_rotation(3)
+    rotation, method = random_rotation(3), replace(method, grid_level=4)
     turned = replace(WATER, positions=WATER.positions @ rotation.numpy().T)
     wigner = ao_rotation(rotation, method.basis, WATER.atomic_numbers)
     matrix = noise_like(wigner, sigma=1.0, seed=4)
     projected = EnergyFunctional(WATER, method).kohn_sham_matrix(matrix)
     of_turned = EnergyFunctional(turned, method).kohn_sham_matrix(wigner @ matrix @ wigner.T)
-    # The nearly dependent potentials of meta-GGAs are known to 1e-16 over 1e-8.
-    assert np.abs(of_turned - wigner @ projected @ wigner.T).max() < 1e-7
+    # The nearly dependent potentials of meta-GGAs are known to 1e-16 over 1e-8; V0 of other
+    # functionals comes from a grid that does not turn with the molecule.
+    limit = 1e-7 if method.xc == "r2SCAN" else 2e-5
+    assert np.abs(of_turned - wigner @ projected @ wigner.T).max() < limit
 
 
 def test_the_order_of_atoms_does_not_matter() -> None:
@@ -139,7 +142,7 @@ def test_the_order_of_atoms_does_not_matter() -> None:
     matrix = noise_like(np.zeros((ends[-1], ends[-1])), sigma=1.0, seed=4)
     projected = EnergyFunctional(WATER, FITTED).kohn_sham_matrix(matrix)
     permuted = EnergyFunctional(other, FITTED).kohn_sham_matrix(matrix[np.ix_(places, places)])
-    assert np.abs(permuted - projected[np.ix_(places, places)]).max() < 1e-9
+    assert np.abs(permuted - projected[np.ix_(places, places)]).max() < 1e-8  # sums on the grid
 
 
 @pytest.mark.parametrize(

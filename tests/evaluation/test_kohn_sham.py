@@ -21,8 +21,8 @@ LABELLED = tuple[Molecule, np.ndarray]
 @pytest.mark.parametrize(
     ("setting", "error", "basis", "projected", "reason"),
     [
-        ("auto", 1.7e-3, "def2-tzvpd", True, "1.7e+03 uEh, above the 60 uEh"),
-        ("auto", 1e-6, "def2-svp", False, "1 uEh, below the 60 uEh"),
+        ("auto", 1.7e-3, "def2-tzvpd", True, "1.7e+03 uEh, above the 30 uEh"),
+        ("auto", 1e-6, "def2-svp", False, "1 uEh, below the 30 uEh"),
         ("auto", 1e-6, "def2-tzvpd", False, "below"),
         ("auto", None, "def2-tzvpd", True, "unknown; overlaps of def2-tzvpd are nearly singular"),
         ("auto", None, "def2-svp", False, "are not nearly singular"),
@@ -80,7 +80,7 @@ def test_the_rows_of_the_projection_stand_beside_the_raw_ones(hydrogen_iodide: L
     assert cycles["truth"] < cycles["kohn_sham"] < min(cycles["minao"], cycles["prediction"] + 1)
     text = tables(report)
     assert "prediction as Kohn-Sham matrix, one Fock rebuild" in text
-    assert "above the 60 uEh that the projection costs). Molecules projected: 1." in text
+    assert "above the 30 uEh that the projection costs). Molecules projected: 1." in text
     report["rows"]["prediction"]["ghosts_per_molecule"] = 1.0
     text = tables(report)
     assert "The raw prediction has ghosts" in text and "WARNING" not in text
