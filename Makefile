@@ -26,15 +26,18 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-quickstart: setup ## train, evaluate, export and finetune on the committed molecules, in minutes
-	$(HELM) pretrain --config quickstart --out $(QUICKSTART)/pretrain
-	$(HELM) evaluate --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/evaluation \
-	  --extras '[orbitals, embedding]'
+quickstart: setup ## learn 58 elements, then three molecules; evaluate, export, finetune, in minutes
+	.venv/bin/torchrun --nproc-per-node 2 launch/pretrain.py --config quickstart --out $(QUICKSTART)/pretrain
+	.venv/bin/torchrun --nproc-per-node 2 launch/pretrain.py --config quickstart --data.path data_shards/conformers \
+	  --init_from $(QUICKSTART)/pretrain --training.steps 500 --out $(QUICKSTART)/continued
+	$(HELM) evaluate --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/new_molecules \
+	  --extras '[embedding]' --force_molecules 4
+	$(HELM) evaluate --source $(QUICKSTART)/continued --data data_shards/conformers --out $(QUICKSTART)/new_conformers \
+	  --extras '[orbitals]' --force_molecules 6 --scf_molecules 6
 	$(HELM) export --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/bundle
 	$(HELM) export --out $(QUICKSTART)/bundle --verify
-	$(HELM) finetune --source $(QUICKSTART)/bundle --out $(QUICKSTART)/finetune --threads 1
-	@echo "quickstart: done. Tables and pictures:"
-	@find $(QUICKSTART)/evaluation $(QUICKSTART)/finetune -name '*.png' -o -name '*.md' -o -name '*.json' | sort | sed 's/^/  /'
+	$(HELM) finetune --source $(QUICKSTART)/bundle --data data_shards/conformers --out $(QUICKSTART)/finetune --threads 1
+	@$(HELM) summary $(QUICKSTART)
 
 test: lint ## lint, then the whole suite
 	$(PYTEST)

@@ -99,3 +99,17 @@ def test_the_script_writes_the_geometries() -> None:
     assert (
         max(np.abs(a.positions - b.positions).max() for a, b in zip(made, kept, strict=True)) < 1e-8
     )
+
+
+def test_the_conformers_are_sound_small_and_made_by_their_command() -> None:
+    folder = ROOT / "data_shards" / "conformers"
+    manifest = Manifest.load(folder)
+    assert verify(folder) == [] and not manifest.rejected
+    by_split = {name: len(manifest.split(name)) for name in manifest.split_names()}
+    assert by_split == {"train": 60, "validation": 6, "test": 18}
+    assert set(manifest.elements) == {"H", "C", "O", "I"}
+    shards = [*folder.glob("*.tar"), *FOLDER.glob("*.tar")]
+    assert sum(path.stat().st_size for path in shards) < 12e6
+    where = ["--xyz", str(folder / "molecules.xyz"), "--out", str(folder)]
+    report = commands.shards_generate(config.load(config.GenerateConfig, [*SETTINGS[:2], *where]))
+    assert "84 molecules (train 60, validation 6, test 18)" in report
