@@ -41,7 +41,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         if path.is_file() and path.suffix in (".py", ".json", ".typed")
     }
     configs = {f"helm_scale/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
-    assert set(names) == package | configs
+    models = {
+        f"helm_scale/{path.relative_to(ROOT)}"
+        for path in (ROOT / "models").rglob("*")
+        if path.is_file()
+    }
+    assert set(names) == package | configs | models
 
 
 def test_the_command_lists_its_commands(programs: Path, tmp_path: Path) -> None:

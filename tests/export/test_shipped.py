@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import ase.build
 import pytest
 
+import helm_scale
 from helm_scale.commands.models import find_model
 from helm_scale.export import shipped
 
@@ -38,3 +40,12 @@ def test_a_download_is_kept(models: Path, tmp_path: Path) -> None:
     (kept / "config.json").write_text("{}")
     # Without network: what is there is not fetched again.
     assert shipped.resolve("hub:owner/name@v1", cache=tmp_path / "cache") == kept
+
+
+def test_the_model_that_ships_predicts_by_name() -> None:
+    assert "helm_small" in shipped.names()
+    atoms = ase.build.molecule("CH3OH")
+    model = helm_scale.load("helm_small")
+    solver = model.solver(atoms)
+    solver.kernel()
+    assert abs(model.energy(atoms) - solver.e_tot) < 2e-3  # Hartree; minao's error is 0.07
