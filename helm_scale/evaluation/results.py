@@ -28,7 +28,7 @@ class MoleculeResult:
     facts: dict[str, float]
 
 
-_FORMAT = b"record 2"  # to be raised when records hold something else: old ones are made anew
+_FORMAT = b"record 3"  # to be raised when records hold something else: old ones are made anew
 
 
 def fingerprint(thing: Any) -> str:
