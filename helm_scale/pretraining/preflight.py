@@ -13,6 +13,7 @@ import torch
 from helm_scale.config import FORMAT, PretrainConfig, dump, flat, read_record
 from helm_scale.data.loading.dataset import Dataset
 from helm_scale.data.loading.sampler import Sampler
+from helm_scale.data.loading.traffic import traffic_text
 from helm_scale.data.tools.domain import training_domain
 from helm_scale.data.tools.statistics import DatasetStatistics, gather_statistics, spread_over_costs
 from helm_scale.functionals import has_exact_exchange
@@ -155,6 +156,7 @@ def dry_run_report(
             dump(config),
             f"data: {dataset.folder}, {verified}; {len(train)} molecules in '{data.train_split}',"
             f" {len(validation)} in '{data.validation_split}'",
+            *filter(None, [traffic_text(dataset)]),
             f"steps: {steps:,}; {steps_per_epoch:.1f} per epoch;"
             f" {steps / steps_per_epoch:.1f} epochs",
             statistics.text(),

@@ -84,6 +84,12 @@ class Dataset:
         return [manifest for manifest, path in paths if not cache.is_remote(path)]
 
     @property
+    def remote(self) -> list[Manifest]:
+        """Manifests of the folders that are remote."""
+        paths = zip(self.manifests, _paths(self.config), strict=True)
+        return [manifest for manifest, path in paths if cache.is_remote(path)]
+
+    @property
     def method(self) -> Method:
         """Method of all labels."""
         return self.manifests[0].method
