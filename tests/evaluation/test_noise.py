@@ -5,6 +5,8 @@ occupied orbital energies are water 7.9 uEh / 6.7e-4 meV / 0.41 meV/A / 6.7 uEh,
 1.7e-3 / 0.15 / 1.9 and 7.95 / 1.9e-2 / 0.46 / 6.8.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -111,4 +113,4 @@ def test_too_small_a_threshold_fires_the_ghost_detector() -> None:
     record = evaluate_molecule(_job(hexane(), 8.0, 0, depth="orbitals", overlap_threshold=1e-6))
     found = mean_errors(record.rows["prediction"])
     assert found["ghosts"] >= 3 and found["lost_occupied"] > 2.5 and found["occupied"] > 0.1
-    assert "WARNING: ghosts" in tables(build_report([record], {"method": BENZENE}))
+    assert "WARNING: ghosts" in tables(build_report([record], {"method": asdict(BENZENE)}))
