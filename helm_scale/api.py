@@ -63,11 +63,13 @@ class HamiltonianModel:
             ValueError: an element, charge or multiplicity outside the model's range.
         Property: symmetric to the last bit, and turns with the molecule: H(Rx) = D(R) H(x) D(R)^T.
         """
+        from helm_scale.dft.energies import EnergyFunctional
         from helm_scale.dft.molecule import from_canonical
         from helm_scale.evaluation import prediction
 
         molecule = self._checked(atoms)
-        hamiltonian = prediction.predict_hamiltonian(self.network, molecule, self.method)
+        functional = EnergyFunctional(molecule, self.method)
+        hamiltonian = prediction.predict_hamiltonian(self.network, molecule, functional)
         if ao_order == "canonical":
             return hamiltonian
         return from_canonical(hamiltonian, self.method.basis, molecule.atomic_numbers)
@@ -84,8 +86,9 @@ class HamiltonianModel:
         from helm_scale.evaluation import guess
 
         molecule = self._checked(atoms)
-        density = guess.predict_density(self.network, molecule, self.method, choice=self._choice())
-        return EnergyFunctional(molecule, self.method).energy_and_fock(density)[0]
+        functional = EnergyFunctional(molecule, self.method)
+        density = guess.predict_density(self.network, molecule, functional, choice=self._choice())
+        return functional.energy_and_fock(density)[0]
 
     def solver(self, atoms: Any) -> Any:
         """PySCF's RKS in the method of the labels: functional, basis with its ECP, grid.

@@ -362,8 +362,8 @@ TABLE: list[tuple[str, str, dict[str, tuple[str, ...]]]] = [
         "judged-with-H0-added-twice": ("job.residual + below", "job.residual + 2 * below"),
     }),
     ("evaluation/prediction.py", OF_PYSCF, {
-        "predicted-with-H0-added-twice": ("residual + EnergyFunctional(",
-            "residual + 2 * EnergyFunctional("),
+        "predicted-with-H0-added-twice": ("residual + functional.baseline(model",
+            "residual + 2 * functional.baseline(model"),
         "one-orbital-too-many-is-filled": ("< solution.occupied", "<= solution.occupied",
             "evaluation/test_prediction.py"
             "::test_the_orbitals_solve_the_equation_in_pyscf_order"),

@@ -51,7 +51,11 @@ def overlap(molecule: Molecule, basis: str) -> np.ndarray:
 
 
 class EnergyFunctional:
-    """One molecule in one method: grid and integrals are built once and serve every density."""
+    """One molecule in one method: grid and integrals are built once and serve every density.
+
+    Attributes:
+        method: that of all energies and matrices.
+    """
 
     def __init__(self, molecule: Molecule, method: Method) -> None:
         """Prepare PySCF; nothing is computed yet.
@@ -59,7 +63,7 @@ class EnergyFunctional:
         Raises:
             ValueError: element not covered, impossible charge or multiplicity, open shell.
         """
-        self._method = method
+        self.method = method
         self._numbers = molecule.atomic_numbers
         self._mol = build_mol(molecule, method.basis)
         self._solver = kohn_sham(self._mol, method)
@@ -73,7 +77,7 @@ class EnergyFunctional:
         self._core = self._solver.get_hcore()
         # with_non0tab: which AOs vanish on which grid blocks, without which PySCF evaluates all.
         self._solver.grids.build(with_non0tab=True)
-        if self._method.auxbasis:
+        if self.method.auxbasis:
             self._solver.with_df.build()
 
     def energy_and_fock(self, density: np.ndarray) -> tuple[float, np.ndarray]:
@@ -138,15 +142,15 @@ class EnergyFunctional:
         """
         # A solver of its own: an SCF leaves DIIS history and orbitals behind. Grid and integrals
         # are shared, so that the seconds are those of the cycles.
-        solver: Any = kohn_sham(self._mol, self._method)
+        solver: Any = kohn_sham(self._mol, self.method)
         solver.max_cycle, solver.grids, solver._eri = (
             max_cycle,
             self._solver.grids,
             self._solver._eri,
         )
-        if self._method.auxbasis:
+        if self.method.auxbasis:
             solver.with_df = self._solver.with_df
-        solver = device.builder(solver, self._method.program)
+        solver = device.builder(solver, self.method.program)
         start = time.perf_counter()
         energy = solver.kernel(dm0=device.send(self._pyscf(density), solver))
         return ScfRun(
@@ -157,13 +161,13 @@ class EnergyFunctional:
     def gradient_limit(self) -> float:
         """Norm of the orbital gradient below which the SCF stops, Hartree."""
         # PySCF's rule where conv_tol_grad is not set: the energy is second order in the gradient.
-        return float(self._method.conv_tol**0.5)
+        return float(self.method.conv_tol**0.5)
 
     def _pyscf(self, matrix: np.ndarray) -> np.ndarray:
-        return from_canonical(matrix, self._method.basis, self._numbers)
+        return from_canonical(matrix, self.method.basis, self._numbers)
 
     def _canonical(self, matrix: np.ndarray) -> np.ndarray:
         """Reorder into canonical order and make the matrix symmetric to the last bit."""
         # PySCF's threads add in any order, so that H_ij and H_ji differ in their last bits.
-        ordered = to_canonical(matrix, self._method.basis, self._numbers)
+        ordered = to_canonical(matrix, self.method.basis, self._numbers)
         return (ordered + ordered.T) / 2

@@ -24,20 +24,22 @@ SAME_START = 1e-6
 
 
 def predict_density(
-    model: Helm, molecule: Molecule, method: Method, *, choice: Choice
+    model: Helm, molecule: Molecule, functional: EnergyFunctional, *, choice: Choice
 ) -> np.ndarray:
     """Closed-shell density matrix [nao, nao] of the predicted Hamiltonian, canonical order.
 
     Args:
+        functional: of the molecule, in the method of the labels.
         choice: whether of the Kohn-Sham matrix nearest to it.
 
     Raises:
         ValueError: elements, charge or multiplicity outside the model's range.
     """
+    method = functional.method
     occupied = orbitals.occupied_count(molecule, method.basis)
-    hamiltonian, threshold = predict_hamiltonian(model, molecule, method), THRESHOLD
+    hamiltonian, threshold = predict_hamiltonian(model, molecule, functional), THRESHOLD
     if choice.covers(molecule, method):
-        hamiltonian = EnergyFunctional(molecule, method).kohn_sham_matrix(hamiltonian)
+        hamiltonian = functional.kohn_sham_matrix(hamiltonian)
         threshold = orbitals.PYSCF_THRESHOLD
     projector = orbitals.canonical_projectors(overlap(molecule, method.basis), (threshold,))[0]
     return orbitals.solve(hamiltonian, projector, occupied).density_matrix()
@@ -46,8 +48,9 @@ def predict_density(
 def initial_density(
     model: Helm, molecule: Molecule, method: Method, *, choice: Choice
 ) -> np.ndarray:
-    """Predicted density [nao, nao] in PySCF's AO order; arguments and errors of predict_density."""
-    density = predict_density(model, molecule, method, choice=choice)
+    """Predicted density [nao, nao] in PySCF's AO order; errors as predict_density."""
+    functional = _functional(molecule, method)
+    density = predict_density(model, molecule, functional, choice=choice)
     return from_canonical(density, method.basis, molecule.atomic_numbers)
 
 
@@ -60,8 +63,8 @@ def checked_density(
     diagonalisation gives. Not of minao itself: a sum of atoms belongs to no orbitals, and its
     energy may lie below that of the converged density. Costs two Fock builds and H0.
     """
-    density = predict_density(model, molecule, method, choice=choice)
-    functional = EnergyFunctional(molecule, method)
+    functional = _functional(molecule, method)
+    density = predict_density(model, molecule, functional, choice=choice)
     every = orbitals.canonical_projectors(
         overlap(molecule, method.basis), (orbitals.PYSCF_THRESHOLD,)
     )[0]
@@ -77,3 +80,9 @@ def checked_density(
         )
         density = functional.guess("minao")
     return from_canonical(density, method.basis, molecule.atomic_numbers)
+
+
+def _functional(molecule: Molecule, method: Method) -> EnergyFunctional:
+    """Of a closed shell; others are refused with the reason before PySCF does."""
+    orbitals.occupied_count(molecule, method.basis)
+    return EnergyFunctional(molecule, method)

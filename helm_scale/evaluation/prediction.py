@@ -77,16 +77,20 @@ def predict_residual(model: Helm, molecule: Molecule, method: Method | None = No
     return dense.cpu().numpy()
 
 
-def predict_hamiltonian(model: Helm, molecule: Molecule, method: Method) -> np.ndarray:
+def predict_hamiltonian(
+    model: Helm, molecule: Molecule, functional: EnergyFunctional
+) -> np.ndarray:
     """Predict H of one molecule, H0 added: [nao, nao] float64, Hartree, canonical order.
 
+    Args:
+        functional: of the molecule, which keeps H0 for whoever needs it next.
     Raises:
         ValueError: as `predict_residual`.
     """
-    residual = predict_residual(model, molecule, method)
+    residual = predict_residual(model, molecule, functional.method)
     if model.config.baseline == "none":
         return residual
-    return residual + EnergyFunctional(molecule, method).baseline(model.config.baseline)
+    return residual + functional.baseline(model.config.baseline)
 
 
 def _with_inputs(model: Helm, molecule: Molecule, method: Method | None) -> Molecule:

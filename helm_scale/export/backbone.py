@@ -61,7 +61,7 @@ class Backbone(loader.Backbone):
     ) -> Iterator[Tensor]:
         """Features of many molecules, one tensor each, in their order; as `features` otherwise.
 
-        Three to four times faster than one after another, as small molecules share a batch.
+        Small molecules share a batch, which is faster than one after another.
 
         Args:
             atoms_per_batch: atoms of one batch; a larger molecule is a batch of its own.

@@ -48,7 +48,7 @@ class EnergyCalculator(Calculator):
     ) -> Iterator[tuple[float, np.ndarray]]:
         """Energies (eV) and forces [N, 3] (eV/Angstrom) of many molecules, in their order.
 
-        Three to four times faster than one after another, as small molecules share a batch.
+        Small molecules share a batch, which is faster than one after another.
 
         Args:
             atoms_per_batch: atoms of one batch; a larger molecule is a batch of its own.
