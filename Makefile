@@ -34,7 +34,7 @@ quickstart: setup ## learn 58 elements, then three molecules; evaluate, export, 
 	  --extras '[embedding]' --force_molecules 4
 	$(HELM) evaluate --source $(QUICKSTART)/continued --data data_shards/conformers --out $(QUICKSTART)/new_conformers \
 	  --extras '[orbitals]' --force_molecules 6 --scf_molecules 6
-	$(HELM) export --source $(QUICKSTART)/pretrain --out $(QUICKSTART)/bundle
+	$(HELM) export --source $(QUICKSTART)/continued --out $(QUICKSTART)/bundle
 	$(HELM) export --out $(QUICKSTART)/bundle --verify
 	$(HELM) finetune --source $(QUICKSTART)/bundle --data data_shards/conformers --out $(QUICKSTART)/finetune --threads 1
 	@$(HELM) summary $(QUICKSTART)
