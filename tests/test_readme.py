@@ -21,14 +21,6 @@ MAP = re.findall(
     README,
     flags=re.MULTILINE,
 )
-FEW_STEPS = (
-    "--training.steps",
-    "2",
-    "--training.warmup_steps",
-    "0",
-    "--execution.progress",
-    "false",
-)
 
 
 def bodies(info: str) -> list[str]:
@@ -51,12 +43,9 @@ def test_bash_blocks_run(body: str) -> None:
 
 
 @pytest.mark.slow
-def test_python_blocks_run_where_the_quickstart_has_run(tmp_path: Path) -> None:
-    out, data = tmp_path / "runs" / "quickstart" / "pretrain", ROOT / "data_shards" / "quickstart"
-    where = ("--out", str(out), "--data.path", str(data))
-    run(["helm-scale", "pretrain", "--config", "quickstart", *where, *FEW_STEPS])
-    for body in bodies("python"):
-        run([sys.executable, "-c", body], cwd=tmp_path)
+@pytest.mark.parametrize("body", bodies("python"))
+def test_python_blocks_run_in_an_empty_folder(body: str, tmp_path: Path) -> None:
+    run([sys.executable, "-c", body], cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
