@@ -30,7 +30,7 @@ from helm_scale.parallel.build import build_engine
 from helm_scale.parallel.engine import Engine
 from helm_scale.parallel.processes import Processes
 from helm_scale.parallel.watchdog import Watchdog
-from helm_scale.pretraining import checkpoint, choices, preflight
+from helm_scale.pretraining import checkpoint, choices, preflight, run_lock
 from helm_scale.pretraining.loop import TrainingRun, train
 from helm_scale.types import BlockBatch, couple_labels
 
@@ -69,6 +69,7 @@ def pretrain(config: PretrainConfig) -> str:
     with (
         Watchdog(config.execution).running() as watchdog,
         startup.process_group(config.execution, watchdog) as ranks,
+        run_lock.held(config.out, ranks.rank),
     ):
         agreement.check_same(ranks.rank, preflight.facts(config, dataset))
         batches = open_stream(config, dataset, ranks)
