@@ -79,15 +79,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         text = _run(*parse(given))
     except MISTAKES as error:
-        raise SystemExit(str(error) or repr(error)) from None
+        raise SystemExit(_last_words(str(error) or repr(error))) from None
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{' '.join(['helm-scale', *given[:1]])}: interrupted\n")
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         known = isinstance(error, ValueError) and crash_log.is_meant_for_users(error)
-        raise SystemExit(str(error) if known else crash_log.keep(error, given)) from None
+        message = str(error) if known else crash_log.keep(error, given)
+        raise SystemExit(_last_words(message)) from None
     if text:
         sys.stdout.write(text + "\n")
+
+
+def _last_words(message: str) -> str | int:
+    """The message, or the exit code alone where another rank has said the same."""
+    return 1 if crash_log.tell_launcher(message) else message
 
 
 def _run(name: str, settings: config.Strict) -> str:

@@ -1,6 +1,12 @@
-"""Errors that nobody meant for the user: one line for the screen, the traceback in a file."""
+"""Last words of a command: one line for the screen, and for torchrun, which reads a file.
 
+Of errors that nobody meant for the user the traceback is kept in a file.
+"""
+
+import hashlib
+import json
 import logging
+import os
 import platform
 import re
 import shlex
@@ -48,6 +54,29 @@ def keep(error: BaseException, arguments: Sequence[str]) -> str:
         f"{' '.join(['helm-scale', *arguments[:1]])}: {type(error).__name__}: {said}"
         f" ({_place(error)}); unforeseen: the traceback is in {path}"
     )
+
+
+def tell_launcher(message: str) -> bool:
+    """Write last words where torchrun looks for them, so that its summary holds them.
+
+    Returns:
+        whether another rank of this node has said the same in this life; false without torchrun.
+    """
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # .../attempt_0/RANK/error.json
+    if not report:
+        return False
+    said = Path(report).parents[1] / f"said-{hashlib.sha256(message.encode()).hexdigest()[:16]}"
+    try:
+        # The summary shows the second one
+        shown = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        record = {"message": {"message": message, "extraInfo": shown}}
+        Path(report).write_text(json.dumps(record), encoding="utf-8")
+        said.touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    except OSError as problem:  # a full disk: the screen remains
+        log.warning("%s: %s", report, problem)
+    return False
 
 
 def _place(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """The command line: every command is listed, called by its name, and helps with mistakes."""
 
 import functools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,29 @@ def test_errors_of_ours_are_meant_for_users_from_other_processes_too() -> None:
         with pytest.raises(ValueError) as here:
             function("x")
         assert crash_log.is_meant_for_users(here.value) == meant
+
+
+@pytest.mark.slow
+def test_ranks_that_agree_on_an_error_say_it_once_and_torchrun_repeats_it(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [
+        *torchrun,
+        "--nproc-per-node=2",
+        "-m",
+        "helm_scale.cli",
+        "pretrain",
+        "--config=quickstart",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [*command, "--data.path=nowhere", f"--out={tmp_path}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    message = "nowhere/manifest.json: not found"
+    said = [line for line in result.stderr.splitlines() if line.startswith(message)]
+    assert len(said) == 1, result.stderr
+    root_cause = result.stderr.partition("Root Cause")[2]
+    assert f"traceback : {message}" in root_cause and "error_file: <N/A>" not in root_cause
