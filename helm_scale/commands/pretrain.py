@@ -45,13 +45,11 @@ def pretrain(config: PretrainConfig) -> str:
     Returns:
         what to tell the user; empty on ranks other than 0.
     Raises:
-        ValueError: config, data, launch and run folder do not fit each other, or a molecule does
-            not fit the memory limit.
+        ValueError: config, data, launch and run folder do not fit each other, another run has the
+            folder, or a molecule does not fit the memory limit.
         FloatingPointError: loss or gradient not finite. MemoryError: a micro-batch does not fit.
     """
-    # rank 0 speaks for all: the others would say the same
-    level = logging.CRITICAL if startup.launched_rank() else logging.INFO
-    logging.getLogger("helm_scale").setLevel(level)
+    _let_rank_zero_speak()
     asked, training, world_size = config, config.training, startup.launched_world_size()
     dataset = Dataset.open(config.data)
     preflight.check_data(config, dataset)
@@ -98,6 +96,12 @@ def pretrain(config: PretrainConfig) -> str:
         _log.warning(outcome.text)
         raise SystemExit(startup.requeue_code())
     return outcome.text if ranks.rank == 0 else ""
+
+
+def _let_rank_zero_speak() -> None:
+    """Silence other ranks: they would say the same."""
+    level = logging.CRITICAL if startup.launched_rank() else logging.INFO
+    logging.getLogger("helm_scale").setLevel(level)
 
 
 def build_model(config: PretrainConfig) -> Helm:

@@ -1,6 +1,8 @@
 """Runs PySCF jobs in parallel single-threaded processes, with a progress bar."""
 
 import contextlib
+import itertools
+import logging
 import multiprocessing
 import os
 import threading
@@ -13,6 +15,7 @@ from tqdm import tqdm
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
+_log = logging.getLogger(__name__)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -56,36 +59,65 @@ def run_parallel(
     """Yield (number of the job, function(job)) in order of completion.
 
     Jobs are drawn from the iterable only as processes come free (two per process), so that an
-    endless stream of large matrices is never held at once.
+    endless stream of large matrices is never held at once. What a process had in hand when it died
+    is done again, in half as many processes: most often it wanted memory.
 
     Raises:
-        ChildProcessError: a process died. Whatever the function raises is raised here, too.
+        ChildProcessError: the only process that was left died. Whatever the function raises is
+            raised here, too.
     """
-    # Spawned: a forked child would inherit OpenMP's threads, CUDA and locks in an unusable state.
-    context = multiprocessing.get_context("spawn")
-    stream = enumerate(jobs)
+    stream: Iterator[tuple[int, JobT]] = enumerate(jobs)
     with (
         _single_threaded_children(),
-        ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with_parent) as pool,
         tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True) as bar,
     ):
-        running: dict[Future[ResultT], int] = {}
         while True:
-            while len(running) < 2 * processes and (following := next(stream, None)) is not None:
-                running[pool.submit(function, following[1])] = following[0]
+            lost: list[tuple[int, JobT]] = []
+            for result in _until_a_process_dies(function, stream, processes, lost):
+                bar.update()
+                yield result
+            if not lost:
+                return
+            if processes == 1:
+                raise ChildProcessError(
+                    "a PySCF process died, and no other ran beside it, most often for want of"
+                    " memory; what was written is kept: run again on a machine with more, or"
+                    " without the largest molecules"
+                )
+            processes //= 2
+            _log.warning(
+                "a PySCF process died, most often for want of memory: what it had in hand is done"
+                " again, with %d at once from here on",
+                processes,
+            )
+            stream = itertools.chain(lost, stream)
+
+
+def _until_a_process_dies(
+    function: Callable[[JobT], ResultT],
+    stream: Iterator[tuple[int, JobT]],
+    processes: int,
+    lost: list[tuple[int, JobT]],
+) -> Iterator[tuple[int, ResultT]]:
+    """Yield results; what was in the hands of a pool of which a process died goes into `lost`."""
+    # Spawned: a forked child would inherit OpenMP's threads, CUDA and locks in an unusable state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with_parent) as pool:
+        running: dict[Future[ResultT], tuple[int, JobT]] = {}
+        while True:
+            while not lost and len(running) < 2 * processes:
+                if (following := next(stream, None)) is None:
+                    break
+                try:
+                    running[pool.submit(function, following[1])] = following
+                except BrokenProcessPool:
+                    lost.append(following)
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                bar.update()
-                yield running.pop(future), _result(future)
-
-
-def _result(future: Future[ResultT]) -> ResultT:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise ChildProcessError(
-            "a PySCF process died, most often for want of memory; what was written is kept: run"
-            " again with fewer processes"
-        ) from None
+                job = running.pop(future)
+                if isinstance(future.exception(), BrokenProcessPool):
+                    lost.append(job)
+                else:
+                    yield job[0], future.result()

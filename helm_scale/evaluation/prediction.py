@@ -17,6 +17,7 @@ from helm_scale.dft.energies import EnergyFunctional, overlap
 from helm_scale.dft.molecule import check_electrons, from_canonical
 from helm_scale.dft.processes import run_parallel
 from helm_scale.evaluation import orbitals
+from helm_scale.files import atomic_path
 from helm_scale.model.helm import Helm
 from helm_scale.types import Method, Molecule
 
@@ -162,6 +163,6 @@ def write_prediction(job: PredictJob) -> Path:
         fields["hamiltonian_kohn_sham_pyscf"] = from_canonical(used, basis, numbers)
     job.path.parent.mkdir(parents=True, exist_ok=True)
     # An open file, because np.savez appends ".npz" to a path that ends otherwise.
-    with job.path.open("wb") as file:
+    with atomic_path(job.path) as partial, partial.open("wb") as file:
         np.savez(file, **fields)  # type: ignore[arg-type]
     return job.path

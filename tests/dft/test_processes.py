@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -44,8 +45,25 @@ def test_an_error_in_a_process_reaches_the_caller() -> None:
         list(run_parallel(_threads, [1, 13], processes=1, total=2, label="test"))
 
 
-def test_a_process_that_dies_is_reported_with_a_remedy() -> None:
-    with pytest.raises(
-        ChildProcessError, match=r"a PySCF process died.*run again with fewer processes"
-    ):
-        list(run_parallel(_threads, [1, 14], processes=1, total=2, label="test"))
+def _die_once(marker: Path) -> str:
+    if not marker.exists():
+        marker.touch()
+        os._exit(1)
+    return marker.name
+
+
+def test_what_a_dead_process_had_in_hand_is_done_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alive = [tmp_path / f"alive-{number}" for number in range(6)]
+    for marker in alive:
+        marker.touch()
+    jobs = [*alive[:3], tmp_path / "dies", *alive[3:]]
+    found = list(run_parallel(_die_once, jobs, processes=2, total=7, label="test"))
+    assert sorted(found) == list(enumerate(job.name for job in jobs))
+    assert "died" in caplog.text and "with 1 at once" in caplog.text
+
+
+def test_a_process_that_dies_alone_is_reported_with_a_remedy() -> None:
+    with pytest.raises(ChildProcessError, match=r"a PySCF process died, and no other ran beside"):
+        list(run_parallel(_threads, [1, 2, 14], processes=2, total=3, label="test"))
