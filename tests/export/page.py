@@ -14,12 +14,14 @@ def blocks(kind: str) -> list[str]:
     return [body for info, body in BLOCKS if info == kind]
 
 
-def run(kind: str, folder: Path, bundle: Path, energy_model: Path) -> dict[str, object]:
+def run(kind: str, folder: Path, **there: Path) -> dict[str, object]:
     """Run the blocks of a kind one after another in one scope.
 
-    The folder has `bundle` and `energy_model`.
+    Args:
+        there: what the folder has besides, by name: `bundle`, which only blocks of the kind
+            "python" make, and `energy_model`.
     """
-    for name, target in (("bundle", bundle), ("energy_model", energy_model)):
+    for name, target in there.items():
         (folder / name).symlink_to(target)
     scope: dict[str, object] = {}
     before = Path.cwd()

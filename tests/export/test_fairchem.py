@@ -130,5 +130,5 @@ def test_wrong_spin_is_refused(backbone: FairchemBackbone) -> None:
 
 
 def test_the_documented_blocks_run(pristine: Path, energy_folder: Path, tmp_path: Path) -> None:
-    scope = page.run("python fairchem", tmp_path, pristine, energy_folder)
+    scope = page.run("python fairchem", tmp_path, bundle=pristine, energy_model=energy_folder)
     assert tuple(scope["forces"].shape) == (6, 3)  # type: ignore[attr-defined]

@@ -125,5 +125,5 @@ def test_charges_that_cannot_be_are_refused(
 
 
 def test_the_documented_blocks_run(pristine: Path, energy_folder: Path, tmp_path: Path) -> None:
-    scope = page.run("python metatomic", tmp_path, pristine, energy_folder)
+    scope = page.run("python metatomic", tmp_path, bundle=pristine, energy_model=energy_folder)
     assert tuple(scope["forces"].shape) == (6, 3)  # type: ignore[attr-defined]

@@ -29,10 +29,10 @@ def test_the_commands_are_understood() -> None:
 
 
 def test_the_blocks_run_and_the_readout_learns(
-    pristine: Path, energy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    energy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    scope = page.run("python", tmp_path, pristine, energy_folder)
+    scope = page.run("python", tmp_path, energy_model=energy_folder)
     assert float(scope["error"]) < 0.7 * float(scope["spread"])  # type: ignore[arg-type]
 
 
