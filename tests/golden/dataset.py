@@ -30,6 +30,9 @@ def write_dataset(folder: Path) -> None:
     )
     for key in (*TRAIN, *VALIDATION):
         molecule = reader.read(index[key])
-        labelled = replace(molecule, overlap=overlap(molecule, manifest.method.basis))
+        # The order of samples follows from the bytes of the data, whose last bits another CPU
+        # computes differently; adding zero makes -0 to 0
+        rounded = overlap(molecule, manifest.method.basis).round(8) + 0.0
+        labelled = replace(molecule, overlap=rounded)
         writer.write(labelled, "validation" if key in VALIDATION else "train")
     writer.close()
