@@ -33,7 +33,7 @@ def test_twelve_steps_give_the_golden_numbers(
 
 
 def test_the_gradient_is_clipped_in_some_steps_and_not_in_others() -> None:
-    for name, limit in (("helm", 0.005), ("minao", 0.001), ("flow", 0.001)):
+    for name, limit in (("helm", 0.01), ("minao", 0.001), ("flow", 0.001)):
         rows = tables.rows_of(tables.path_of(name, "float64").read_text())
         clipped = [row["grad_norm"] > limit for step, row in rows.items() if step != "end"]
         assert len(clipped) == 12 and any(clipped) and not all(clipped), name
