@@ -41,12 +41,20 @@ def held(folder: Path | str, rank: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / NAME).open("a+") as file:  # closing it gives the lock back
-        if _taken(file, folder):
-            with contextlib.suppress(OSError):  # a full disk ends no run
-                file.truncate(0)
-                file.write(json.dumps(_ourselves()) + "\n")
-                file.flush()
+    path = folder / NAME
+    with contextlib.ExitStack() as until_end:
+        while True:
+            file = until_end.enter_context(path.open("a+"))  # closing it gives the lock back
+            if not _taken(file, folder):
+                break
+            # An owner that ended meanwhile took its file away: that lock holds nobody off
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                until_end.callback(path.unlink, missing_ok=True)
+                with contextlib.suppress(OSError):  # a full disk ends no run
+                    file.truncate(0)
+                    file.write(json.dumps(_ourselves()) + "\n")
+                    file.flush()
+                break
         yield
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helm_scale.pretraining import checkpoint, run_lock
+from helm_scale.pretraining import checkpoint
 from tests.pretraining import launching
 
 LATE = {
@@ -138,13 +138,9 @@ def test_a_run_without_any_whole_checkpoint_starts_anew_and_says_so(
 
 
 def test_a_finished_run_says_so_and_changes_nothing(data: Path, run: Path) -> None:
-    def times() -> dict[Path, int]:
-        kept = (path for path in run.rglob("*") if path.is_file() and path.name != run_lock.NAME)
-        return {path: path.stat().st_mtime_ns for path in kept}
-
-    before = times()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert "finished already (12 of 12 steps)" in launching.pretrain(data, run, **LATE)
-    assert before == times()
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_key(data: Path, run: Path) -> None:
